@@ -1,0 +1,1 @@
+"""emb: distil, cut, quantise and prove text-embedding models."""

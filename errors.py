@@ -1,0 +1,69 @@
+"""Every error a user can meet, as one tree.
+
+    EmbError                 exit code 2: bad usage or bad input
+    ├── UsageError           an option or a recipe that cannot be carried out
+    ├── DataError            a corpus that cannot be read or used
+    ├── TeacherError         a teacher that is unknown, out of reach, or returns no numbers
+    ├── CacheError           a teacher cache that cannot be trusted
+    ├── CheckpointError      a checkpoint that cannot be resumed from
+    ├── ArtifactError        a folder that is not what it claims to be, or is in the way
+    ├── DiskError            no room, or no permission, to write
+    ├── MissingExtra         a dependency that the installed extra does not bring
+    └── GateFailed           exit code 1: the work was done and did not pass
+
+Each says what is wrong and where, and `hint` is the command or edit that mends it.
+"""
+
+from __future__ import annotations
+
+
+class EmbError(Exception):
+    """Base of all errors raised for reasons a user can mend."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(EmbError):
+    """An option or a recipe that cannot be carried out."""
+
+
+class DataError(EmbError):
+    """A corpus that cannot be read or used."""
+
+
+class TeacherError(EmbError):
+    """A teacher that is unknown, out of reach, or returns no numbers."""
+
+
+class CacheError(EmbError):
+    """A teacher cache that cannot be trusted."""
+
+
+class CheckpointError(EmbError):
+    """A checkpoint that cannot be resumed from."""
+
+
+class ArtifactError(EmbError):
+    """A folder that is not what it claims to be, or is in the way."""
+
+
+class DiskError(EmbError):
+    """No room, or no permission, to write."""
+
+
+class MissingExtra(EmbError):
+    """A dependency that the installed extra does not bring."""
+
+
+class GateFailed(EmbError):
+    """The work was done and a quality gate did not pass."""
+
+    exit_code = 1

@@ -1,0 +1,117 @@
+"""Writing files so that a crash leaves the old one or the new one, never a half."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ArtifactError, DiskError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write below `path` into a `DiskError`.
+
+    Libraries written in Rust report a full disk as their own exception with the errno in the
+    text, so the text is looked at as well.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise _disk_full(path) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise DiskError(f"{path}: cannot be written ({error.strerror})", "choose another folder with --out") from error
+        raise
+    except Exception as error:
+        if any(sign in str(error) for sign in ("os error 28", "os error 27", "No space left")):
+            raise _disk_full(path) from error
+        raise
+
+
+def _disk_full(path: Path) -> DiskError:
+    return DiskError(f"{path}: the disk is full", "free some space and run the same command again; finished work is kept")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it becomes `path`, on error it is removed."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            _sync(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it becomes `path`.
+
+    Raises:
+        ArtifactError: `path` already exists and `replace` is not set.
+    """
+    refuse_existing(path, replace)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    with disk_errors(path):
+        try:
+            partial.mkdir(parents=True)
+            yield partial
+            if replace and path.exists():
+                shutil.rmtree(path)
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(path: Path, replace: bool) -> None:
+    """Raise `ArtifactError` if `path` holds something that would be written over."""
+    if not replace and path.exists() and (path.is_file() or any(path.iterdir())):
+        raise ArtifactError(f"{path}: already exists", "choose another --out, or add --overwrite to replace it")
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        ArtifactError: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such file") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: is not valid JSON ({error})", "make the file again with the command that wrote it") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())

@@ -1,0 +1,52 @@
+"""The sentence-transformers folder as files, written so that current and older clients read it.
+
+sentence-transformers ≥ 5.4 renamed the keys of its config files; text-embeddings-inference and
+older clients know only the former names. Both are written, and module types by their former path,
+which every version resolves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from emb.files import write_json
+
+EXITS_FILE = "exits.safetensors"
+_MODULES = "sentence_transformers.models."
+_FLAGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
+
+
+def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[tuple[Any, Any]]) -> None:
+    """Write the module files around an encoder already saved in `folder`.
+
+    `spec` holds pooling, normalize, max_length and prompts; `dense` the (weight, bias or None)
+    torch tensors of the projections, applied in order.
+    """
+    types = ["Transformer", "Pooling", *["Dense"] * len(dense), *(["Normalize"] if spec["normalize"] else [])]
+    paths = ["" if index == 0 else f"{index}_{kind}" for index, kind in enumerate(types)]
+    write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": _MODULES + kind} for i, (kind, path) in enumerate(zip(types, paths, strict=True))])
+    write_json(folder / "1_Pooling" / "config.json", _pooling_config(spec["pooling"], hidden))
+    for index, (weight, bias) in enumerate(dense, start=2):
+        _write_dense(folder / f"{index}_Dense", weight, bias)
+    if spec["normalize"]:
+        (folder / paths[-1]).mkdir(exist_ok=True)
+        write_json(folder / paths[-1] / "config.json", {})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec["max_length"], "do_lower_case": False})
+    prompts = {"query": "", "document": "", **spec["prompts"]}
+    write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, "model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+
+
+def _pooling_config(pooling: str, hidden: int) -> dict[str, Any]:
+    flags = {flag: mode == pooling for mode, flag in _FLAGS.items()}
+    return {"word_embedding_dimension": hidden, **flags, "include_prompt": True, "embedding_dimension": hidden, "pooling_mode": pooling}
+
+
+def _write_dense(folder: Path, weight: Any, bias: Any) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "config.json", {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None, "activation_function": "torch.nn.modules.linear.Identity"})
+    tensors = {"linear.weight": weight.float().contiguous()} | ({} if bias is None else {"linear.bias": bias.detach().float().contiguous()})
+    save_file(tensors, folder / "model.safetensors")

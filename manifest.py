@@ -1,0 +1,127 @@
+"""`emb.json`: what an artifact is, where it came from, and the hash of every file in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ArtifactError
+from emb.files import read_json, sha256_file, write_json
+
+SCHEMA = 1
+FILE = "emb.json"
+# Written after the manifest, about the artifact: they describe it and are no part of it.
+_REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "README.md"}
+
+
+@dataclass(frozen=True, order=True)
+class LayerDimPair:
+    """The unit of training, export and reporting: layers kept (1-based) and output dimension."""
+
+    layers: int
+    dim: int
+
+    def __str__(self) -> str:
+        return f"{self.layers}x{self.dim}"
+
+
+@dataclass
+class Variant:
+    """One ONNX file of an artifact.
+
+    `weight_dtype` is fp32, fp16 or int8; `vector_dtype` float32, int8 or ubinary; `quantizer` is
+    the name of the int8 recipe that was chosen. `passed` is None until a gate has spoken.
+    """
+
+    file: str
+    weight_dtype: str = "fp32"
+    vector_dtype: str = "float32"
+    quantizer: str | None = None
+    passed: bool | None = None
+    min_cosine: float | None = None
+
+
+@dataclass
+class Manifest:
+    """The content of `emb.json`.
+
+    Attributes:
+        kind: "student" (every exit, trainable), "slice" (one exit, exported) or "encoder" (a
+            foreign model, exported as it is).
+        layers, dim: of the vectors this folder's default model returns.
+        pooling: "mean", "cls" or "lasttoken".
+        prompts: prefix per kind of text, "query" and "document".
+        pairs: the (layers, dim) pairs trained, each with its held-out scores.
+        lineage: teacher, recipe, data, seeds, versions.
+        calibration: per-dimension ranges (2, dim) for int8 vectors, and the binary convention.
+        files: sha256 of each file, by path relative to the folder.
+    """
+
+    kind: str
+    layers: int
+    dim: int
+    pooling: str
+    normalize: bool
+    max_length: int
+    prompts: dict[str, str] = field(default_factory=dict)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    variants: list[Variant] = field(default_factory=list)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read `folder/emb.json`.
+
+        Raises:
+            ArtifactError: missing, not JSON, of another schema, or with unknown keys.
+        """
+        value = read_json(folder / FILE)
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            found = value.get("schema") if isinstance(value, dict) else None
+            raise ArtifactError(f"{folder / FILE}: schema {found!r}, this version reads {SCHEMA}", "export the artifact again")
+        try:
+            variants = [Variant(**variant) for variant in value.pop("variants", [])]
+            return cls(**value, variants=variants)
+        except TypeError as error:
+            raise ArtifactError(f"{folder / FILE}: {error}", "export the artifact again") from error
+
+    def save(self, folder: Path) -> None:
+        """Hash every file below `folder` and write `folder/emb.json`."""
+        self.files = {name: sha256_file(folder / name) for name in _files_below(folder)}
+        write_json(folder / FILE, dataclasses.asdict(self))
+
+    def verify(self, folder: Path) -> None:
+        """Compare every file with the hash recorded for it.
+
+        Raises:
+            ArtifactError: naming the files that are missing or changed.
+        """
+        bad = [name for name, digest in self.files.items() if _differs(folder / name, digest)]
+        if bad:
+            raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(sorted(bad))}", "export it again, or pass --no-verify to use it as it is")
+
+    def variant(self, file: str) -> Variant:
+        """The entry of one ONNX file, by path relative to the folder."""
+        for variant in self.variants:
+            if variant.file == file:
+                return variant
+        raise ArtifactError(f"{file}: not a variant of this artifact", f"it has: {', '.join(v.file for v in self.variants) or 'none'}")
+
+
+def is_artifact(folder: Path) -> bool:
+    """Whether `folder` was written by this package."""
+    return (folder / FILE).is_file()
+
+
+def _differs(path: Path, digest: str) -> bool:
+    return not path.is_file() or sha256_file(path) != digest
+
+
+def _files_below(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    return [name for name in names if name not in _REPORTS and not Path(name).name.startswith(".")]

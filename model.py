@@ -1,0 +1,278 @@
+"""The torch side of an embedding model: encoder, pooling, one projection per exit, normalisation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from emb.errors import ArtifactError, UsageError
+from emb.layout import EXITS_FILE, write_sentence_transformers
+from emb.manifest import LayerDimPair, is_artifact, Manifest
+from emb.tokens import TextTokenizer, token_budget_batches
+
+POOLINGS = ("mean", "cls", "lasttoken")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What turns token vectors into a text vector, and text into tokens."""
+
+    pooling: str = "mean"
+    normalize: bool = True
+    max_length: int = 512
+    prompts: dict[str, str] = field(default_factory=dict)
+
+    def prompt(self, kind: str) -> str:
+        """The prefix for a "query" or a "document"; a model without one gets none."""
+        return self.prompts.get(kind, "")
+
+
+class EmbeddingModel(nn.Module):
+    """`(input_ids, attention_mask)` → text vectors `(batch, dim)`.
+
+    `heads` maps a number of layers to what follows pooling there: a projection into the
+    teacher's space, or nothing. The deepest is the model's own output; the others are exits.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, hf_tokenizer: Any, spec: ModelSpec, heads: dict[int, nn.Module] | None = None) -> None:
+        super().__init__()
+        if spec.pooling not in POOLINGS:
+            raise ArtifactError(f"pooling {spec.pooling!r} is not supported", f"known: {', '.join(POOLINGS)}")
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # BERT's next-sentence head: not part of an embedding
+        self.encoder = encoder
+        self.hf_tokenizer = hf_tokenizer
+        self.spec = spec
+        heads = heads or {self.layers: nn.Identity()}
+        self.heads = nn.ModuleDict({str(layers): head for layers, head in sorted(heads.items())})
+
+    @property
+    def layers(self) -> int:
+        """Number of transformer layers."""
+        return int(self.encoder.config.num_hidden_layers)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the token vectors."""
+        return int(self.encoder.config.hidden_size)
+
+    @property
+    def exits(self) -> list[int]:
+        """The layers at which this model has an output, ascending."""
+        return sorted(int(layers) for layers in self.heads)
+
+    @property
+    def dim(self) -> int:
+        """Width of the text vectors."""
+        weights = [module for module in self.heads[str(self.exits[-1])].modules() if isinstance(module, nn.Linear)]
+        return weights[-1].out_features if weights else self.hidden
+
+    def tokenizer(self) -> TextTokenizer:
+        """A fresh tokenizer that cuts at this model's `max_length`."""
+        backend = type(self.hf_tokenizer.backend_tokenizer).from_str(self.hf_tokenizer.backend_tokenizer.to_str())
+        pad = self.hf_tokenizer.pad_token_id
+        pad = pad if pad is not None else (self.hf_tokenizer.eos_token_id or 0)
+        return TextTokenizer(backend, max_length=self.spec.max_length, pad_id=int(pad))
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Pooled hidden states `(batch, hidden)` at each of `exits` (1-based layer counts)."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **self._positions(attention_mask)}
+        wanted = exits or self.exits
+        if list(wanted) == [self.layers]:
+            states = {self.layers: self.encoder(**inputs).last_hidden_state}
+        else:
+            output = self.encoder(**inputs, output_hidden_states=True)
+            states = {n: output.last_hidden_state if n == self.layers else self._final_norm(output.hidden_states[n]) for n in wanted}
+        return {n: pool(state, attention_mask, self.spec.pooling) for n, state in states.items()}
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Projected, not yet normalised vectors `(batch, dim)` at each of `exits`."""
+        pooled = self.pooled(input_ids, attention_mask, exits)
+        return {n: self.heads[str(n)](vector) for n, vector in pooled.items()}
+
+    def embed(self, input_ids: Tensor, attention_mask: Tensor, pair: LayerDimPair | None = None) -> Tensor:
+        """Final vectors `(batch, dim)`: the exit's output, cut to `pair.dim` and re-normalised."""
+        layers = pair.layers if pair else self.exits[-1]
+        vectors = self(input_ids, attention_mask, [layers])[layers]
+        vectors = vectors[:, : pair.dim] if pair else vectors
+        return nn.functional.normalize(vectors, dim=-1) if self.spec.normalize else vectors
+
+    def embed_ids(self, rows: Sequence[np.ndarray[Any, Any]], pair: LayerDimPair | None = None, *, tokens_per_batch: int = 512, side: str = "right") -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
+        """Yield `(indices, vectors)` for tokenised texts in token-budget batches, longest first."""
+        padder, device = self.tokenizer(), next(self.parameters()).device
+        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
+            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch], side))
+            with torch.inference_mode():
+                yield batch, self.embed(ids, mask, pair).float().cpu()
+
+    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
+        # BERT counts positions from the first column, padding included: under left padding the
+        # mask must say where the text starts. MPNet and RoBERTa look at the ids; rotary
+        # positions are relative and do not mind.
+        table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
+        counts_columns = isinstance(table, nn.Embedding) and table.padding_idx is None
+        if not counts_columns or "position_ids" not in inspect.signature(self.encoder.forward).parameters:
+            return {}
+        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+    def _final_norm(self, state: Tensor) -> Tensor:
+        # Pre-norm stacks (Qwen3, Gemma, ModernBERT) normalise once more after the last layer; a
+        # stack cut at an earlier one does the same.
+        norm = getattr(self.encoder, "norm", None) or getattr(self.encoder, "final_norm", None)
+        return norm(state) if norm is not None else state
+
+
+def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """Reduce token vectors `(batch, tokens, hidden)` to `(batch, hidden)`, whatever the padding side."""
+    if pooling == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+    # The position comes from the mask, never from the column: padding may stand on either side.
+    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    index = mask.argmax(1) if pooling == "cls" else (steps * mask).argmax(1)
+    return states.gather(1, index.view(-1, 1, 1).expand(-1, 1, states.shape[-1])).squeeze(1)
+
+
+def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> EmbeddingModel:
+    """Load any sentence-transformers folder or hub id, this package's students included.
+
+    Raises:
+        ArtifactError: not a model, or one with modules that cannot be sliced or exported.
+    """
+    with _quiet():
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            loaded = SentenceTransformer(
+                str(source), device="cpu", trust_remote_code=trust_remote_code, revision=revision,
+                model_kwargs={"dtype": dtype, "use_safetensors": True},
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({reason})", "give a folder with config.json, model.safetensors and tokenizer.json") from error
+    return _from_sentence_transformers(loaded, Path(source)).eval()
+
+
+def save_model(model: EmbeddingModel, folder: Path) -> None:
+    """Write `model` as a sentence-transformers folder that both current and older clients read."""
+    with _quiet():
+        model.encoder.save_pretrained(folder, safe_serialization=True)
+        model.hf_tokenizer.save_pretrained(folder)
+    deepest = model.exits[-1]
+    dense = [module for module in model.heads[str(deepest)].modules() if isinstance(module, nn.Linear)]
+    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, [(layer.weight.detach(), layer.bias) for layer in dense])
+    others = {f"{n}.weight": _only_linear(model.heads[str(n)]).weight.detach().contiguous() for n in model.exits[:-1]}
+    if others:
+        save_file(others, folder / EXITS_FILE)
+
+
+def cut_layers(model: EmbeddingModel, keep: Sequence[int]) -> None:
+    """Keep the encoder layers with the given 0-based indices, in place.
+
+    Raises:
+        UsageError: an index beyond the encoder.
+    """
+    if not keep or max(keep) >= model.layers:
+        raise UsageError(f"--layers {len(keep)}: the encoder has {model.layers} layers", f"choose 1 to {model.layers}")
+    owner, name, stack = layer_stack(model.encoder)
+    config = model.encoder.config
+    setattr(owner, name, nn.ModuleList([stack[index] for index in keep]))
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index] for index in keep]
+    config.num_hidden_layers = len(keep)
+    for index, layer in enumerate(getattr(owner, name)):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = index
+
+
+def layer_stack(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The module that holds the transformer layers, the attribute's name, and the list."""
+    for owner in encoder.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == encoder.config.num_hidden_layers:
+                return owner, name, child
+    raise ArtifactError(f"{type(encoder).__name__}: no list of {encoder.config.num_hidden_layers} layers found", "this architecture cannot be sliced; export it whole")
+
+
+def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
+    transformer, pooling, *rest = list(loaded)
+    kinds = [type(module).__name__ for module in rest]
+    if type(pooling).__name__ != "Pooling" or set(kinds) - {"Dense", "Normalize"}:
+        names = ", ".join([type(pooling).__name__, *kinds])
+        raise ArtifactError(f"{source}: modules {names} are not supported", "supported after the encoder: Pooling, Dense, Normalize")
+    spec = ModelSpec(_pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer), {k: v for k, v in loaded.prompts.items() if k in ("query", "document")})
+    dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
+    encoder = transformer.auto_model
+    heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
+    heads |= _saved_exits(source)
+    return EmbeddingModel(encoder, transformer.tokenizer, spec, heads)
+
+
+def _saved_exits(source: Path) -> dict[int, nn.Module]:
+    path = source / EXITS_FILE
+    weights = load_file(path) if is_artifact(source) and path.is_file() else {}
+    return {int(name.split(".")[0]): linear(weight) for name, weight in weights.items()}
+
+
+def linear(weight: Tensor) -> nn.Linear:
+    """A projection without bias from its weight `(out, in)`."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    layer.weight.data.copy_(weight)
+    return layer
+
+
+def _only_linear(head: nn.Module) -> nn.Linear:
+    return next(module for module in head.modules() if isinstance(module, nn.Linear))
+
+
+def _pooling_mode(pooling: Any) -> str:
+    # sentence-transformers 6 stores one name, older versions one flag per mode.
+    config = pooling.get_config_dict()
+    if "pooling_mode" in config:
+        modes = config["pooling_mode"]
+        return modes if isinstance(modes, str) else "+".join(modes)
+    flags = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_lasttoken": "lasttoken"}
+    return "+".join(name for flag, name in flags.items() if config.get(flag)) or "unknown"
+
+
+def _max_length(loaded: Any, transformer: Any) -> int:
+    positions = getattr(transformer.auto_model.config, "max_position_embeddings", None)
+    return int(min(limit for limit in (loaded.max_seq_length, positions, 32768) if limit))
+
+
+def manifest_of(folder: Path) -> Manifest | None:
+    """The manifest, if `folder` is an artifact of this package."""
+    return Manifest.load(folder) if is_artifact(folder) else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the load report and bars of transformers; a failure still raises."""
+    import transformers.utils.logging as hf
+
+    before, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
+    st_logger = logging.getLogger("sentence_transformers")
+    st_level = st_logger.level
+    hf.set_verbosity_error()
+    hf.disable_progress_bar()
+    st_logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hf.set_verbosity(before)
+        st_logger.setLevel(st_level)
+        if bars:
+            hf.enable_progress_bar()

@@ -1,0 +1,39 @@
+"""Progress and notes on stderr; stdout belongs to results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_console = Console(stderr=True)
+
+
+def set_quiet(quiet: bool) -> None:
+    """Silence notes and bars, for scripts; warnings and errors still show."""
+    _console.quiet = quiet
+
+
+def note(message: str) -> None:
+    """Say what is being done or was found."""
+    _console.print(message, markup=False, highlight=False)
+
+
+def warn(message: str) -> None:
+    """Say what went wrong without stopping the work; shown in quiet mode too."""
+    Console(stderr=True).print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+
+
+@contextmanager
+def bar(description: str, total: float) -> Iterator[Callable[..., None]]:
+    """Show a bar; yield `advance(amount, text)` where `text` is shown behind it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=_console, disable=_console.quiet) as progress:
+        task = progress.add_task(description, total=total, text="")
+
+        def advance(amount: float = 1, text: str | None = None) -> None:
+            progress.update(task, advance=amount, **({} if text is None else {"text": text}))
+
+        yield advance

@@ -1,0 +1,89 @@
+"""Text to token ids, and token ids to padded batches. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from emb.errors import ArtifactError
+from emb.files import read_json
+
+Ids = np.ndarray[Any, np.dtype[np.int64]]
+Batch = tuple[Ids, Ids]
+
+
+class TextTokenizer:
+    """A `tokenizers.Tokenizer` with this project's conventions.
+
+    Padding and truncation stored in `tokenizer.json` are ignored (all-MiniLM-L6-v2 ships with a
+    fixed length of 128): texts are cut at `max_length` tokens, special tokens included, and
+    padded to the longest of their batch.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, lowercase: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length)
+        self.max_length = max_length
+        self.pad_id = pad_id
+        self.lowercase = lowercase
+
+    @classmethod
+    def from_folder(cls, folder: Path, max_length: int) -> TextTokenizer:
+        """Read `tokenizer.json` and the pad token of `tokenizer_config.json`.
+
+        Raises:
+            ArtifactError: a file is missing or damaged.
+        """
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ArtifactError(f"{path}: no such file", "a folder that can be served holds a tokenizer.json")
+        tokenizer = Tokenizer.from_file(str(path))
+        config = read_json(folder / "tokenizer_config.json")
+        lowercase = (folder / "sentence_bert_config.json").is_file() and bool(read_json(folder / "sentence_bert_config.json").get("do_lower_case"))
+        return cls(tokenizer, max_length=max_length, pad_id=_pad_id(tokenizer, config), lowercase=lowercase)
+
+    def encode(self, texts: Sequence[str], prompts: Sequence[str] | str = "") -> list[np.ndarray[Any, np.dtype[np.int32]]]:
+        """Token ids of each text behind its prompt (one for all, or one per text)."""
+        each = [prompts] * len(texts) if isinstance(prompts, str) else prompts
+        whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
+        if self.lowercase:
+            whole = [text.lower() for text in whole]
+        return [np.asarray(encoding.ids, np.int32) for encoding in self.tokenizer.encode_batch_fast(whole)]
+
+    def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
+        """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""
+        longest = max(1, max(len(row) for row in rows))
+        ids = np.full((len(rows), longest), self.pad_id, np.int64)
+        mask = np.zeros((len(rows), longest), np.int64)
+        for index, row in enumerate(rows):
+            place = slice(0, len(row)) if side == "right" else slice(longest - len(row), longest)
+            ids[index, place] = row
+            mask[index, place] = 1
+        return ids, mask
+
+
+def token_budget_batches(lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = 1024) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    """Indices of texts of like length, grouped so that texts × longest ≤ `budget` tokens.
+
+    Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer
+    than the budget makes a batch of its own.
+    """
+    lengths = np.asarray(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, min(max_texts, budget // max(1, int(lengths[order[start]]))))
+        batches.append(order[start : start + size])
+        start += size
+    return batches
+
+
+def _pad_id(tokenizer: Tokenizer, config: dict[str, Any]) -> int:
+    token = config.get("pad_token") or config.get("eos_token") or ""
+    content = token.get("content", "") if isinstance(token, dict) else token
+    return tokenizer.token_to_id(content) or 0

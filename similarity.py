@@ -1,0 +1,148 @@
+"""How close two sets of vectors are: row by row, and as a geometry.
+
+Pure numpy, so that the training loop, the int8 selection and the parity report all measure with
+the same ruler. Vectors need not be normalised: every measure but `max_abs_diff` ignores length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emb.errors import UsageError
+
+Vectors = np.ndarray[Any, Any]
+_BLOCK = 1024  # query rows per block of similarities: (1024, texts) float32 at a time
+_MAX_PAIRED = 1000  # rows that Spearman looks at: 499,500 pairs
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A candidate's distance from its reference over the same texts.
+
+    Attributes:
+        texts: number of rows compared.
+        max_abs_diff: largest difference of any component.
+        mean_cosine, p01_cosine, min_cosine: over the texts' own cosines; p01 is the 1st percentile.
+        spearman: rank correlation, -1 to 1, of all pairwise cosines; 1 for fewer than 3 texts.
+        overlap_at_10: mean share of the 10 nearest neighbours that both agree on, 0 to 1.
+    """
+
+    texts: int
+    max_abs_diff: float
+    mean_cosine: float
+    p01_cosine: float
+    min_cosine: float
+    spearman: float
+    overlap_at_10: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures by name, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def compare(reference: Vectors, candidate: Vectors) -> Parity:
+    """Measure `candidate` `(texts, dim)` against `reference` of the same shape, row by row.
+
+    Raises:
+        UsageError: the shapes differ, or there is no row.
+    """
+    reference, candidate = _checked(reference, candidate)
+    cosine = cosines(reference, candidate)
+    return Parity(
+        texts=len(reference),
+        max_abs_diff=float(np.nan_to_num(np.abs(reference - candidate), nan=np.inf).max()),
+        mean_cosine=float(cosine.mean()),
+        p01_cosine=float(np.percentile(cosine, 1)),
+        min_cosine=float(cosine.min()),
+        spearman=geometry_spearman(reference, candidate),
+        overlap_at_10=neighbour_overlap(reference, candidate, 10),
+    )
+
+
+def cosines(a: Vectors, b: Vectors) -> Vectors:
+    """Cosine `(texts,)` of each row of `a` with the same row of `b`.
+
+    Two zero vectors are equal, so their cosine is 1; a zero or non-finite vector beside a real one
+    has cosine 0. Computed in float64: at 0.99999 the rounding of float32 sums would show.
+    """
+    return np.asarray(np.where(_is_zero(a) & _is_zero(b), 1.0, np.einsum("ij,ij->i", unit(a, np.float64), unit(b, np.float64))))
+
+
+def unit(vectors: Vectors, dtype: Any = np.float32) -> Vectors:
+    """Rows scaled to length 1; zero rows, and rows with a non-finite component, become zero."""
+    rows = np.asarray(vectors, dtype=dtype)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    usable = (norms > 0) & np.isfinite(norms)
+    return np.where(usable, rows / np.where(usable, norms, 1), 0)
+
+
+def truncated(vectors: Vectors, dim: int) -> Vectors:
+    """The first `dim` components of each row, scaled to length 1 again."""
+    return unit(vectors[:, :dim])
+
+
+def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10) -> float:
+    """Mean share, 0 to 1, of each row's `k` nearest neighbours (cosine, itself excluded) in `a` that are also its `k` nearest in `b`.
+
+    With fewer than `k + 1` rows the neighbourhood is a third of the others (all of them would
+    always agree); with fewer than three rows there is nothing to order and the overlap is 1.
+    """
+    a, b = unit(a), unit(b)
+    k = min(k, max(1, (len(a) - 1) // 3))
+    if len(a) < 3:
+        return 1.0
+    shares = [_shared(a, b, slice(start, start + _BLOCK), k) for start in range(0, len(a), _BLOCK)]
+    return float(np.concatenate(shares).mean())
+
+
+def geometry_spearman(a: Vectors, b: Vectors) -> float:
+    """Spearman correlation of all pairwise cosines in `a` with those in `b`.
+
+    Beyond 1,000 rows an evenly spaced 1,000 stand for all.
+    """
+    rows = np.linspace(0, len(a) - 1, min(len(a), _MAX_PAIRED)).round().astype(int)
+    if len(rows) < 3:
+        return 1.0
+    upper = np.triu_indices(len(rows), 1)
+    return spearman(*((vectors @ vectors.T)[upper] for vectors in (unit(a[rows]), unit(b[rows]))))
+
+
+def spearman(x: Vectors, y: Vectors) -> float:
+    """Spearman rank correlation, ties sharing their mean rank; 0 where one side is constant, 1 where both are."""
+    ranks = [_ranks(np.asarray(values)) for values in (x, y)]
+    x, y = (rank - rank.mean() for rank in ranks)
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(np.clip(x @ y / scale, -1, 1)) if scale else float(not x.any() and not y.any())
+
+
+def _ranks(values: Vectors) -> Vectors:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return np.asarray((last - (counts - 1) / 2)[inverse.reshape(-1)], dtype=np.float64)
+
+
+def _shared(a: Vectors, b: Vectors, rows: slice, k: int) -> Vectors:
+    near_a, near_b = (_neighbours(vectors, rows, k) for vectors in (a, b))
+    return np.asarray((near_a[:, :, None] == near_b[:, None, :]).any(2).mean(1))
+
+
+def _neighbours(vectors: Vectors, rows: slice, k: int) -> Vectors:
+    scores = vectors[rows] @ vectors.T
+    count = len(scores)
+    scores[np.arange(count), np.arange(count) + rows.start] = -np.inf
+    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+
+
+def _is_zero(vectors: Vectors) -> Vectors:
+    return np.asarray(~np.asarray(vectors).any(1))
+
+
+def _checked(reference: Vectors, candidate: Vectors) -> tuple[Vectors, Vectors]:
+    reference, candidate = np.asarray(reference), np.asarray(candidate)
+    if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
+        raise UsageError(f"vectors of shape {reference.shape} cannot be compared with vectors of shape {candidate.shape}", "give the same texts, at least one, at the same dim")
+    return reference, candidate

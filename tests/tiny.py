@@ -1,0 +1,165 @@
+"""Tiny random models in the published sentence-transformers layout, with real tokenizers.
+
+The config files are written by hand, in the form the hub's folders have them, so that reading
+them is tested too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+SENTENCES = [
+    "The cat sat on the mat and looked at the rain.",
+    "A list holds items in order; a set holds each item once.",
+    "How do I open a file for reading in Python?",
+    "Rain is expected in the north, wind in the west.",
+    "Return the number of bytes written to the socket.",
+    "What is the capital of France?",
+    "Paris is the capital and the largest city of France.",
+    "Raise ValueError when the string cannot be parsed.",
+    "She bought three apples, two pears and a loaf of bread.",
+    "The function returns None if no match was found.",
+    "Stars are born in clouds of dust and gas.",
+    "Ein kurzer deutscher Satz über das Wetter.",
+    "Le chat dort sur le canapé depuis ce matin.",
+    "The train to the city leaves every hour, on the hour.",
+    "Sort the keys of the dictionary by their values.",
+    "Light travels faster than sound through the air.",
+    "yes",
+    "The committee met on Tuesday to discuss the budget for the coming year, and after a long debate about roads, schools and the old bridge it put the vote off until spring.",
+    "A",
+    "Boil the water, add the salt, and cook the pasta for nine minutes.",
+]
+QUERY_PROMPT = "Instruct: find the text\nQuery:"
+
+
+def tiny_bert(folder: Path, layers: int = 3, hidden: int = 32, dim: int | None = None, max_length: int = 64) -> Path:
+    """A random BERT encoder with mean pooling, a projection to `dim` if given, and Normalize."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    vocab = _wordpiece(folder)
+    config = BertConfig(
+        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=4 * hidden,
+        max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )
+    _save(BertModel(config, add_pooling_layer=False), folder)
+    _modules(folder, "mean", hidden, dim, max_length, {})
+    return folder
+
+
+def tiny_qwen3(folder: Path, layers: int = 3, hidden: int = 32) -> Path:
+    """A random Qwen3 in the layout of Qwen3-Embedding: last-token pooling, left padding, query prompt."""
+    import torch
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(0)
+    vocab = _byte_bpe(folder)
+    config = Qwen3Config(
+        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, head_dim=hidden // 4,
+        intermediate_size=2 * hidden, max_position_embeddings=128, max_window_layers=layers, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )
+    _save(Qwen3Model(config), folder)
+    _modules(folder, "lasttoken", hidden, None, 64, {"query": QUERY_PROMPT, "document": ""})
+    return folder
+
+
+def _save(model: Any, folder: Path) -> None:
+    import torch
+
+    with torch.no_grad():  # the default initialisation leaves attention nearly uniform
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4.0)
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+def _wordpiece(folder: Path) -> int:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    # The library's WordPiece trainer gives other ids from one run to the next.
+    words = {word for text in SENTENCES for word in re.findall(r"\w+", text.lower())}
+    letters = sorted({letter for word in words for letter in word} | set(".,;?"))
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *sorted(words - set(letters))]
+    tokenizer = Tokenizer(models.WordPiece({token: index for index, token in enumerate(vocab)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    # As all-MiniLM-L6-v2 ships it: a fixed padding and truncation that must not be obeyed.
+    tokenizer.enable_padding(length=16, pad_id=0, pad_token="[PAD]")
+    tokenizer.enable_truncation(16)
+    named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **named)
+    wrapped.save_pretrained(folder)
+    return tokenizer.get_vocab_size()
+
+
+def _byte_bpe(folder: Path) -> int:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    end = "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=500, special_tokens=[end], initial_alphabet=alphabet, show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, 0)])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end, padding_side="left", model_max_length=128)
+    wrapped.save_pretrained(folder)
+    return tokenizer.get_vocab_size()
+
+
+def _modules(folder: Path, pooling: str, hidden: int, dim: int | None, max_length: int, prompts: dict[str, str]) -> None:
+    kinds = ["Transformer", "Pooling", *(["Dense"] if dim else []), "Normalize"]
+    modules = [{"idx": i, "name": str(i), "path": "" if i == 0 else f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    _json(folder / "modules.json", modules)
+    flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
+    modes = {f"pooling_mode_{flag}": mode == pooling for mode, flag in flags.items()}
+    _json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, "include_prompt": True, **modes})
+    if dim:
+        _dense(folder / "2_Dense", hidden, dim)
+    (folder / f"{len(kinds) - 1}_Normalize").mkdir()
+    _json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    version = {"sentence_transformers": "2.7.0"}
+    _json(folder / "config_sentence_transformers.json", {"__version__": version, "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+
+
+def _dense(folder: Path, hidden: int, dim: int) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    _json(folder / "config.json", {"in_features": hidden, "out_features": dim, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"})
+    save_file({"linear.weight": torch.randn(dim, hidden) / hidden**0.5}, folder / "model.safetensors")
+
+
+def _json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def tiny_student(folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48, exits: tuple[int, ...] = (1, 2, 3)) -> Path:
+    """A student as `emb distill` leaves it: one head per exit, and `emb.json`."""
+    import dataclasses
+    import tempfile
+
+    import torch
+
+    from emb.manifest import Manifest
+    from emb.model import EmbeddingModel, linear, load_model, save_model
+
+    with tempfile.TemporaryDirectory() as base:
+        start = load_model(tiny_bert(Path(base) / "base", layers, hidden))
+    heads = {n: linear(torch.randn(dim, hidden) / hidden**0.5) for n in exits}
+    spec = dataclasses.replace(start.spec, prompts={"query": "query: ", "document": ""})
+    save_model(EmbeddingModel(start.encoder, start.hf_tokenizer, spec, heads), folder)
+    pairs = [{"layers": n, "dim": d, "cosine": 0.5, "overlap": 0.5} for n in exits for d in (dim // 3, dim)]
+    lineage = {"teacher": {"name": "tiny-teacher", "path": "", "revision": None, "fingerprint": "0" * 64}, "seed": 0}
+    Manifest("student", exits[-1], dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts), pairs, lineage=lineage).save(folder)
+    return folder

@@ -1,0 +1,14 @@
+# Shortcuts; the scripts need only Python.
+.PHONY: test demo help setup
+
+test:
+	python3 scripts/test.py
+
+demo:
+	python3 scripts/demo.py
+
+setup:
+	python3 scripts/environment.py
+
+help:
+	.venv/bin/python scripts/write_help.py

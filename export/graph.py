@@ -1,0 +1,91 @@
+"""One ONNX graph: token ids and mask in, finished text vectors out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from emb.model import EmbeddingModel
+
+OUTPUT = "sentence_embedding"
+OPSET = 17
+EXTERNAL_ABOVE = 1_900_000_000  # bytes; protobuf itself ends at 2 GiB, graph included
+
+
+class _Whole(nn.Module):
+    def __init__(self, model: EmbeddingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model.embed(input_ids, attention_mask)
+
+
+def write_graph(model: EmbeddingModel, path: Path) -> Path:
+    """Write `model` as ONNX: `input_ids`, `attention_mask` `(batch, tokens)` int64 → `sentence_embedding` `(batch, dim)`.
+
+    Pooling, projection and normalisation are inside; padding may stand on either side. The graph
+    comes from torch's tracing exporter with eager attention: the only form in which
+    onnxruntime's optimiser finds the attention pattern. Weights beyond protobuf's 2 GB go to
+    `<name>_data`, the name that serving programs look for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beyond the limit the exporter strews one file per tensor: into a folder of their own.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".graph-") as scratch:
+        traced = Path(scratch) / path.name
+        _trace(model, traced)
+        save_graph(onnx.load(str(traced)), path)
+    return path
+
+
+def save_graph(graph: onnx.ModelProto, path: Path) -> None:
+    """Write a graph, its tensors beside it in `<name>_data` if they exceed protobuf's limit."""
+    large = sum(tensor_bytes(tensor) for tensor in graph.graph.initializer) > EXTERNAL_ABOVE
+    onnx.save(graph, str(path), save_as_external_data=large, location=f"{path.name}_data")
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """Size of an initializer's values."""
+    return int(np.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _trace(model: EmbeddingModel, path: Path) -> None:
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]])
+    axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask")}
+    with _eager(model), _silent(), torch.inference_mode():
+        torch.onnx.export(
+            _Whole(model).eval(), (ids, (ids > 0).long()), str(path), dynamo=False, opset_version=OPSET,
+            input_names=["input_ids", "attention_mask"], output_names=[OUTPUT], dynamic_axes={**axes, OUTPUT: {0: "batch"}},
+        )
+
+
+@contextlib.contextmanager
+def _eager(model: EmbeddingModel) -> Iterator[None]:
+    config = model.encoder.config
+    before, cache = config._attn_implementation, getattr(config, "use_cache", None)
+    config._attn_implementation = "eager"
+    if cache is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+        if cache is not None:
+            config.use_cache = cache
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    # The exporter announces its own age, and each Python value that tracing freezes.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

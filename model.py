@@ -151,18 +151,27 @@ def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_
     Raises:
         ArtifactError: not a model, or one with modules that cannot be sliced or exported.
     """
+    loaded = open_sentence_transformer(source, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
+    return _from_sentence_transformers(loaded, Path(source)).eval()
+
+
+def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+    """The folder as sentence-transformers itself loads it, on the CPU and from safetensors.
+
+    Raises:
+        ArtifactError: not a model.
+    """
     with _quiet():
         from sentence_transformers import SentenceTransformer
 
         try:
-            loaded = SentenceTransformer(
+            return SentenceTransformer(
                 str(source), device="cpu", trust_remote_code=trust_remote_code, revision=revision,
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({reason})", "give a folder with config.json, model.safetensors and tokenizer.json") from error
-    return _from_sentence_transformers(loaded, Path(source)).eval()
 
 
 def save_model(model: EmbeddingModel, folder: Path) -> None:

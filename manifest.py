@@ -93,6 +93,10 @@ class Manifest:
     def save(self, folder: Path) -> None:
         """Hash every file below `folder` and write `folder/emb.json`."""
         self.files = {name: sha256_file(folder / name) for name in _files_below(folder)}
+        self.write(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/emb.json` with the hashes as they are: a note on the files must not vouch for them."""
         write_json(folder / FILE, dataclasses.asdict(self))
 
     def verify(self, folder: Path) -> None:

@@ -86,7 +86,8 @@ def teachers() -> dict[str, Teacher]:
         import yaml
     except ImportError as error:
         raise MissingExtra("reading the registry needs PyYAML", "pip install pyyaml") from error
-    text = (importlib.resources.files("emb.recipes") / "teachers.yaml").read_text(encoding="utf-8")
+    # By way of `emb`: importing `emb.recipes` would bring the schema's dependencies, which serving has not.
+    text = (importlib.resources.files("emb") / "recipes" / "teachers.yaml").read_text(encoding="utf-8")
     return {name: _teacher(name, fields) for name, fields in yaml.safe_load(text).items()}
 
 

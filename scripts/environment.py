@@ -5,8 +5,8 @@ Needs Python 3.11 or newer and nothing else. A second call finds its stamp and r
 
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("Python 3.11 or newer is needed, this is %d.%d: run the script with another one, e.g. python3.11 %s" % (*sys.version_info[:2], sys.argv[0]))  # noqa: UP031
+if sys.version_info < (3, 11):  # noqa: UP036 - said here, before an old Python stumbles over the syntax below
+    sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": try python3.11 " + sys.argv[0])
 
 import hashlib
 import json

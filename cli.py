@@ -1,0 +1,264 @@
+"""The command `emb`: parse, call one library function, print. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from emb import console
+from emb.console import Outcome, reports
+from emb.options import Duration, Numbers, Setting
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Lists = Sequence[tuple[int, ...]]
+SHELLS = ("bash", "zsh", "fish")
+
+
+def _model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from emb.registry import teachers
+
+    names = [name for name in teachers() if name.lower().startswith(incomplete.lower())]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+def _output(command: Command) -> Command:
+    command = click.option("--overwrite", is_flag=True, help="Replace what --out holds.")(command)
+    return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write; must not exist.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input.")
+@click.version_option(package_name="emb-distill", prog_name="emb")
+def cli() -> None:
+    """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.
+
+    \b
+    emb distill --teacher qwen3-embedding-0.6b
+    emb export --layers 4 --dim 128 --int8
+    emb validate
+    """
+
+
+@cli.command()
+@click.option(
+    "--teacher", required=True, metavar="NAME|PATH", shell_complete=_model_names,
+    help="Model whose vector space the student learns: a name from `emb models`, a folder, or a hub id.",
+)
+@click.option(
+    "--data", multiple=True, metavar="PATH",
+    help="Texts: txt, md, jsonl, csv or Parquet (also .gz), a folder, or a datasets hub id; repeat for several. "
+    "Default: the Python documentation and docstrings of this machine.",
+)
+@click.option("--field", metavar="NAME", help="Column or key that holds the text.")
+@click.option("--kind-field", metavar="NAME", help="Column or key that says query or document.")
+@click.option(
+    "--student", metavar="NAME|PATH|fresh:LAYERSxHIDDEN", shell_complete=_model_names,
+    help="What the student starts from: an encoder, or fresh weights. Default: the registry's advice, or layers cut "
+    "from the teacher.",
+)
+@click.option(
+    "--layers", type=click.IntRange(min=1), metavar="N",
+    help="Layers to cut from that encoder for the student.",
+)
+@click.option("--recipe", metavar="NAME|FILE", help="Recipe to follow: a shipped one by name, or a YAML file.")
+@click.option(
+    "--set", "settings", type=Setting(), multiple=True,
+    help="Override one field of the recipe, e.g. --set training.lr=1e-4; repeat for several.",
+)
+@click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps of training.")
+@click.option("--max-time", type=Duration(), help="Stop training after a time, e.g. 45m or 1h30m.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run at --out.")
+@_output
+@reports
+def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options: Any) -> Outcome:
+    """Train a small student to give the vectors of a teacher."""
+    import emb
+
+    result = emb.distill(data=list(data), overrides=dict(settings), **options)
+    return Outcome({"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result.run, result.scores))
+
+
+@cli.command()
+@click.argument("source", required=False, metavar="[RUN]")
+@click.option(
+    "--layers", type=Numbers(), multiple=True,
+    help="Layers to keep, one that was trained as an exit; several make several exports. Default: all.",
+)
+@click.option(
+    "--dim", "dims", type=Numbers(), multiple=True,
+    help="Dimensions to keep; several make several exports. Default: all.",
+)
+@click.option(
+    "--int8", is_flag=True,
+    help="Also write 8-bit weights: the fastest way that passes --min-cosine on this machine.",
+)
+@click.option("--fp16", is_flag=True, help="Also write 16-bit weights.")
+@click.option(
+    "--vectors", type=click.Choice(["int8", "binary"]), multiple=True,
+    help="Also write graphs that return quantised vectors.",
+)
+@click.option("--binary", is_flag=True, help="The same as --vectors binary.")
+@click.option(
+    "--min-cosine", type=click.FloatRange(0, 1), default=0.99, show_default=True,
+    help="Lowest cosine to the fp32 slice that int8 may have on any text.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to measure speed with. Default: all.")
+@click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
+@_output
+@reports
+def export(
+    source: str | None, layers: Lists, dims: Lists, vectors: Sequence[str], binary: bool, no_verify: bool, **options: Any
+) -> Outcome:
+    """Cut a student to layers and dims, for serving.
+
+    RUN is a run, a student, or any sentence-transformers folder; by default the latest run.
+    """
+    import emb
+
+    wanted = tuple(dict.fromkeys([*vectors, *(["binary"] if binary else [])]))
+    folders = emb.export(source, layers=_flat(layers), dims=_flat(dims), vectors=wanted, verify=not no_verify, **options)
+    artifacts = [_described(folder) for folder in folders]
+    return Outcome({"artifacts": artifacts}, _exported(artifacts))
+
+
+@cli.command()
+@click.argument("artifact", required=False)
+@click.option(
+    "--against", metavar="MODEL", shell_complete=_model_names,
+    help="Model to compare with as well. Default: the teacher, where it can be found.",
+)
+@click.option(
+    "--data", multiple=True, metavar="PATH",
+    help="Texts to compare on; the kinds `emb distill --data` takes.",
+)
+@click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
+@click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
+@click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
+@reports
+def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any) -> Outcome:
+    """Prove an artifact against its model.
+
+    The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default the newest export of the latest run. Writes
+    parity.json and report.html into it. Exit code 1 if a gate fails.
+    """
+    import emb
+
+    report = emb.validate(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
+    return Outcome(console.plain(report), str(report), 0 if report.passed else 1)
+
+
+@cli.command()
+@click.argument("models", nargs=-1, metavar="MODEL…")
+@click.option(
+    "--teacher", metavar="NAME|PATH", shell_complete=_model_names,
+    help="Scored too, at each dim; its documents are what student queries are tried on as well.",
+)
+@click.option(
+    "--data", required=True, multiple=True, metavar="PATH",
+    help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, or a "
+    "folder of those; repeat for several.",
+)
+@click.option(
+    "--dims", type=Numbers(), multiple=True,
+    help="Dims to cut the vectors to. Default: common sizes up to the model's own.",
+)
+@click.option("--layers", type=Numbers(), multiple=True, help="Exits of a student to score. Default: all.")
+@click.option(
+    "--dtype", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
+    help="Precision that torch models compute in.",
+)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), metavar="DIR",
+    help="Keep vectors there, so that a second call does not encode again.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE",
+    help="Also write the scores to a .json file, or the table to an .md file.",
+)
+@click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
+@reports
+def evaluate(
+    models: Sequence[str], dims: Lists, layers: Lists, out: Path | None, markdown: bool, **options: Any
+) -> Outcome:
+    """Score models on retrieval and similarity.
+
+    Students are scored on their own and, with --teacher, with their queries on the teacher's documents; the
+    teacher with its own vectors cut to each dim. MODEL is a run, a student, an exported artifact (each of its ONNX files is scored), or any model by name or folder.
+    """
+    from emb.evaluate import evaluate as score
+
+    found = score(models, dims=_flat(dims), layers=_flat(layers), **options)
+    if out:
+        found.save(out)
+    return Outcome(found.as_dict(), found.markdown() if markdown else console.table(found.rows(), found.header()))
+
+
+@cli.command()
+@click.option("--language", metavar="NAME", help="Only models for this language, e.g. en or multilingual.")
+@reports
+def models(language: str | None) -> Outcome:
+    """List the models that go by a short name."""
+    from emb.registry import teachers
+
+    rows = [teacher for teacher in teachers().values() if language in (None, teacher.languages)]
+    header = ("name", "parameters", "layers", "dim", "max tokens", "languages", "licence", "student")
+    cells = [(t.name, f"{t.parameters} M", t.layers, t.dim, t.max_length, t.languages, t.licence, f"{t.student_layers} layers of {t.student or 'itself'}") for t in rows]
+    return Outcome({"models": rows}, console.table(cells, header))
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+@reports
+def completion(shell: str) -> Outcome:
+    """Print the script for completion in a shell.
+
+    To have it in this one: eval "$(emb completion bash)"
+    """
+    script = get_completion_class(shell)
+    if script is None:
+        raise click.UsageError(f"no completion for {shell}")
+    text = script(cli, {}, "emb", "_EMB_COMPLETE").source()
+    return Outcome({"shell": shell, "script": text}, text)
+
+
+def _flat(groups: Lists) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(number for group in groups for number in group))
+
+
+def _distilled(run: Path, scores: Sequence[dict[str, Any]]) -> str:
+    rows = [(score["layers"], score["dim"], score["cosine"], score["overlap"]) for score in scores]
+    best = f"--layers {scores[0]['layers']} --dim {scores[0]['dim']} " if scores else ""
+    return f"{console.table(rows, ('layers', 'dim', 'cosine to teacher', 'overlap@10'))}\n\nrun: {run}\nnext: emb export {run} {best}--int8"
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    from emb.manifest import Manifest
+
+    manifest = Manifest.load(folder)
+    files = [vars(variant) | {"bytes": (folder / variant.file).stat().st_size} for variant in manifest.variants]
+    return {"path": folder, "layers": manifest.layers, "dim": manifest.dim, "variants": files}
+
+
+def _exported(artifacts: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        (artifact["layers"], artifact["dim"], file["file"], f"{file['bytes'] / 1e6:.1f} MB", file["weight_dtype"], file["vector_dtype"], file["min_cosine"])
+        for artifact in artifacts
+        for file in artifact["variants"]
+    ]
+    header = ("layers", "dim", "file", "size", "weights", "vectors", "min cosine")
+    places = "\n".join(f"{artifact['path']}" for artifact in artifacts)
+    return f"{console.table(rows, header)}\n\n{places}\nnext: emb validate {artifacts[0]['path']}"
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(console.run(cli, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

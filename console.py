@@ -1,0 +1,119 @@
+"""How every command speaks: result on stdout, the rest on stderr, one exit code, one JSON object.
+
+Exit codes: 0 done · 1 a quality gate failed · 2 bad usage or bad input · 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emb.errors import EmbError
+from emb.extras import needs_extra
+
+INTERRUPTED = 130
+_ON_INTERRUPT = {"distill": "finished work is kept: run the same command with --resume to go on"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command found: `data` for --json, `text` for people, `status` for the shell."""
+
+    data: dict[str, Any]
+    text: str
+    status: int = 0
+
+
+def reports(command: Callable[..., Outcome]) -> Callable[..., int]:
+    """Add --json and --quiet to a command that returns an `Outcome`, and print that."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; everything else goes to stderr.")
+    @click.option("--quiet", "-q", is_flag=True, help="No notes and no progress bars.")
+    @functools.wraps(command)
+    def run(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> int:
+        from emb.progress import set_quiet
+
+        set_quiet(quiet)
+        # A library that prints must not break the one JSON object.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            outcome = command(*args, **kwargs)
+        click.echo(_dump(outcome.data) if as_json else outcome.text)
+        return outcome.status
+
+    return run
+
+
+def run(group: click.Group, args: Sequence[str]) -> int:
+    """Carry out `args` and return the exit code; errors a user can mend are told without a traceback."""
+    try:
+        with needs_extra():
+            return int(group.main(list(args), prog_name="emb", standalone_mode=False) or 0)
+    except EmbError as error:
+        return _fail(args, type(error).__name__, error.message, error.hint, error.exit_code)
+    except click.UsageError as error:
+        return _fail(args, "UsageError", error.format_message(), _usage_hint(error), 2)
+    except click.ClickException as error:
+        return _fail(args, "UsageError", error.format_message(), "", 2)
+    except (KeyboardInterrupt, click.Abort):
+        hint = _ON_INTERRUPT.get(args[0] if args else "", "run the same command again")
+        return _fail(args, "Interrupted", "stopped", hint, INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of stdout has gone (`emb models | head -1`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(args: Sequence[str], kind: str, message: str, hint: str, status: int) -> int:
+    click.echo(f"error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+    if "--json" in args:
+        click.echo(_dump({"error": {"kind": kind, "message": message, "hint": hint}}))
+    return status
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    return f"see: {error.ctx.command_path} --help" if error.ctx else ""
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(plain(value), ensure_ascii=False, indent=2, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON: dataclasses as objects, paths as text, NaN and infinity as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
+    """Columns aligned for a terminal: numbers to the right, text to the left."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    right = [all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    lines = ("  ".join(text.rjust(width) if flush else text.ljust(width) for text, width, flush in zip(row, widths, right, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,261 @@
+"""The command line's manners: what is printed where, which exit code, and how fast --help is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+
+from emb import console
+from emb.cli import SHELLS, cli
+from emb.console import Outcome, plain, reports, table
+from emb.errors import ArtifactError, DataError, EmbError, GateFailed, TeacherError, UsageError
+from emb.options import Duration, Numbers, Setting
+
+HEAVY = ("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "numpy", "pydantic", "yaml", "rich")
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a command printed and returned."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def emb(capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run `emb` in this process."""
+
+    def run(*args: str | Path, group: click.Group = cli) -> Ran:
+        status = console.run(group, [str(arg) for arg in args])
+        printed = capsys.readouterr()
+        return Ran(status, printed.out, printed.err)
+
+    return run
+
+
+def failing(error: BaseException) -> click.Group:
+    """A group with one command, `fail`, that raises `error` after a print."""
+    group = click.Group()
+
+    @group.command()
+    @reports
+    def fail() -> Outcome:
+        print("a library talks")
+        raise error
+
+    return group
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = f"import sys, emb.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "emb.cli", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - began)
+    print(f"emb --help: {min(times):.3f} s")
+    assert min(times) <= 0.3
+
+
+def test_models_as_a_table(emb: Any) -> None:
+    ran = emb("models")
+    assert ran.status == 0
+    assert ran.out.splitlines()[0].split()[:3] == ["name", "parameters", "layers"]
+    assert any(line.startswith("qwen3-embedding-0.6b") for line in ran.out.splitlines())
+
+
+def test_models_as_json_are_one_object(emb: Any) -> None:
+    models = {model["name"]: model for model in emb("models", "--json").json["models"]}
+    assert len(models) == 11
+    assert models["qwen3-embedding-0.6b"]["hub_id"] == "Qwen/Qwen3-Embedding-0.6B"
+
+
+def test_models_of_one_language(emb: Any) -> None:
+    found = emb("models", "--language", "multilingual", "--json").json["models"]
+    assert {model["languages"] for model in found} == {"multilingual"}
+
+
+@pytest.mark.parametrize(("error", "status"), [(DataError("bad", "mend"), 2), (UsageError("bad", "mend"), 2), (GateFailed("bad", "mend"), 1), (EmbError("bad", "mend"), 2)])
+def test_an_error_is_told_with_its_hint_and_exit_code(emb: Any, error: EmbError, status: int) -> None:
+    ran = emb("fail", group=failing(error))
+    assert ran.status == status
+    assert ran.err == "error: bad\n  mend\n"
+    assert ran.out == "a library talks\n"
+
+
+def test_with_json_an_error_is_an_object_too_and_nothing_else_is_on_stdout(emb: Any) -> None:
+    ran = emb("fail", "--json", group=failing(TeacherError("bad", "mend")))
+    assert ran.json == {"error": {"kind": "TeacherError", "message": "bad", "hint": "mend"}}
+    assert ran.err == "a library talks\nerror: bad\n  mend\n"
+
+
+def test_a_programming_error_is_not_hidden(emb: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        emb("fail", group=failing(ZeroDivisionError()))
+
+
+def test_a_missing_library_names_the_extra(emb: Any) -> None:
+    ran = emb("fail", group=failing(ModuleNotFoundError("No module named 'torch'", name="torch")))
+    assert ran.status == 2
+    assert 'pip install "emb-distill[train]"' in ran.err
+
+
+def test_a_missing_module_of_no_extra_is_a_programming_error(emb: Any) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        emb("fail", group=failing(ModuleNotFoundError("No module named 'emb.nothing'", name="emb.nothing")))
+
+
+@pytest.mark.parametrize("args", [["fly"], ["export", "--layers", "four"], ["distill", "--nope"], ["evaluate"], ["models", "extra"]])
+def test_bad_usage_is_exit_code_2_and_points_to_help(emb: Any, args: list[str]) -> None:
+    ran = emb(*args, "--json")
+    assert ran.status == 2
+    assert ran.json["error"]["kind"] == "UsageError"
+    assert "--help" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_ctrl_c_says_how_to_go_on(emb: Any) -> None:
+    ran = emb("fail", group=failing(KeyboardInterrupt()))
+    assert ran.status == 130
+    assert "run the same command again" in ran.err
+
+
+def test_ctrl_c_while_distilling_names_resume(emb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    import emb as package
+
+    monkeypatch.setattr(package, "distill", stopped)
+    ran = emb("distill", "--teacher", "x")
+    assert ran.status == 130
+    assert "--resume" in ran.err
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m emb.cli models | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_quiet_silences_notes_and_not_the_result(emb: Any) -> None:
+    from emb import progress
+
+    group = click.Group()
+
+    @group.command()
+    @reports
+    def talk() -> Outcome:
+        progress.note("a note")
+        return Outcome({}, "the result")
+
+    try:
+        assert emb("talk", "--quiet", group=group).out == "the result\n"
+        assert progress._console.quiet
+    finally:
+        progress.set_quiet(False)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_prints_a_script_for_each_shell(emb: Any, shell: str) -> None:
+    assert "_EMB_COMPLETE" in emb("completion", shell).out
+    assert "_EMB_COMPLETE" in emb("completion", shell, "--json").json["script"]
+
+
+@pytest.mark.parametrize(("words", "expected"), [("emb distill --teacher qwen3-embedding-0", "qwen3-embedding-0.6b"), ("emb exp", "export"), ("emb export --in", "--int8")])
+def test_completion_knows_commands_options_and_models(words: str, expected: str) -> None:
+    environment = {**os.environ, "_EMB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    code = "import sys; sys.argv = ['emb']; from emb.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert f"plain,{expected}" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5 h", 5400), ("2d", 172800)])
+def test_durations(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "soon", "5x", "-3m", "m", "1h-2m"])
+def test_a_duration_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="not a time"):
+        Duration().convert(text, None, None)
+
+
+def test_numbers_come_alone_or_in_lists() -> None:
+    assert Numbers().convert("4", None, None) == (4,)
+    assert Numbers().convert("2,4, 6", None, None) == (2, 4, 6)
+    for bad in ("0", "-1", "4.5", "", "4,,6"):
+        with pytest.raises(click.BadParameter, match="whole number"):
+            Numbers().convert(bad, None, None)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("training.seed=3", ("training.seed", 3)), ("a=true", ("a", True)), ("pairs=[[2, 64]]", ("pairs", [[2, 64]])), ("a=b=c", ("a", "b=c"))])
+def test_settings_have_the_types_of_yaml(text: str, expected: tuple[str, Any]) -> None:
+    assert Setting().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("text", ["novalue", "=3", "a=[1", "a=!!python/object/apply:os.system ['true']"])
+def test_a_setting_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter):
+        Setting().convert(text, None, None)
+
+
+def test_json_holds_only_what_json_knows() -> None:
+    @dataclasses.dataclass
+    class Thing:
+        path: Path
+        score: float
+
+    value = plain({"thing": Thing(Path("a/b"), float("nan")), 3: np.float32(0.5), "list": (np.arange(2), np.inf)})
+    assert value == {"thing": {"path": "a/b", "score": None}, "3": 0.5, "list": [[0, 1], None]}
+    assert json.loads(json.dumps(value, allow_nan=False)) == value
+
+
+def test_a_table_lines_up() -> None:
+    assert table([("a", 1, 0.5), ("bcd", 20, None)], ("name", "n", "x")).splitlines() == ["name   n  x", "a      1  0.5000", "bcd   20  –"]
+
+
+def test_evaluate_without_data_on_disk_is_bad_input(emb: Any, tmp_path: Path) -> None:
+    ran = emb("evaluate", "x", "--data", tmp_path / "missing", "--json")
+    assert ran.status == 2
+    assert ran.json["error"]["kind"] == "DataError"
+
+
+def test_export_of_a_folder_that_is_no_model(emb: Any, tmp_path: Path) -> None:
+    ran = emb("export", tmp_path / "missing", "--layers", "2")
+    assert ran.status == 2
+    assert "Traceback" not in ran.err
+
+
+def test_an_interrupt_from_outside_ends_with_130(tmp_path: Path) -> None:
+    code = "import time; from emb import console; from emb.cli import cli; cli.commands['models'].callback = lambda **_: (print('on', flush=True), time.sleep(60)); raise SystemExit(console.run(cli, ['models']))"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped" in err
+
+
+def test_every_kind_of_error_has_an_exit_code() -> None:
+    kinds = [ArtifactError, DataError, GateFailed, TeacherError, UsageError]
+    assert {kind.exit_code for kind in kinds} == {1, 2}

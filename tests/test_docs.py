@@ -1,0 +1,56 @@
+"""The documentation says what the program does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from emb.cli import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = sorted(cli.commands.items())
+
+
+def test_the_page_of_commands_is_current() -> None:
+    done = subprocess.run([sys.executable, "scripts/write_help.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_every_command_and_every_option_says_what_it_does(name: str, command: click.Command) -> None:
+    assert command.help
+    silent = [option.opts[0] for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert not silent, f"emb {name}: no help for {', '.join(silent)}"
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_every_command_has_json_and_quiet(name: str, command: click.Command) -> None:
+    assert {"--json", "--quiet"} <= {option for parameter in command.params for option in parameter.opts}, name
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_short_help_is_not_cut_off(name: str, command: click.Command) -> None:
+    assert not command.get_short_help_str(80).endswith("..."), name
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
+    for line in re.findall(r"^\s*(?:\$ )?emb ([a-z]+ .*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+        name, *words = line.split("#")[0].split()
+        if name not in cli.commands:
+            continue
+        known = {option for parameter in cli.commands[name].params for option in parameter.opts} | {"--help"}
+        unknown = {word.split("=")[0] for word in words if word.startswith("--")} - known
+        assert not unknown, f"{page.name}: emb {line}"

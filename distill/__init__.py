@@ -1,0 +1,72 @@
+"""Distilling: corpus, teacher vectors, student, training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emb.extras import needs_extra
+
+
+@dataclass(frozen=True)
+class DistillResult:
+    """Where a finished run and its student are, and the held-out scores of each pair."""
+
+    run: Path
+    student: Path
+    scores: list[dict[str, Any]]
+
+
+def distill(
+    teacher: str | Path | None = None,
+    *,
+    data: Sequence[str | Path] = (),
+    field: str | None = None,
+    kind_field: str | None = None,
+    student: str | Path | None = None,
+    layers: int | None = None,
+    recipe: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    max_steps: int | None = None,
+    max_time: float | None = None,
+    trust_remote_code: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> DistillResult:
+    """Distil `teacher` into a student in the same vector space.
+
+    Args:
+        teacher: a name of `emb models`, a hub id, or a folder; None takes the recipe's.
+        data: files, folders or hub data sets; none means the texts every machine has.
+        field, kind_field: the fields of a record that hold the text and "query" or "document".
+        student: a name or folder, "teacher", or "fresh:LAYERSxHIDDEN"; None takes the registry's
+            recommendation.
+        layers: keep so many layers of the student's source (of the teacher, if no student is named).
+        recipe: a shipped recipe or a YAML file; every other argument overrides it.
+        out: the run's folder; None means `runs/<teacher>`.
+        resume: go on with an interrupted run, to the same weights as if it had not stopped.
+        overwrite: replace a run that is in the way.
+        max_steps, max_time: stop after so many steps, or about so many seconds of training; the
+            learning rate is planned to end there.
+        trust_remote_code: let the teacher's repository run code of its own.
+        overrides: recipe values by dotted key, `{"training.lr": 1e-4}`.
+
+    Raises:
+        EmbError: whatever a user can mend; see `emb.errors`.
+    """
+    with needs_extra():
+        from emb.distill.run import run_distillation
+
+    named = {
+        "teacher": teacher, "data.sources": [str(source) for source in data] or None, "data.field": field, "data.kind_field": kind_field,
+        "student.source": student, "student.layers": layers, "training.max_steps": max_steps, "training.max_time": max_time,
+    }  # fmt: skip
+    given = {key: str(value) if isinstance(value, Path) else value for key, value in named.items() if value is not None}
+    run, scores = run_distillation(
+        None if recipe is None else str(recipe), {**(overrides or {}), **given},
+        out=None if out is None else Path(out), resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code,
+    )  # fmt: skip
+    return DistillResult(run, run / "student", scores)

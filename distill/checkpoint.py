@@ -1,0 +1,90 @@
+"""Checkpoints that bring a run back to the bit: weights, optimiser, random state, position.
+
+A checkpoint is a folder of two safetensors files and a `state.json` that holds their hashes. The
+learning rate and the order of batches follow from the step (`schedule.py`), so they need no state.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from emb.errors import CheckpointError, EmbError
+from emb.files import atomic_folder, read_json, sha256_file, write_json
+from emb.progress import warn
+
+_KEEP = 2
+
+
+def save_checkpoint(root: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
+    """Write `root/step-N` atomically and drop all but the newest two."""
+    with atomic_folder(root / f"step-{step:08d}", replace=True) as folder:
+        save_file({name: value.contiguous() for name, value in _trained(model).items()}, folder / "model.safetensors")
+        save_file(_flatten(optimizer) | {"rng": torch.get_rng_state()}, folder / "optimizer.safetensors")
+        hashes = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        write_json(folder / "state.json", {"step": step, "files": hashes, **facts})
+    for old in sorted(root.glob("step-*"))[:-_KEEP]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(root: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    """Restore the newest whole checkpoint in place; return its state, or None if there is none.
+
+    A damaged one is named and passed over: the one before it leads to the same weights.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+    """
+    found = sorted(root.glob("step-*"), reverse=True)
+    for folder in found:
+        state = _verified(folder)
+        if state is not None:
+            _restore(folder, model, optimizer)
+            return state
+    if found:
+        raise CheckpointError(f"{root}: every checkpoint is damaged", "start again with --overwrite; the teacher's vectors are still cached")
+    return None
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _verified(folder: Path) -> dict[str, Any] | None:
+    try:
+        state: dict[str, Any] = read_json(folder / "state.json")
+        bad = [name for name, digest in state["files"].items() if sha256_file(folder / name) != digest]
+    except (EmbError, OSError, KeyError, TypeError, AttributeError):
+        bad = ["state.json"]
+    if bad:
+        warn(f"{folder} is damaged ({', '.join(bad)}): the checkpoint before it is used")
+        return None
+    return state
+
+
+def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    saved = load_file(folder / "model.safetensors")
+    with torch.no_grad():
+        for name, parameter in _trained(model).items():
+            parameter.copy_(saved[name])
+    tensors = load_file(folder / "optimizer.safetensors")
+    torch.set_rng_state(tensors.pop("rng"))
+    _unflatten(optimizer, tensors)
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

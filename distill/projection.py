@@ -1,0 +1,45 @@
+"""The closed-form start of a student: one ridge regression per exit into the teacher's space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emb.distill.cache import TeacherEmbeddings
+from emb.model import EmbeddingModel, linear
+from emb.progress import bar
+from emb.tokens import token_budget_batches
+
+Rows = Sequence[np.ndarray[Any, Any]]
+
+
+def fit_projections(student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddings, exits: Sequence[int], *, ridge: float, tokens_per_batch: int) -> None:
+    """Set `student.heads` to the best linear maps from its frozen pooled states to the targets.
+
+    `rows` are the token ids of the texts whose vectors are `targets`. Solves
+    (XᵀX + λI) W = XᵀY per exit, with λ = `ridge` × the mean of the diagonal; the sums are
+    accumulated batch by batch, so memory does not grow with the corpus.
+    """
+    grams = {n: torch.zeros(student.hidden, student.hidden, dtype=torch.float64) for n in exits}
+    cross = {n: torch.zeros(student.hidden, targets.dim, dtype=torch.float64) for n in exits}
+    padder, device = student.tokenizer(), next(student.parameters()).device
+    with torch.inference_mode(), bar("closed-form projections (texts)", len(rows)) as advance:
+        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
+            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
+            goal = torch.from_numpy(targets.take(batch)).double()
+            for n, features in student.pooled(ids, mask, exits).items():
+                states = features.double().cpu()
+                grams[n] += states.T @ states
+                cross[n] += states.T @ goal
+            advance(len(batch))
+    student.heads = nn.ModuleDict({str(n): linear(solve_ridge(grams[n], cross[n], ridge)) for n in sorted(exits)}).to(device)
+
+
+def solve_ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
+    """The weight `(teacher_dim, hidden)` float32 of the ridge solution."""
+    penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    return torch.linalg.solve(gram + penalty, cross).T.float().contiguous().clone()

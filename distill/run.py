@@ -1,0 +1,208 @@
+"""One distillation from recipe to artifact, in the order the data flows."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emb.distill.cache import TeacherEmbeddings
+from emb.distill.corpus import default_corpus
+from emb.distill.data import Columns, Corpus, Text, read_corpus, split
+from emb.distill.projection import fit_projections
+from emb.distill.student import build_student, with_defaults
+from emb.distill.teacher import TeacherIdentity, capture, weights_hash
+from emb.distill.train import Split, Training
+from emb.errors import ArtifactError, UsageError
+from emb.files import atomic_folder, atomic_path, refuse_existing
+from emb.manifest import LayerDimPair, Manifest
+from emb.model import EmbeddingModel, ModelSpec, linear, load_model, save_model
+from emb.precision import device, resolve_dtype
+from emb.progress import note
+from emb.recipes import Recipe, dump, load_recipe
+from emb.registry import Resolved, resolve
+from emb.runs import free_name, latest_run, run_status, write_status
+
+RECIPE = "recipe.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """The teacher as training sees it: its facts, and its vectors for both parts of the corpus."""
+
+    fingerprint: str
+    spec: ModelSpec
+    train: TeacherEmbeddings
+    held_out: TeacherEmbeddings
+
+
+def run_distillation(recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool) -> tuple[Path, list[dict[str, Any]]]:
+    """Carry out a recipe; return the run's folder and the final scores of each pair.
+
+    Raises:
+        EmbError: see `emb.errors`; what was computed before stays and is used by `resume`.
+    """
+    if resume:
+        out = out or _latest(overrides)
+        recipe_name = str(out / RECIPE)
+        if run_status(out) is None:
+            raise ArtifactError(f"{out}: no run to resume", "leave out --resume to start one there")
+        if run_status(out) == "finished":
+            note(f"{out} is finished already")
+            return out, Manifest.load(out / "student").pairs
+    recipe = load_recipe(recipe_name, overrides)
+    teacher = resolve(recipe.teacher, trust_remote_code=trust_remote_code)
+    recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, teacher)})
+    if out is None:
+        out = free_name(Path("runs"), teacher.name.split("/")[-1].lower())
+    if not resume:
+        refuse_existing(out, overwrite)
+    with _locked(out):
+        return out, _carry_out(recipe, teacher, out, fresh=not resume, trust_remote_code=trust_remote_code)
+
+
+def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, *, fresh: bool, trust_remote_code: bool) -> list[dict[str, Any]]:
+    corpus = _corpus(recipe)
+    train, held_out = split(corpus, recipe.data.holdout)
+    targets = _targets(recipe, teacher, train, held_out, trust_remote_code)
+    student = build_student(recipe.student, teacher, targets.spec, seed=recipe.training.seed, trust_remote_code=trust_remote_code)
+    recipe = _completed(recipe, student, targets.train.dim)
+    if fresh:
+        _start(out, recipe, teacher)
+    pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
+    parts = [Split(_tokenise(student, part.texts), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
+    _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=(out / "checkpoints").is_dir())
+    training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
+    scores = training.run()
+    _save(student, out, scores, _lineage(recipe, teacher, corpus, targets.fingerprint))
+    write_status(out, "finished", teacher=teacher.name, steps=training.step)
+    return scores
+
+
+def _corpus(recipe: Recipe) -> Corpus:
+    data = recipe.data
+    corpus = read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit) if data.sources else default_corpus(data.limit)
+    queries = sum(item.kind == "query" for item in corpus.texts)
+    note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries")
+    return corpus
+
+
+def _targets(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool) -> Targets:
+    """The teacher's vectors; the teacher itself leaves memory before training begins."""
+    dtype = resolve_dtype(recipe.capture.dtype)
+    model = load_model(teacher.path, dtype=dtype, trust_remote_code=trust_remote_code).to(device())
+    spec = teacher_spec(model.spec, teacher)
+    model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
+    identity = TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, str(dtype).removeprefix("torch."))
+    vectors = capture(model, identity, [*train.texts, *held_out.texts], tokens_per_batch=recipe.capture.tokens_per_batch)
+    parts = vectors.places[: len(train)], vectors.places[len(train) :]
+    first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
+    return Targets(identity.fingerprint, spec, first, second)
+
+
+def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
+    """The folder's own facts; prompts the folder lacks come from the registry."""
+    if any(spec.prompts.values()) or teacher.teacher is None:
+        return spec
+    return dataclasses.replace(spec, prompts=dict(teacher.teacher.prompts))
+
+
+def _completed(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> Recipe:
+    """The recipe with what follows from student and teacher written out."""
+    random_start = str(recipe.student.source).startswith("fresh:")
+    chosen = recipe.training.train_token_embeddings
+    training = recipe.training.model_copy(update={"train_token_embeddings": random_start if chosen is None else chosen})
+    return recipe.model_copy(update={"pairs": _pairs(recipe, student, teacher_dim), "training": training})
+
+
+def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tuple[int, int]]:
+    """The recipe's pairs, checked; or exits at half, two thirds and all of the layers × four dims.
+
+    Raises:
+        UsageError: a pair beyond the student's layers or the teacher's dim.
+    """
+    depth = student.layers
+    exits = {depth, -(-2 * depth // 3), -(-depth // 2)}
+    dims = {teacher_dim, teacher_dim // 2, 256, 128}
+    pairs = recipe.pairs or [(n, dim) for n in exits for dim in dims if dim <= teacher_dim]
+    for n, dim in pairs:
+        if not 1 <= n <= depth or not 1 <= dim <= teacher_dim:
+            raise UsageError(f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims", "edit `pairs` in the recipe")
+    # The whole student is always trained: it is what the folder gives when loaded as it is.
+    return sorted({*((int(n), int(dim)) for n, dim in pairs), (depth, teacher_dim)})
+
+
+def _start(out: Path, recipe: Recipe, teacher: Resolved) -> None:
+    for path in out.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with atomic_path(out / RECIPE) as partial:
+        partial.write_text(dump(recipe), encoding="utf-8")
+    write_status(out, "running", teacher=teacher.name)
+
+
+def _tokenise(student: EmbeddingModel, texts: Sequence[Text]) -> list[Any]:
+    return student.tokenizer().encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
+
+
+def _start_heads(student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool) -> None:
+    exits = sorted({pair.layers for pair in pairs})
+    if resumed:  # the checkpoint brings their weights
+        heads = {str(n): linear(torch.zeros(train.targets.dim, student.hidden)) for n in exits}
+        student.heads = torch.nn.ModuleDict(heads).to(device())
+        return
+    chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[: recipe.projection.texts].tolist()
+    sample = Split([train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen]))
+    fit_projections(student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=recipe.training.tokens_per_batch)
+
+
+def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
+    content = json.dumps([recipe.model_dump(mode="json"), corpus.digest, fingerprint], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, fingerprint: str) -> dict[str, Any]:
+    libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "numpy")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+    return {
+        "teacher": {"name": teacher.name, "path": str(teacher.path.resolve()), "revision": teacher.revision, "fingerprint": fingerprint},
+        "recipe": recipe.model_dump(mode="json"), "data": {"hash": corpus.digest, "texts": len(corpus)}, "seed": recipe.training.seed, "versions": versions,
+    }  # fmt: skip
+
+
+def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], lineage: dict[str, Any]) -> None:
+    spec = student.spec
+    with atomic_folder(out / "student", replace=True) as folder:
+        save_model(student.cpu().float(), folder)
+        manifest = Manifest("student", student.layers, student.dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts), pairs=scores, lineage=lineage)
+        manifest.save(folder)
+
+
+def _latest(overrides: Mapping[str, Any]) -> Path:
+    try:
+        return latest_run(status="running")
+    except UsageError:
+        return latest_run()
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise UsageError(f"{out}: another process is working on this run", "wait for it, or choose another --out") from error
+
+

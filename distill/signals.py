@@ -1,0 +1,40 @@
+"""Early signals: how close the student is on held-out texts, at every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from emb.manifest import LayerDimPair
+from emb.model import EmbeddingModel
+from emb.similarity import cosines, neighbour_overlap
+from emb.tokens import token_budget_batches
+
+Rows = Sequence[np.ndarray[Any, Any]]
+
+
+def held_out_scores(student: EmbeddingModel, rows: Rows, targets: np.ndarray[Any, Any], pairs: Sequence[LayerDimPair], *, tokens_per_batch: int) -> list[dict[str, Any]]:
+    """Mean cosine to the teacher and neighbour overlap@10 of each pair.
+
+    `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
+    """
+    outputs = _outputs(student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
+    return [{"layers": pair.layers, "dim": pair.dim, **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim])} for pair in pairs]
+
+
+def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any]) -> dict[str, float]:
+    return {"cosine": float(cosines(student, teacher).mean()), "overlap": float(neighbour_overlap(student, teacher, k=10))}
+
+
+def _outputs(student: EmbeddingModel, rows: Rows, exits: Sequence[int], tokens_per_batch: int) -> dict[int, np.ndarray[Any, Any]]:
+    padder, device = student.tokenizer(), next(student.parameters()).device
+    outputs = {n: np.zeros((len(rows), student.dim), np.float32) for n in exits}
+    with torch.inference_mode():
+        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
+            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
+            for n, vectors in student(ids, mask, exits).items():
+                outputs[n][batch] = vectors.float().cpu().numpy()
+    return outputs

@@ -1,0 +1,82 @@
+"""Where a student comes from: layers cut from a model, a fresh shape, or an existing model."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from typing import Any
+
+import torch
+from transformers import AutoModel
+
+from emb.distill.data import KINDS
+from emb.errors import UsageError
+from emb.model import EmbeddingModel, ModelSpec, cut_layers, load_model
+from emb.recipes import StudentRecipe
+from emb.registry import Resolved, resolve
+
+_FRESH = re.compile(r"fresh:(\d+)x(\d+)")
+
+
+def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
+    """Fill in what the registry recommends for this teacher where the recipe is silent."""
+    if recipe.source is not None:
+        return recipe
+    entry = teacher.teacher
+    if entry and entry.student and recipe.layers is None:
+        return recipe.model_copy(update={"source": entry.student})
+    layers = recipe.layers or (entry.student_layers if entry else None)
+    return recipe.model_copy(update={"source": "teacher", "layers": layers})
+
+
+def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelSpec, *, seed: int, trust_remote_code: bool = False) -> EmbeddingModel:
+    """A student with the teacher's prompts and normalisation, its heads not yet fitted.
+
+    Raises:
+        UsageError: more layers than the source has, or a shape that cannot be built.
+    """
+    source = recipe.source or "teacher"
+    fresh = _FRESH.fullmatch(source)
+    if source.startswith("fresh:") and not fresh:
+        raise UsageError(f"--student {source}: not a shape", "write fresh:LAYERSxHIDDEN, for example fresh:6x384")
+    folder = teacher.path if fresh or source == "teacher" else resolve(source, trust_remote_code=trust_remote_code).path
+    base = load_model(folder, trust_remote_code=trust_remote_code)
+    encoder = _fresh_encoder(base, int(fresh[1]), int(fresh[2]), seed) if fresh else base.encoder
+    spec = dataclasses.replace(
+        base.spec, normalize=teacher_spec.normalize, prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
+        max_length=min(base.spec.max_length, teacher_spec.max_length),
+    )  # fmt: skip
+    student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
+    if recipe.layers is not None and recipe.layers != student.layers:
+        cut_layers(student, kept_layers(student.layers, recipe.layers, recipe.keep))
+    return student
+
+
+def kept_layers(depth: int, layers: int, keep: str) -> list[int]:
+    """0-based indices of the layers that stay: the first, or evenly spread ones ending at the last.
+
+    Raises:
+        UsageError: more layers than there are.
+    """
+    if layers > depth:
+        raise UsageError(f"--layers {layers}: the student's source has {depth} layers", f"choose 1 to {depth}")
+    if keep == "first" or layers == 1:
+        return list(range(layers))
+    return [round(index * (depth - 1) / (layers - 1)) for index in range(layers)]
+
+
+def _fresh_encoder(base: EmbeddingModel, layers: int, hidden: int, seed: int) -> Any:
+    """The base's architecture and vocabulary at another size, with random weights."""
+    config = copy.deepcopy(base.encoder.config)
+    heads = next((hidden // width for width in (64, 32, 16) if hidden % width == 0), 0)
+    if not heads or layers < 1:
+        raise UsageError(f"--student fresh:{layers}x{hidden}: the hidden size must be a multiple of 16, the layers at least 1", "for example fresh:6x384")
+    changes = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": hidden // heads, "intermediate_size": 4 * hidden}
+    for name, value in changes.items():
+        if name == "num_hidden_layers" or hasattr(config, name):
+            setattr(config, name, value)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index % len(config.layer_types)] for index in range(layers)]
+    torch.manual_seed(seed)
+    return AutoModel.from_config(config).float()

@@ -1,0 +1,101 @@
+"""The teacher: who it is, and its vectors for a corpus, each text encoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
+from emb.distill.data import Text
+from emb.errors import TeacherError
+from emb.files import sha256_file, write_json
+from emb.model import EmbeddingModel
+from emb.progress import bar, note
+
+_FLUSH_TEXTS = 8192
+_FLUSH_SECONDS = 30.0
+_IDENTITY = ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.model", "vocab.txt")
+# Facts about the folder, not about the vectors the teacher gives.
+_NOT_IDENTITY = {"emb.json", "parity.json", "evaluation.json", "data_config.json"}
+
+
+@dataclass(frozen=True)
+class TeacherIdentity:
+    """What a teacher's vectors depend on; two equal identities give equal vectors."""
+
+    weights: str
+    max_length: int
+    dtype: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash that names the cache folder."""
+        content = json.dumps([self.weights, self.max_length, self.dtype])
+        return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
+
+
+def weights_hash(folder: Path) -> str:
+    """Hash of a model folder's weights, tokenizer and module files, by name and content."""
+    files = sorted({path for pattern in _IDENTITY for path in folder.glob(pattern)} - {folder / name for name in _NOT_IDENTITY})
+    state = hashlib.sha256()
+    for path in files:
+        state.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\0".encode())
+    return state.hexdigest()
+
+
+def cache_root() -> Path:
+    """`$EMB_CACHE`, or `emb` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("EMB_CACHE") or Path(base) / "emb")
+
+
+def capture(teacher: EmbeddingModel, identity: TeacherIdentity, texts: Sequence[Text], *, tokens_per_batch: int = 512) -> TeacherEmbeddings:
+    """Vectors of `texts`, each behind the prompt of its kind; only those not cached are computed.
+
+    Raises:
+        TeacherError: the teacher returned NaN or infinity; nothing of that batch is stored.
+        DiskError: no room; what was stored before stays and is not computed again.
+    """
+    folder = cache_root() / "teacher" / identity.fingerprint
+    cache = TeacherCache(folder, teacher.dim)
+    keys = [row_key(teacher.spec.prompt(item.kind), item.text) for item in texts]
+    if cache.missing(keys):
+        with cache.lock():
+            write_json(folder / "teacher.json", vars(identity) | {"dim": teacher.dim, "prompts": teacher.spec.prompts})
+            _fill(cache, teacher, texts, keys, tokens_per_batch)
+    return cache.view(keys)
+
+
+def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], keys: Sequence[bytes], tokens_per_batch: int) -> None:
+    todo = cache.missing(keys)
+    note(f"teacher: {len(todo):,} of {len(texts):,} texts to encode, the others are cached")
+    rows = teacher.tokenizer().encode([texts[i].text for i in todo], [teacher.spec.prompt(texts[i].kind) for i in todo])
+    pending_keys: list[bytes] = []
+    pending: list[np.ndarray[tuple[int, int], np.dtype[np.float16]]] = []
+    flushed = time.monotonic()
+    # The unit is the token: texts come longest first, and a bar that counts texts would crawl.
+    with bar("teacher vectors (tokens)", sum(len(row) for row in rows)) as advance:
+        for batch, vectors in teacher.embed_ids(rows, tokens_per_batch=tokens_per_batch):
+            _check_finite(vectors, [texts[todo[i]] for i in batch])
+            pending_keys += [keys[todo[i]] for i in batch]
+            pending.append(vectors.numpy().astype(np.float16))
+            advance(sum(len(rows[i]) for i in batch))
+            if len(pending_keys) >= _FLUSH_TEXTS or time.monotonic() - flushed > _FLUSH_SECONDS:
+                cache.append(pending_keys, np.concatenate(pending))
+                pending_keys, pending, flushed = [], [], time.monotonic()
+    if pending_keys:
+        cache.append(pending_keys, np.concatenate(pending))
+
+
+def _check_finite(vectors: torch.Tensor, texts: Sequence[Text]) -> None:
+    bad = (~torch.isfinite(vectors).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise TeacherError(f"the teacher returned NaN or infinity for: {texts[bad[0]].text[:80]!r}", "try --set capture.dtype=fp32, and check the teacher's weights")

@@ -1,0 +1,172 @@
+"""The training loop: cached targets in, a student out, resumable to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from emb.distill.cache import TeacherEmbeddings
+from emb.distill.checkpoint import load_checkpoint, save_checkpoint
+from emb.distill.losses import pair_losses
+from emb.distill.schedule import BatchPlan, learning_rate
+from emb.distill.signals import held_out_scores
+from emb.errors import CheckpointError, TeacherError
+from emb.manifest import LayerDimPair
+from emb.model import EmbeddingModel
+from emb.precision import resolve_dtype
+from emb.progress import bar, note
+from emb.recipes import TrainingRecipe
+
+_TIMED_STEPS = 20
+_LOG_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Split:
+    """Token ids of texts and the teacher's vectors for them."""
+
+    rows: Sequence[np.ndarray[Any, Any]]
+    targets: TeacherEmbeddings
+
+
+class Training:
+    """One run of the loop over a fixed plan.
+
+    `identity` is everything the weights depend on; a checkpoint of another identity is refused.
+    """
+
+    def __init__(self, student: EmbeddingModel, train: Split, held_out: Split, pairs: Sequence[LayerDimPair], recipe: TrainingRecipe, folder: Path, identity: str) -> None:
+        torch.manual_seed(recipe.seed)
+        precision = "bf16" if resolve_dtype(recipe.precision) is torch.bfloat16 else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+        self.student, self.train, self.held_out = student.to(self.accelerator.device), train, held_out
+        self.pairs, self.recipe, self.folder, self.identity = pairs, recipe, folder, identity
+        self.exits = sorted({pair.layers for pair in pairs})
+        self.padder = student.tokenizer()
+        self.held_targets = held_out.targets.take(range(len(held_out.targets)))
+        self.plan = BatchPlan([len(row) for row in train.rows], recipe.tokens_per_batch, recipe.seed)
+        freeze(student, bool(recipe.train_token_embeddings))
+        weights = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True)
+        self.model, self.optimizer = self.accelerator.prepare(student, optimizer)
+        self.raw_optimizer = optimizer
+        self.total = self._planned_steps()
+        self.step = 0
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the end of the plan; return the final held-out scores of each pair.
+
+        Interrupting (Ctrl-C) writes a checkpoint first.
+        """
+        self._resume()
+        try:
+            with bar("training (steps)", self.total) as advance:
+                advance(self.step)
+                self._loop(advance)
+        except KeyboardInterrupt:
+            self._checkpoint()
+            raise
+        return self._evaluate()
+
+    def _loop(self, advance: Callable[..., None]) -> None:
+        if self.step == 0:
+            self._evaluate()
+        self.saved_at = self.started = time.monotonic()
+        first, processes = self.step, self.accelerator.num_processes
+        batches = islice(self.plan.batches(self.step * processes + self.accelerator.process_index), 0, None, processes)
+        recent: list[float] = []
+        texts = 0
+        while self.step < self.total:
+            batch = next(batches)
+            recent.append(self._train_step(batch))
+            self.step += 1
+            texts += len(batch)
+            advance(1, f"loss {np.mean(recent[-100:]):.4f}")
+            if self.step % _LOG_EVERY == 0:
+                self._log(step=self.step, loss=float(np.mean(recent[-_LOG_EVERY:])), texts=texts, seconds=time.monotonic() - self.started, lr=self._rate())
+            if self.step - first == _TIMED_STEPS and self.recipe.max_time and first == 0:
+                self._fit_into(self.recipe.max_time)
+            if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
+                self._evaluate()
+            if time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
+                self._checkpoint()
+
+    def _train_step(self, batch: np.ndarray[Any, Any]) -> float:
+        for group in self.raw_optimizer.param_groups:
+            group["lr"] = self._rate()
+        device = self.accelerator.device
+        ids, mask = (torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch]))
+        targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
+        outputs = {n: vectors.float() for n, vectors in self.model(ids, mask, self.exits).items()}
+        losses = pair_losses(outputs, targets, self.pairs, loss=self.recipe.loss, unit=self.student.spec.normalize)
+        loss = torch.stack(list(losses.values())).mean()
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TeacherError(f"the loss is {value} at step {self.step}", "lower training.lr, or try training.precision=fp32; `--resume` goes on from the last checkpoint")
+        return value
+
+    def _planned_steps(self) -> int:
+        steps = round(self.recipe.epochs * len(self.plan.epoch(0)) / self.accelerator.num_processes)
+        return max(1, min(steps, self.recipe.max_steps or steps))
+
+    def _rate(self) -> float:
+        return learning_rate(self.step, self.total, self.recipe)
+
+    def _fit_into(self, seconds: float) -> None:
+        # Decided once and kept in the checkpoints: a resumed run must follow the same schedule.
+        per_step = (time.monotonic() - self.started) / self.step
+        self.total = max(self.step, min(self.total, round(seconds / per_step)))
+        note(f"{per_step * 1000:.0f} ms a step: {self.total:,} steps fit into {seconds:.0f} s")
+
+    def _evaluate(self) -> list[dict[str, Any]]:
+        scores = held_out_scores(self.student, self.held_out.rows, self.held_targets, self.pairs, tokens_per_batch=self.recipe.tokens_per_batch)
+        self._log(step=self.step, **{key: {f"{s['layers']}x{s['dim']}": s[key] for s in scores} for key in ("cosine", "overlap")})
+        best = scores[-1]
+        note(f"step {self.step:,}: held-out cosine {best['cosine']:.4f}, neighbour overlap@10 {best['overlap']:.3f} at {best['layers']}x{best['dim']}")
+        return scores
+
+    def _log(self, **record: Any) -> None:
+        if self.accelerator.is_main_process:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                log.write(json.dumps(record) + "\n")
+
+    def _checkpoint(self) -> None:
+        if self.accelerator.is_main_process:
+            save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, {"total": self.total, "identity": self.identity})
+        self.saved_at = time.monotonic()
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self.folder / "checkpoints", self.student, self.raw_optimizer)
+        if state is None:
+            return
+        if state["identity"] != self.identity:
+            raise CheckpointError(f"{self.folder}: its checkpoint belongs to other data, another recipe or another teacher", "undo the change, or start again with --overwrite")
+        self.step, self.total = state["step"], state["total"]
+        self._trim_log()
+        note(f"resumed at step {self.step:,} of {self.total:,}")
+
+    def _trim_log(self) -> None:
+        log = self.folder / "log.jsonl"
+        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
+        log.write_text("".join(json.dumps(r) + "\n" for r in records if r["step"] <= self.step), encoding="utf-8")
+
+
+def freeze(student: EmbeddingModel, train_token_embeddings: bool) -> None:
+    """Switch dropout off (the target is deterministic) and fix the token table unless it is trained."""
+    student.eval()
+    student.requires_grad_(True)
+    student.encoder.get_input_embeddings().weight.requires_grad_(train_token_embeddings)

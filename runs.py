@@ -1,0 +1,42 @@
+"""The `runs/` folder: which runs there are, and which is the latest. Imports no torch."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from emb.errors import UsageError
+from emb.files import read_json, write_json
+
+FILE = "run.json"
+
+
+def write_status(run: Path, status: str, **facts: Any) -> None:
+    """Record "running" or "finished" with the time."""
+    write_json(run / FILE, {"status": status, "at": datetime.datetime.now(datetime.UTC).isoformat(), **facts})
+
+
+def latest_run(root: Path = Path("runs"), status: str = "finished") -> Path:
+    """The run below `root` that reached `status` last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = [(record["at"], path.parent) for path in root.glob(f"*/{FILE}") if (record := read_json(path))["status"] == status]
+    if not found:
+        raise UsageError(f"{root}/: no {status} run", "start one with `emb distill --teacher NAME`, or name a folder")
+    return max(found)[1]
+
+
+def run_status(run: Path) -> str | None:
+    """The status of a run folder, or None if it is not one."""
+    return read_json(run / FILE)["status"] if (run / FILE).is_file() else None
+
+
+def free_name(root: Path, stem: str) -> Path:
+    """`root/stem`, or with a number behind it if that is taken."""
+    candidate, number = root / stem, 2
+    while candidate.exists():
+        candidate, number = root / f"{stem}-{number}", number + 1
+    return candidate

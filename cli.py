@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from emb import console
 from emb.console import Outcome, reports
-from emb.options import Duration, Numbers, Setting
+from emb.errors import GateFailed
+from emb.options import duration, numbers, setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Lists = Sequence[tuple[int, ...]]
@@ -28,7 +29,7 @@ def _model_names(ctx: click.Context, param: click.Parameter, incomplete: str) ->
 
 def _output(command: Command) -> Command:
     command = click.option("--overwrite", is_flag=True, help="Replace what --out holds.")(command)
-    return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write; must not exist.")(command)
+    return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input.")
@@ -45,7 +46,7 @@ def cli() -> None:
 
 @cli.command()
 @click.option(
-    "--teacher", required=True, metavar="NAME|PATH", shell_complete=_model_names,
+    "--teacher", metavar="NAME|PATH", shell_complete=_model_names,
     help="Model whose vector space the student learns: a name from `emb models`, a folder, or a hub id.",
 )
 @click.option(
@@ -56,22 +57,23 @@ def cli() -> None:
 @click.option("--field", metavar="NAME", help="Column or key that holds the text.")
 @click.option("--kind-field", metavar="NAME", help="Column or key that says query or document.")
 @click.option(
-    "--student", metavar="NAME|PATH|fresh:LAYERSxHIDDEN", shell_complete=_model_names,
-    help="What the student starts from: an encoder, or fresh weights. Default: the registry's advice, or layers cut "
-    "from the teacher.",
+    "--student", metavar="NAME|PATH|teacher|fresh:LAYERSxHIDDEN", shell_complete=_model_names,
+    help="What the student starts from: an encoder, the teacher itself, or fresh weights. Default: the registry's "
+    "advice for this teacher, or the teacher.",
 )
 @click.option(
     "--layers", type=click.IntRange(min=1), metavar="N",
-    help="Layers to cut from that encoder for the student.",
+    help="Layers of it to keep; without --student, layers of the teacher.",
 )
 @click.option("--recipe", metavar="NAME|FILE", help="Recipe to follow: a shipped one by name, or a YAML file.")
 @click.option(
-    "--set", "settings", type=Setting(), multiple=True,
+    "--set", "settings", type=setting, metavar="KEY=VALUE", multiple=True,
     help="Override one field of the recipe, e.g. --set training.lr=1e-4; repeat for several.",
 )
 @click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps of training.")
-@click.option("--max-time", type=Duration(), help="Stop training after a time, e.g. 45m or 1h30m.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run at --out.")
+@click.option("--max-time", type=duration, metavar="TIME", help="Stop training after a time, e.g. 45m or 1h30m.")
+@click.option("--resume", is_flag=True, help="Go on with the interrupted run at --out, or the latest one.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")
 @_output
 @reports
 def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options: Any) -> Outcome:
@@ -85,11 +87,11 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
 @cli.command()
 @click.argument("source", required=False, metavar="[RUN]")
 @click.option(
-    "--layers", type=Numbers(), multiple=True,
+    "--layers", type=numbers, metavar="N[,N…]", multiple=True,
     help="Layers to keep, one that was trained as an exit; several make several exports. Default: all.",
 )
 @click.option(
-    "--dim", "dims", type=Numbers(), multiple=True,
+    "--dim", "dims", type=numbers, metavar="N[,N…]", multiple=True,
     help="Dimensions to keep; several make several exports. Default: all.",
 )
 @click.option(
@@ -137,6 +139,7 @@ def export(
 )
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
 @reports
 def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any) -> Outcome:
@@ -148,7 +151,8 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
     import emb
 
     report = emb.validate(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
-    return Outcome(console.plain(report), str(report), 0 if report.passed else 1)
+    failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another recipe or dim")
+    return Outcome(console.plain(report), str(report), failure)
 
 
 @cli.command()
@@ -163,10 +167,10 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
     "folder of those; repeat for several.",
 )
 @click.option(
-    "--dims", type=Numbers(), multiple=True,
+    "--dims", type=numbers, metavar="N[,N…]", multiple=True,
     help="Dims to cut the vectors to. Default: common sizes up to the model's own.",
 )
-@click.option("--layers", type=Numbers(), multiple=True, help="Exits of a student to score. Default: all.")
+@click.option("--layers", type=numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all.")
 @click.option(
     "--dtype", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
     help="Precision that torch models compute in.",

@@ -19,20 +19,25 @@ from typing import Any
 
 import click
 
-from emb.errors import EmbError
+from emb.errors import EmbError, UsageError
 from emb.extras import needs_extra
 
-INTERRUPTED = 130
 _ON_INTERRUPT = {"distill": "finished work is kept: run the same command with --resume to go on"}
+
+
+class Interrupted(EmbError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command found: `data` for --json, `text` for people, `status` for the shell."""
+    """What a command found: `data` for --json, `text` for people, and why it is not good enough, if so."""
 
     data: dict[str, Any]
     text: str
-    status: int = 0
+    failure: EmbError | None = None
 
 
 def reports(command: Callable[..., Outcome]) -> Callable[..., int]:
@@ -49,7 +54,7 @@ def reports(command: Callable[..., Outcome]) -> Callable[..., int]:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             outcome = command(*args, **kwargs)
         click.echo(_dump(outcome.data) if as_json else outcome.text)
-        return outcome.status
+        return _tell(outcome.failure) if outcome.failure else 0
 
     return run
 
@@ -60,29 +65,28 @@ def run(group: click.Group, args: Sequence[str]) -> int:
         with needs_extra():
             return int(group.main(list(args), prog_name="emb", standalone_mode=False) or 0)
     except EmbError as error:
-        return _fail(args, type(error).__name__, error.message, error.hint, error.exit_code)
+        return _fail(args, error)
     except click.UsageError as error:
-        return _fail(args, "UsageError", error.format_message(), _usage_hint(error), 2)
+        return _fail(args, UsageError(error.format_message(), f"see: {error.ctx.command_path} --help" if error.ctx else ""))
     except click.ClickException as error:
-        return _fail(args, "UsageError", error.format_message(), "", 2)
+        return _fail(args, UsageError(error.format_message()))
     except (KeyboardInterrupt, click.Abort):
-        hint = _ON_INTERRUPT.get(args[0] if args else "", "run the same command again")
-        return _fail(args, "Interrupted", "stopped", hint, INTERRUPTED)
+        return _fail(args, Interrupted("stopped", _ON_INTERRUPT.get(args[0] if args else "", "run the same command again")))
     except BrokenPipeError:
         # The reader of stdout has gone (`emb models | head -1`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _fail(args: Sequence[str], kind: str, message: str, hint: str, status: int) -> int:
-    click.echo(f"error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+def _fail(args: Sequence[str], error: EmbError) -> int:
     if "--json" in args:
-        click.echo(_dump({"error": {"kind": kind, "message": message, "hint": hint}}))
-    return status
+        click.echo(_dump({"error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint}}))
+    return _tell(error)
 
 
-def _usage_hint(error: click.UsageError) -> str:
-    return f"see: {error.ctx.command_path} --help" if error.ctx else ""
+def _tell(error: EmbError) -> int:
+    click.echo(f"error: {error}", err=True)
+    return error.exit_code
 
 
 def _dump(value: Any) -> str:

@@ -15,6 +15,7 @@ import subprocess
 import time
 import venv
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -42,7 +43,7 @@ def run(*command: str | Path) -> int:
     return status
 
 
-def _install(before: dict, now: dict) -> None:
+def _install(before: dict[str, Any], now: dict[str, Any]) -> None:
     if not (_commands() / _python()).exists():
         print(f"making {VENV.name} with Python {sys.version.split()[0]}", flush=True)
         venv.create(VENV, with_pip=True)
@@ -56,7 +57,7 @@ def _install(before: dict, now: dict) -> None:
 
 
 def _pip(*arguments: str) -> None:
-    command = [_commands() / _python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", CONSTRAINTS, *arguments]
+    command: list[str | Path] = [_commands() / _python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", CONSTRAINTS, *arguments]
     if run(*command):
         sys.exit("installing failed: see above; a half-made environment is mended by running this again, or by deleting .venv first")
 
@@ -75,9 +76,9 @@ def _shipped_files() -> list[str]:
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
-def _read_stamp() -> dict:
+def _read_stamp() -> dict[str, Any]:
     try:
-        return json.loads(_stamp_file().read_text(encoding="utf-8"))
+        return dict(json.loads(_stamp_file().read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
 

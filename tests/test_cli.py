@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from emb import console
 from emb.cli import SHELLS, cli
 from emb.console import Outcome, plain, reports, table
 from emb.errors import ArtifactError, DataError, EmbError, GateFailed, TeacherError, UsageError
-from emb.options import Duration, Numbers, Setting
+from emb.options import duration, numbers, setting
 
 HEAVY = ("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "numpy", "pydantic", "yaml", "rich")
 
@@ -66,13 +66,17 @@ def failing(error: BaseException) -> click.Group:
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = f"import sys, emb.cli; print([name for name in {HEAVY} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-    times = []
-    for _ in range(5):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "emb.cli", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
-    print(f"emb --help: {min(times):.3f} s")
-    assert min(times) <= 0.3
+    # Processor time: what the clock shows besides is other people's work on this machine.
+    spent = [_processor_seconds([sys.executable, "-m", "emb.cli", "--help"]) for _ in range(5)]
+    print(f"emb --help: {min(spent):.3f} s")
+    assert min(spent) <= 0.3
+
+
+def _processor_seconds(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_models_as_a_table(emb: Any) -> None:
@@ -190,32 +194,35 @@ def test_completion_knows_commands_options_and_models(words: str, expected: str)
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5 h", 5400), ("2d", 172800)])
 def test_durations(text: str, seconds: float) -> None:
-    assert Duration().convert(text, None, None) == seconds
+    assert duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "5x", "-3m", "m", "1h-2m"])
 def test_a_duration_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="not a time"):
-        Duration().convert(text, None, None)
+        duration(text)
 
 
 def test_numbers_come_alone_or_in_lists() -> None:
-    assert Numbers().convert("4", None, None) == (4,)
-    assert Numbers().convert("2,4, 6", None, None) == (2, 4, 6)
+    assert numbers("4") == (4,)
+    assert numbers("2,4, 6") == (2, 4, 6)
     for bad in ("0", "-1", "4.5", "", "4,,6"):
         with pytest.raises(click.BadParameter, match="whole number"):
-            Numbers().convert(bad, None, None)
+            numbers(bad)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("training.seed=3", ("training.seed", 3)), ("a=true", ("a", True)), ("pairs=[[2, 64]]", ("pairs", [[2, 64]])), ("a=b=c", ("a", "b=c"))])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("training.seed=3", ("training.seed", 3)), ("a=true", ("a", True)), ("pairs=[[2, 64]]", ("pairs", [[2, 64]])), ("a=b=c", ("a", "b=c"))],
+)
 def test_settings_have_the_types_of_yaml(text: str, expected: tuple[str, Any]) -> None:
-    assert Setting().convert(text, None, None) == expected
+    assert setting(text) == expected
 
 
 @pytest.mark.parametrize("text", ["novalue", "=3", "a=[1", "a=!!python/object/apply:os.system ['true']"])
 def test_a_setting_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
-        Setting().convert(text, None, None)
+        setting(text)
 
 
 def test_json_holds_only_what_json_knows() -> None:
@@ -246,7 +253,11 @@ def test_export_of_a_folder_that_is_no_model(emb: Any, tmp_path: Path) -> None:
 
 
 def test_an_interrupt_from_outside_ends_with_130(tmp_path: Path) -> None:
-    code = "import time; from emb import console; from emb.cli import cli; cli.commands['models'].callback = lambda **_: (print('on', flush=True), time.sleep(60)); raise SystemExit(console.run(cli, ['models']))"
+    code = (
+        "import time; from emb import console; from emb.cli import cli\n"
+        "cli.commands['models'].callback = lambda **_: (print('on', flush=True), time.sleep(60))\n"
+        "raise SystemExit(console.run(cli, ['models']))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"

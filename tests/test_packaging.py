@@ -1,0 +1,157 @@
+"""What ships: the wheel's and the sdist's files, the public names, and a runtime without torch."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
+RUNTIME = ("emb", "emb.encoder", "emb.cli", "emb.console", "emb.registry", "emb.manifest", "emb.tokens", "emb.similarity")
+FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
+
+
+def shipped() -> set[str]:
+    """Files of the package in the working tree: every module and every piece of data outside the other folders."""
+    files = (path.relative_to(ROOT) for pattern in ("*.py", "*.yaml", "py.typed") for path in ROOT.rglob(pattern))
+    return {path.as_posix() for path in files if not {path.parts[0]} & ELSEWHERE and not any(part.startswith(".") or part.endswith(".egg-info") for part in path.parts)}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel and the sdist, built from a copy of the working tree."""
+    source, out = tmp_path_factory.mktemp("build") / "source", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "exports", "__pycache__", "*.egg-info"))
+    code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        extra = {name.split("/", 1)[1] for name in wheel.namelist() if ".dist-info/" in name}
+    assert names == {f"emb/{name}" for name in shipped()}
+    assert {"emb/cli.py", "emb/py.typed", "emb/recipes/teachers.yaml", "emb/distill/__init__.py"} <= names
+    assert extra == {"licenses/LICENSE", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD"}
+
+
+def test_the_sdist_holds_what_builds_the_wheel_and_nothing_else(built: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
+        names = {member.name.split("/", 1)[1] for member in sdist if member.isfile()}
+    beside = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "constraints.txt", "pyproject.toml", "setup.cfg"}
+    assert {name for name in names if ".egg-info/" not in name} == shipped() | beside
+
+
+def test_only_the_console_script_is_installed(built: Path) -> None:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        entry = wheel.read(next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))).decode()
+    assert entry.split() == ["[console_scripts]", "emb", "=", "emb.cli:main"]
+
+
+def test_the_licence_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def _without_torch(code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` where importing any of FORBIDDEN fails, as if it were not installed."""
+    guard = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] in {FORBIDDEN!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    return subprocess.run([sys.executable, "-c", guard + code], capture_output=True, text=True, check=False)
+
+
+def test_the_runtime_imports_no_torch() -> None:
+    done = _without_torch(f"import {', '.join(RUNTIME)}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> None:
+    run = "from emb import console; from emb.cli import cli; raise SystemExit(console.run(cli, {}))"
+    assert _without_torch(run.format(["models", "--json"])).returncode == 0
+    done = _without_torch(run.format(["distill", "--teacher", str(ROOT)]))
+    assert done.returncode == 2, done.stderr
+    assert 'pip install "emb-distill[train]"' in done.stderr
+
+
+def test_the_constraints_pin_every_dependency_inside_its_range() -> None:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines if line and not line.startswith("#"))}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    for requirement in map(Requirement, [*project["dependencies"], *extras["train"], *extras["minilm"], *extras["dev"]]):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_every_extra_named_in_an_error_exists() -> None:
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
+    named = {extra for name in shipped() if name.endswith(".py") for extra in re.findall(r"emb-distill\[([a-z]+)\]", (ROOT / name).read_text(encoding="utf-8"))}
+    assert named <= extras
+
+
+def test_nothing_pickled_is_read_and_no_yaml_is_trusted() -> None:
+    trees = {name: ast.parse((ROOT / name).read_text(encoding="utf-8")) for name in shipped() if name.endswith(".py")}
+    calls = [(name, ast.unparse(node.func)) for name, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    forbidden = ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "joblib.load", "torch.load", "eval", "exec")
+    unsafe = [(name, call) for name, call in calls if call in forbidden]
+    assert not unsafe
+    assert any(call == "yaml.safe_load" for _, call in calls)
+
+
+def test_the_public_names_are_the_doors() -> None:
+    import types
+
+    import emb
+
+    ours = {name: value for name, value in vars(emb).items() if not name.startswith("_") and getattr(value, "__module__", "").startswith("emb")}
+    public = {name for name, value in ours.items() if not isinstance(value, types.ModuleType)} - {"needs_extra"}
+    assert public | {"__version__"} == set(emb.__all__)
+    assert all(getattr(emb, name).__doc__ for name in emb.__all__ if name != "__version__")
+
+
+def test_doors_stay_doors_when_their_rooms_are_imported() -> None:
+    code = (
+        "import emb, emb.distill.data, emb.export.slice, emb.encoder; from emb.distill import corpus\n"
+        "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_user_of_the_doors_is_type_checked(tmp_path: Path) -> None:
+    user = tmp_path / "user.py"
+    user.write_text(
+        "import emb\n"
+        "result = emb.distill(teacher='all-MiniLM-L6-v2', layers=3)\n"
+        "reveal_type(result.run)\n"
+        "reveal_type(emb.export(result.run, layers=[3], dims=[128], int8=True))\n"
+        "vectors = emb.load('artifact').encode(['a text'], kind='query', dim=64)\n"
+        "emb.distill(teacher=3)\n",
+        encoding="utf-8",
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--cache-dir", str(tmp_path / "cache"), str(user)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert 'Revealed type is "pathlib.Path"' in done.stdout, done.stdout
+    assert 'Revealed type is "list[pathlib.Path]"' in done.stdout, done.stdout
+    assert 'Argument "teacher" to "distill" has incompatible type "int"' in done.stdout, done.stdout
+    assert done.stdout.splitlines()[-1].startswith("Found 1 error")

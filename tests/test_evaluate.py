@@ -1,0 +1,165 @@
+"""Reading evaluation sets, scoring them, and the table of a student, its exits and its teacher."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emb.errors import DataError, TeacherError, UsageError
+from emb.evaluate import evaluate
+from emb.tasks import PairTask, RetrievalTask, read_tasks
+
+
+@pytest.fixture
+def beir(tmp_path: Path, sentences: list[str]) -> Path:
+    """A BEIR folder of the tiny models' sentences: each query is a document's first words."""
+    folder = tmp_path / "sets" / "tinyset"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": f"d{i}", "title": "A title" if i == 0 else "", "text": text} for i, text in enumerate(sentences)]
+    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[:3])} for i, text in enumerate(sentences)]
+    with gzip.open(folder / "corpus.jsonl.gz", "wt", encoding="utf-8") as handle:
+        handle.write("".join(json.dumps(row) + "\n" for row in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries), encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(10)) + "q11\td1\t0\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def sts(tmp_path: Path, sentences: list[str]) -> Path:
+    """An STS table with quotation marks that are no quoting."""
+    path = tmp_path / "sets" / "pairs.tsv"
+    path.parent.mkdir(exist_ok=True)
+    rows = [f'"{a}\t{b}\t{i % 6}' for i, (a, b) in enumerate(zip(sentences, sentences[1:], strict=False))]
+    path.write_text("sentence1\tsentence2\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def _task(relevant: dict[str, dict[str, int]], documents: int = 12) -> RetrievalTask:
+    return RetrievalTask("t", {query: "a question" for query in relevant}, {f"d{i}": f"text {i}" for i in range(documents)}, relevant)
+
+
+def test_ndcg_by_hand() -> None:
+    # The query points along the first axis, and document i stands at i × 5 degrees from it: ranks 1, 2, 3 …
+    angles = np.radians(5 * np.arange(12))
+    documents = np.stack([np.cos(angles), np.sin(angles)], 1)
+    task = _task({"q": {"d1": 2, "d3": 1, "d11": 1, "gone": 1}})
+    gained = 2 / math.log2(3) + 1 / math.log2(5)  # ranks 2 and 4; rank 12 is beyond the cut
+    ideal = 2 + 1 / math.log2(3) + 1 / math.log2(4) + 1 / math.log2(5)
+    assert task.score(np.array([[3.0, 0.0]]), documents) == pytest.approx(100 * gained / ideal)
+
+
+def test_a_query_does_not_find_itself() -> None:
+    documents = np.eye(3)
+    task = RetrievalTask("t", {"d0": "same text"}, {"d0": "Title same text", "d1": "b", "d2": "c"}, {"d0": {"d1": 1}})
+    assert task.score(np.array([[1.0, 0.5, 0.1]]), documents) == 100
+    by_number_only = RetrievalTask("t", {"d0": "other text"}, task.documents, task.relevant)
+    assert by_number_only.score(np.array([[1.0, 0.5, 0.1]]), documents) == pytest.approx(100 / math.log2(3))
+
+
+def test_spearman_of_pairs() -> None:
+    task = PairTask("t", ["a"] * 3, ["b"] * 3, [1.0, 2.0, 3.0])
+    first = np.array([[1.0, 0.0]] * 3)
+    assert task.score(first, np.array([[0.0, 1.0], [1.0, 1.0], [1.0, 0.1]])) == pytest.approx(100)
+    assert task.score(first, np.array([[1.0, 0.1], [1.0, 1.0], [0.0, 1.0]])) == pytest.approx(-100)
+
+
+def test_reads_beir_and_sts(beir: Path, sts: Path, sentences: list[str]) -> None:
+    table, retrieval = read_tasks([beir.parent])
+    assert isinstance(retrieval, RetrievalTask)
+    assert isinstance(table, PairTask)
+    assert len(retrieval.queries) == 10  # a grade of 0 is not relevant
+    assert retrieval.documents["d0"] == f"A title {sentences[0]}"
+    assert retrieval.documents["d1"] == sentences[1]
+    assert table.first[0] == f'"{sentences[0]}'
+    assert len(table.scores) == len(sentences) - 1
+
+
+def test_bad_sets(tmp_path: Path, beir: Path, sts: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        read_tasks([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no evaluation set"):
+        read_tasks([tmp_path / "empty"])
+    with pytest.raises(DataError, match="same name"):
+        read_tasks([beir, beir])
+    (beir / "queries.jsonl").write_text('{"_id": "q0", "text": "fine"}\n{"id": "q1"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        read_tasks([beir])
+    sts.write_text("sentence1\tscore\na\tmuch\n", encoding="utf-8")
+    with pytest.raises(DataError, match="sentence2"):
+        read_tasks([sts])
+    sts.write_bytes(b"sentence1\tsentence2\tscore\n\xff\xfe\tb\t1\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_tasks([sts])
+
+
+def test_qrels_of_other_ids(beir: Path) -> None:
+    (beir / "qrels" / "test.tsv").write_text("q0\tx9\t1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="no query has a relevant document"):
+        read_tasks([beir])
+    (beir / "qrels" / "test.tsv").write_text("q0\td0\tgood\nq1\td1\tbad\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        read_tasks([beir])
+
+
+def test_student_and_teacher(student_folder: Path, bert_folder: Path, beir: Path, sts: Path) -> None:
+    found = evaluate([student_folder], [beir, sts], teacher=bert_folder, dims=[16, 32, 48])
+    sides = {(score.model, score.layers, score.dim, score.side) for score in found.scores if score.task == "tinyset"}
+    symmetric = {("tiny-student", layers, dim, "symmetric") for layers in (1, 2, 3) for dim in (16, 32, 48)}
+    asymmetric = {("tiny-student", layers, dim, "asymmetric") for layers in (1, 2, 3) for dim in (16, 32)}  # the teacher has 32
+    assert sides == symmetric | asymmetric | {("tiny-bert", 3, dim, "symmetric") for dim in (16, 32)}
+    assert len(found.scores) == 2 * len(sides)
+    assert all(-100 <= score.value <= 100 for score in found.scores)
+    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["teacher"] == "tiny-bert"
+
+
+def test_an_exit_scores_as_the_model_cut_there(student_folder: Path, beir: Path) -> None:
+    from emb.manifest import LayerDimPair
+    from emb.model import load_model
+    from emb.torch_encoder import TorchEncoder
+
+    (task,) = read_tasks([beir])
+    encoder = TorchEncoder(load_model(student_folder), LayerDimPair(2, 16))
+    queries, documents = task.sides
+    by_hand = task.score(encoder.encode_query(queries), encoder.encode_document(documents))
+    found = evaluate([student_folder], [beir], dims=[16], layers=[2])
+    assert [score.value for score in found.scores] == [pytest.approx(by_hand, abs=1e-6)]
+
+
+def test_a_foreign_model_is_not_tried_on_the_teachers_documents(bert_folder: Path, beir: Path) -> None:
+    found = evaluate([bert_folder], [beir], teacher=bert_folder, dims=[32])
+    assert {score.side for score in found.scores} == {"symmetric"}
+
+
+def test_the_cache_gives_the_same_scores_without_encoding(student_folder: Path, sts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache")
+    monkeypatch.setattr("emb.evaluate.TorchSubject.vectors", lambda *_: pytest.fail("encoded again"))
+    assert evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache").scores == first.scores
+
+
+def test_tables(student_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> None:
+    found = evaluate([student_folder], [beir, sts], dims=[16], layers=[1, 3])
+    assert found.header() == ["model", "layers", "precision", "dim", "documents", "tinyset nDCG@10", "pairs Spearman"]
+    assert [row[:5] for row in found.rows()] == [["tiny-student", layers, "fp32", "16", "itself"] for layers in ("1", "3")]
+    found.save(tmp_path / "table.md")
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {8}
+    found.save(tmp_path / "evaluation.json")
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["scores"][0]["task"] == "tinyset"
+
+
+def test_bad_usage(student_folder: Path, beir: Path) -> None:
+    with pytest.raises(UsageError, match="no model"):
+        evaluate([], [beir])
+    with pytest.raises(UsageError, match="--layers 7"):
+        evaluate([student_folder], [beir], layers=[7])
+    with pytest.raises(UsageError, match="--dims 4096"):
+        evaluate([student_folder], [beir], dims=[4096])
+    with pytest.raises(TeacherError):
+        evaluate(["./no-such-model"], [beir])

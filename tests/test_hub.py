@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -93,12 +94,18 @@ class Answers(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-@pytest.fixture
-def hub(qwen3_folder: Path, tmp_path: Path) -> Iterator[Hub]:
-    import shutil
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 of small width, deep enough for the student the registry recommends."""
+    from tiny import tiny_qwen3
 
+    return tiny_qwen3(tmp_path_factory.mktemp("published") / "Qwen3-Embedding-0.6B", layers=10)
+
+
+@pytest.fixture
+def hub(published: Path, tmp_path: Path) -> Iterator[Hub]:
     folder = tmp_path / "served"
-    shutil.copytree(qwen3_folder, folder)
+    shutil.copytree(published, folder)
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     (folder / "modeling_evil.py").write_text("raise SystemExit('ran')")
     (folder / "onnx").mkdir()
@@ -163,3 +170,19 @@ def test_a_repository_without_safetensors_is_refused(hub: Hub, tmp_path: Path) -
     (hub.folder / "model.safetensors").unlink()
     done = _resolve("qwen3-embedding-0.6b", tmp_path, hub.url)
     assert "the repository has no safetensors weights" in done.stderr
+
+
+def test_distil_by_name_downloads_the_teacher_and_trains_the_recommended_student(hub: Hub, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "emb.cli", "distill", "--teacher", "qwen3-embedding-0.6b", "--json"]
+    # The command as it stands, on less text: its own corpus has tens of thousands.
+    less = ["--max-steps", "4", "--set", "data.limit=200", "--set", "data.holdout=20", "--set", "projection.texts=100"]
+    done = subprocess.run([*command, *less], cwd=tmp_path, env=_environment(tmp_path, hub.url), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["run"] == "runs/qwen3-embedding-0.6b"
+    manifest = json.loads((tmp_path / result["student"] / "emb.json").read_text(encoding="utf-8"))
+    assert (manifest["layers"], manifest["dim"], manifest["pooling"]) == (8, 32, "lasttoken")
+    assert {pair["layers"] for pair in manifest["pairs"]} >= {4, 8}
+    assert manifest["lineage"]["teacher"]["name"] == "qwen3-embedding-0.6b"
+    assert manifest["lineage"]["teacher"]["revision"] == COMMIT
+    assert manifest["prompts"]["query"].startswith("Instruct: ")

@@ -14,13 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.checkpoint import load_checkpoint, save_checkpoint
+from emb.distill.interrupt import deferred_interrupt
 from emb.distill.losses import pair_losses
 from emb.distill.schedule import BatchPlan, learning_rate
 from emb.distill.signals import held_out_scores
-from emb.errors import CheckpointError, TeacherError
+from emb.errors import TeacherError
+from emb.files import atomic_path
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
 from emb.precision import resolve_dtype
@@ -48,6 +51,7 @@ class Training:
     def __init__(self, student: EmbeddingModel, train: Split, held_out: Split, pairs: Sequence[LayerDimPair], recipe: TrainingRecipe, folder: Path, identity: str) -> None:
         torch.manual_seed(recipe.seed)
         precision = "bf16" if resolve_dtype(recipe.precision) is torch.bfloat16 else "no"
+        AcceleratorState._reset_state()  # it holds the precision of the first run in this process
         self.accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
         self.student, self.train, self.held_out = student.to(self.accelerator.device), train, held_out
         self.pairs, self.recipe, self.folder, self.identity = pairs, recipe, folder, identity
@@ -61,75 +65,77 @@ class Training:
         self.model, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.raw_optimizer = optimizer
         self.total = self._planned_steps()
-        self.step = 0
+        self.step, self.texts, self.seconds = 0, 0, 0.0
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the end of the plan; return the final held-out scores of each pair.
 
-        Interrupting (Ctrl-C) writes a checkpoint first.
+        Interrupting (Ctrl-C) ends the step, writes a checkpoint and raises KeyboardInterrupt.
         """
         self._resume()
-        try:
-            with bar("training (steps)", self.total) as advance:
-                advance(self.step)
-                self._loop(advance)
-        except KeyboardInterrupt:
-            self._checkpoint()
-            raise
+        with deferred_interrupt() as interrupted, bar("training (steps)", self.total) as advance:
+            advance(self.step)
+            self._loop(advance, interrupted)
         return self._evaluate()
 
-    def _loop(self, advance: Callable[..., None]) -> None:
-        if self.step == 0:
+    def _loop(self, advance: Callable[..., None], interrupted: Callable[[], bool]) -> None:
+        if self.step == 0 < self.total:
             self._evaluate()
         self.saved_at = self.started = time.monotonic()
         first, processes = self.step, self.accelerator.num_processes
         batches = islice(self.plan.batches(self.step * processes + self.accelerator.process_index), 0, None, processes)
         recent: list[float] = []
-        texts = 0
         while self.step < self.total:
-            batch = next(batches)
-            recent.append(self._train_step(batch))
+            batch, rate = next(batches), self._rate()
+            recent.append(self._train_step(batch, rate))
             self.step += 1
-            texts += len(batch)
+            self.texts += len(batch)
             advance(1, f"loss {np.mean(recent[-100:]):.4f}")
             if self.step % _LOG_EVERY == 0:
-                self._log(step=self.step, loss=float(np.mean(recent[-_LOG_EVERY:])), texts=texts, seconds=time.monotonic() - self.started, lr=self._rate())
-            if self.step - first == _TIMED_STEPS and self.recipe.max_time and first == 0:
-                self._fit_into(self.recipe.max_time)
+                self._log(step=self.step, loss=float(np.mean(recent[-_LOG_EVERY:])), texts=self.texts, seconds=self._spent(), lr=rate)
+            if self.step == _TIMED_STEPS and self.recipe.max_time:
+                self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
             if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
                 self._evaluate()
-            if time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
+            if interrupted() or time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
                 self._checkpoint()
+            if interrupted():
+                raise KeyboardInterrupt
 
-    def _train_step(self, batch: np.ndarray[Any, Any]) -> float:
+    def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
         for group in self.raw_optimizer.param_groups:
-            group["lr"] = self._rate()
+            group["lr"] = rate
         device = self.accelerator.device
         ids, mask = (torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch]))
         targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
         outputs = {n: vectors.float() for n, vectors in self.model(ids, mask, self.exits).items()}
         losses = pair_losses(outputs, targets, self.pairs, loss=self.recipe.loss, unit=self.student.spec.normalize)
         loss = torch.stack(list(losses.values())).mean()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TeacherError(f"the loss is {value} at step {self.step}", "lower training.lr, or try training.precision=fp32, and start again with --overwrite")
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TeacherError(f"the loss is {value} at step {self.step}", "lower training.lr, or try training.precision=fp32; `--resume` goes on from the last checkpoint")
         return value
 
     def _planned_steps(self) -> int:
         steps = round(self.recipe.epochs * len(self.plan.epoch(0)) / self.accelerator.num_processes)
-        return max(1, min(steps, self.recipe.max_steps or steps))
+        steps = max(steps, 1 if self.recipe.epochs else 0)
+        return min(steps, self.recipe.max_steps or steps)
 
     def _rate(self) -> float:
         return learning_rate(self.step, self.total, self.recipe)
 
-    def _fit_into(self, seconds: float) -> None:
+    def _spent(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _fit_into(self, seconds: float, per_step: float) -> None:
         # Decided once and kept in the checkpoints: a resumed run must follow the same schedule.
-        per_step = (time.monotonic() - self.started) / self.step
-        self.total = max(self.step, min(self.total, round(seconds / per_step)))
+        # Processes measure different times and must still stop at the same step.
+        fitting = torch.tensor([round(seconds / per_step)], device=self.accelerator.device)
+        self.total = max(self.step, min(self.total, int(self.accelerator.gather(fitting).min())))
         note(f"{per_step * 1000:.0f} ms a step: {self.total:,} steps fit into {seconds:.0f} s")
 
     def _evaluate(self) -> list[dict[str, Any]]:
@@ -146,23 +152,27 @@ class Training:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, {"total": self.total, "identity": self.identity})
+            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent()}
+            save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, facts)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        state = load_checkpoint(self.folder / "checkpoints", self.student, self.raw_optimizer)
-        if state is None:
-            return
-        if state["identity"] != self.identity:
-            raise CheckpointError(f"{self.folder}: its checkpoint belongs to other data, another recipe or another teacher", "undo the change, or start again with --overwrite")
-        self.step, self.total = state["step"], state["total"]
-        self._trim_log()
-        note(f"resumed at step {self.step:,} of {self.total:,}")
+        state = load_checkpoint(self.folder / "checkpoints", self.identity, self.student, self.raw_optimizer)
+        if state is not None:
+            self.step, self.total, self.texts, self.seconds = (state[key] for key in ("step", "total", "texts", "seconds"))
+            note(f"resumed at step {self.step:,} of {self.total:,}")
+        if self.accelerator.is_main_process:
+            self._trim_log()
 
     def _trim_log(self) -> None:
+        """Drop what this process will write again, and a line that a crash has cut short."""
         log = self.folder / "log.jsonl"
-        records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
-        log.write_text("".join(json.dumps(r) + "\n" for r in records if r["step"] <= self.step), encoding="utf-8")
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        records = [json.loads(line) for line in lines if line.endswith("}")]
+        first_evaluation = self.step if self.step in (0, self.total) else self.step + 1
+        kept = [r for r in records if r["step"] <= self.step and not ("cosine" in r and r["step"] >= first_evaluation)]
+        with atomic_path(log) as partial:
+            partial.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
 
 
 def freeze(student: EmbeddingModel, train_token_embeddings: bool) -> None:

@@ -58,11 +58,12 @@ class ProjectionRecipe(_Section):
 class TrainingRecipe(_Section):
     """The optimisation. `lr` falls linearly to `lr_end` in each of `cycles` equal parts.
 
-    `max_steps` and `max_time` (seconds) shorten the plan, and the schedule with it. The token
+    Zero `epochs` leave the student at its closed-form start: the baseline that training has to
+    beat. `max_steps` and `max_time` (seconds) shorten the plan, and the schedule with it. The token
     table is trained where `train_token_embeddings` says so; left open, only if it starts random.
     """
 
-    epochs: float = Field(3, gt=0)
+    epochs: float = Field(3, ge=0)
     cycles: int = Field(1, ge=1)
     tokens_per_batch: int = Field(1024, ge=16)
     lr: float = Field(2e-4, gt=0)

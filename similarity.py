@@ -54,7 +54,7 @@ def compare(reference: Vectors, candidate: Vectors) -> Parity:
     cosine = cosines(reference, candidate)
     return Parity(
         texts=len(reference),
-        max_abs_diff=float(np.nan_to_num(np.abs(reference - candidate), nan=np.inf).max()),
+        max_abs_diff=float(np.nan_to_num(np.abs(reference - candidate), nan=np.inf, posinf=np.inf).max()),
         mean_cosine=float(cosine.mean()),
         p01_cosine=float(np.percentile(cosine, 1)),
         min_cosine=float(cosine.min()),

@@ -116,7 +116,7 @@ def length_error(reference: Vectors, candidate: Vectors) -> float:
     Cosines do not see a missing normalisation; this does.
     """
     expected, found = (np.linalg.norm(np.asarray(vectors, np.float64), axis=1) for vectors in (reference, candidate))
-    return float(np.nan_to_num(np.abs(found - expected) / np.maximum(expected, 1e-12), nan=np.inf).max())
+    return float(np.nan_to_num(np.abs(found - expected) / np.maximum(expected, 1e-12), nan=np.inf, posinf=np.inf).max())
 
 
 def invariance(runs: Runs) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from emb.manifest import Manifest, Variant
+from emb.quantize.vectors import dequantize_int8, unpack_binary
 from emb.similarity import Vectors
 
 
@@ -25,5 +26,5 @@ def as_floats(vectors: Vectors, variant: Variant, manifest: Manifest) -> Vectors
     if variant.vector_dtype == "int8":
         return dequantize_int8(vectors, manifest.calibration["ranges"])
     if variant.vector_dtype == "ubinary":
-        return 2 * unpack_binary(vectors).astype("float32") - 1
+        return 2 * unpack_binary(vectors)[:, : manifest.dim].astype("float32") - 1
     return vectors

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from emb.errors import CacheError
-from emb.files import atomic_path
+from emb.files import atomic_path, disk_errors
 from emb.progress import note, warn
 
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
@@ -78,13 +78,14 @@ class TeacherCache:
         """Hold this cache for writing; a second process waits, then finds the work done."""
         from filelock import FileLock, Timeout
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            note(f"waiting for another process that fills {self.folder}")
-            lock.acquire()
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                note(f"waiting for another process that fills {self.folder}")
+                lock.acquire()
         try:
             self.refresh()
             yield
@@ -117,13 +118,19 @@ class TeacherCache:
 
     def _add(self, path: Path) -> None:
         self._names.add(path.name)
-        if _digest(path.read_bytes()) != path.stem:
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return  # another process found it damaged in this moment
+        if _digest(content) != path.stem:
             path.rename(path.with_suffix(".damaged"))
+            self._names.discard(path.name)  # written again, it has this name again
             warn(f"{path} is damaged: set aside as .damaged; its texts are encoded again")
             return
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         if records.dtype != self.record:
-            raise CacheError(f"{path}: vectors of shape {records.dtype}, expected {self.record}", f"delete {self.folder}")
+            found, wanted = (dtype["vector"].shape if "vector" in (dtype.names or ()) else dtype for dtype in (records.dtype, self.record))
+            raise CacheError(f"{path}: vectors of shape {found}, expected {wanted}", f"delete {self.folder}")
         shard = len(self.shards)
         self.shards.append(records)
         self.index.update((key.tobytes(), (shard, row)) for row, key in enumerate(records["key"]))

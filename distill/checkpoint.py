@@ -6,6 +6,8 @@ learning rate and the order of batches follow from the step (`schedule.py`), so 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,31 +24,42 @@ _KEEP = 2
 
 
 def save_checkpoint(root: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
-    """Write `root/step-N` atomically and drop all but the newest two."""
+    """Write `root/step-N` atomically and drop all but the newest two, and what a crash left half-written."""
+    for half in root.glob(".step-*.partial"):
+        shutil.rmtree(half)
     with atomic_folder(root / f"step-{step:08d}", replace=True) as folder:
         save_file({name: value.contiguous() for name, value in _trained(model).items()}, folder / "model.safetensors")
         save_file(_flatten(optimizer) | {"rng": torch.get_rng_state()}, folder / "optimizer.safetensors")
         hashes = {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
-        write_json(folder / "state.json", {"step": step, "files": hashes, **facts})
+        state = {"step": step, "files": hashes, **facts}
+        write_json(folder / "state.json", {**state, "digest": _digest(state)})
     for old in sorted(root.glob("step-*"))[:-_KEEP]:
         shutil.rmtree(old)
 
 
-def load_checkpoint(root: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def has_checkpoint(root: Path) -> bool:
+    """Whether a checkpoint was ever finished, damaged or not."""
+    return any(root.glob("step-*"))
+
+
+def load_checkpoint(root: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
     """Restore the newest whole checkpoint in place; return its state, or None if there is none.
 
     A damaged one is named and passed over: the one before it leads to the same weights.
 
     Raises:
-        CheckpointError: there are checkpoints, and all are damaged.
+        CheckpointError: there are checkpoints, and all are damaged; or the newest whole one was
+            written under another `identity`.
     """
-    found = sorted(root.glob("step-*"), reverse=True)
-    for folder in found:
+    for folder in sorted(root.glob("step-*"), reverse=True):
         state = _verified(folder)
-        if state is not None:
-            _restore(folder, model, optimizer)
-            return state
-    if found:
+        if state is None:
+            continue
+        if state["identity"] != identity:
+            raise CheckpointError(f"{folder}: belongs to other data, another recipe or another teacher", "undo the change, or start again with --overwrite")
+        _restore(folder, model, optimizer)
+        return state
+    if has_checkpoint(root):
         raise CheckpointError(f"{root}: every checkpoint is damaged", "start again with --overwrite; the teacher's vectors are still cached")
     return None
 
@@ -59,12 +72,17 @@ def _verified(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = read_json(folder / "state.json")
         bad = [name for name, digest in state["files"].items() if sha256_file(folder / name) != digest]
+        bad += ["state.json"] if state.pop("digest") != _digest(state) else []
     except (EmbError, OSError, KeyError, TypeError, AttributeError):
         bad = ["state.json"]
     if bad:
         warn(f"{folder} is damaged ({', '.join(bad)}): the checkpoint before it is used")
         return None
     return state
+
+
+def _digest(state: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(state, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from emb.errors import DataError
-from emb.progress import note, warn
+from emb.progress import note
 
 KINDS = ("document", "query")
 MIN_TEXTS = 16
@@ -70,7 +71,7 @@ def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int
     seen: dict[bytes, Text] = {}
     total = 0
     for item in (item for source in sources for item in _read_source(source, columns)):
-        text = item.text.strip()
+        text = _whole(item.text.strip())
         if not text:
             continue
         total += 1
@@ -87,6 +88,11 @@ def checked(corpus: Corpus, total: int, sources: Sequence[str]) -> Corpus:
     if total > len(corpus):
         note(f"{total - len(corpus):,} duplicate texts dropped")
     return corpus
+
+
+def _whole(text: str) -> str:
+    # JSON can spell half of a surrogate pair, which no tokenizer takes.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _key(kind: str, text: str) -> bytes:
@@ -126,8 +132,10 @@ def _read_file(path: Path, columns: Columns) -> Iterator[Text]:
             yield from reader(handle, path, columns)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}: {error.reason})", f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}") from error
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error})", "copy or download it again") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read ({error})", "check the file and its permissions") from error
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -170,7 +178,9 @@ def _jsonl(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
 
 def _csv(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
     csv.field_size_limit(sys.maxsize)
-    reader = csv.DictReader(_decoded(handle), delimiter="\t" if _suffix(path) == ".tsv" else ",")
+    # Tab-separated text has no quoting: a lone " there is a character, not the start of ten lines.
+    tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if _suffix(path) == ".tsv" else {}
+    reader = csv.DictReader(_decoded(handle), **tabs)
     for number, record in enumerate(reader, 2):
         yield _from_record(record, f"{path}:{number}", columns)
 
@@ -224,10 +234,8 @@ def split(corpus: Corpus, holdout: int) -> tuple[Corpus, Corpus]:
     held-out text into the training part unless the held-out part is full.
     """
     size = max(2, min(holdout, len(corpus) // 10))
-    ranked = sorted(range(len(corpus)), key=lambda index: _key("holdout", corpus.texts[index].text))
-    held = set(ranked[:size])
-    if len(corpus) - size < 2:
-        warn("nearly every text is held out; give more --data")
-    parts = ([item for i, item in enumerate(corpus.texts) if (i in held) is flag] for flag in (False, True))
+    ranks = [_key("holdout", item.text) for item in corpus.texts]
+    last = sorted(ranks)[size - 1]  # a text that is query and document at once is held out as both
+    parts = ([item for item, rank in zip(corpus.texts, ranks, strict=True) if (rank <= last) is held] for held in (False, True))
     train, test = (Corpus(part) for part in parts)
     return train, test

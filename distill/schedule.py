@@ -21,7 +21,7 @@ _POOL = 4096
 
 
 def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
-    """The rate at a 0-based step: a linear fall per cycle, behind one linear warm-up.
+    """The rate at a 0-based step: a linear fall per cycle, behind one linear warm-up from `lr_end`.
 
     LEAF (arXiv 2509.12539) trains three such cycles from 1e-4 to 1e-5.
     """
@@ -29,7 +29,7 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
     progress = (step % length) / length
     rate = recipe.lr + (recipe.lr_end - recipe.lr) * progress
     warmup = min(recipe.warmup_steps, total // 10)
-    return rate * min(1.0, (step + 1) / (warmup + 1))
+    return recipe.lr_end + (rate - recipe.lr_end) * min(1.0, (step + 1) / (warmup + 1))
 
 
 @dataclass(frozen=True)

@@ -84,9 +84,10 @@ def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], k
     # The unit is the token: texts come longest first, and a bar that counts texts would crawl.
     with bar("teacher vectors (tokens)", sum(len(row) for row in rows)) as advance:
         for batch, vectors in teacher.embed_ids(rows, tokens_per_batch=tokens_per_batch):
-            _check_finite(vectors, [texts[todo[i]] for i in batch])
+            half = vectors.half()  # beyond 65504 it is infinity
+            _check_finite(half, [texts[todo[i]] for i in batch])
             pending_keys += [keys[todo[i]] for i in batch]
-            pending.append(vectors.numpy().astype(np.float16))
+            pending.append(half.numpy())
             advance(sum(len(rows[i]) for i in batch))
             if len(pending_keys) >= _FLUSH_TEXTS or time.monotonic() - flushed > _FLUSH_SECONDS:
                 cache.append(pending_keys, np.concatenate(pending))

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import MissingExtra, TeacherError
-from emb.files import sha256_file
+from emb.files import disk_errors, sha256_file
 
 # What a model needs to run. Weights in other formats are pickles or somebody else's export.
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 _UNWANTED = ["onnx/*", "openvino/*", "coreml/*", "gguf/*", ".*"]
+_OF_THE_CLIENT = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests"}
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -174,21 +175,19 @@ def _from_hub(name: str, teacher: Teacher | None, offline: bool | None, trust_re
 
 def _download(hub_id: str, teacher: Teacher | None, offline: bool, patterns: list[str]) -> Path:
     try:
-        import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
         raise MissingExtra(f"{hub_id}: downloading a model needs huggingface_hub", 'pip install "emb-distill[train]"') from error
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, local_files_only=offline, allow_patterns=patterns, ignore_patterns=_UNWANTED))
+        with disk_errors(Path(constants.HF_HUB_CACHE)):
+            return Path(snapshot_download(hub_id, local_files_only=offline, allow_patterns=patterns, ignore_patterns=_UNWANTED))
     except errors.GatedRepoError as error:
         raise TeacherError(f"{hub_id}: its licence must be accepted first", f"accept it at https://huggingface.co/{hub_id}, then set HF_TOKEN or run: hf auth login") from error
     except errors.RepositoryNotFoundError as error:
         raise TeacherError(f"{hub_id}: the hub has no such model, or it is private", "check the spelling, or set HF_TOKEN") from error
-    except (OSError, ValueError, errors.RevisionResolutionError) as error:
-        raise _unreachable(hub_id, teacher) from error
     except Exception as error:
-        # The HTTP library's own errors: which library it is differs between releases of the hub client.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "httpcore2", "requests"):
+        # Which HTTP library raises, and which errors the client has, differs between its releases.
+        if isinstance(error, OSError | ValueError) or type(error).__module__.split(".")[0] in _OF_THE_CLIENT:
             raise _unreachable(hub_id, teacher) from error
         raise
 

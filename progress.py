@@ -16,6 +16,11 @@ def set_quiet(quiet: bool) -> None:
     _console.quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether notes and bars are silenced."""
+    return _console.quiet
+
+
 def note(message: str) -> None:
     """Say what is being done or was found."""
     _console.print(message, markup=False, highlight=False)

@@ -84,7 +84,8 @@ def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int
 def checked(corpus: Corpus, total: int, sources: Sequence[str]) -> Corpus:
     """Refuse a corpus too small to train on; say how many duplicates were dropped."""
     if len(corpus) < MIN_TEXTS:
-        raise DataError(f"{', '.join(sources)}: {len(corpus)} different texts, at least {MIN_TEXTS} are needed", "give more --data; a few thousand texts make a first useful student")
+        found = f"{', '.join(sources)}: {len(corpus)} different texts, at least {MIN_TEXTS} are needed"
+        raise DataError(found, "give more --data; a few thousand texts make a first useful student")
     if total > len(corpus):
         note(f"{total - len(corpus):,} duplicate texts dropped")
     return corpus
@@ -131,7 +132,8 @@ def _read_file(path: Path, columns: Columns) -> Iterator[Text]:
         with _open(path) as handle:
             yield from reader(handle, path, columns)
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}: {error.reason})", f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}") from error
+        hint = f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
+        raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}: {error.reason})", hint) from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file ({error})", "copy or download it again") from error
     except (OSError, csv.Error) as error:

@@ -42,4 +42,5 @@ def fit_projections(student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddi
 def solve_ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
     """The weight `(teacher_dim, hidden)` float32 of the ridge solution."""
     penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + penalty, cross).T.float().contiguous().clone()
+    solution: Tensor = torch.linalg.solve(gram + penalty, cross)
+    return solution.T.float().contiguous().clone()

@@ -8,14 +8,17 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from emb.distill.cache import TeacherEmbeddings
+from emb.distill.checkpoint import has_checkpoint
 from emb.distill.corpus import default_corpus
 from emb.distill.data import Columns, Corpus, Text, read_corpus, split
 from emb.distill.projection import fit_projections
@@ -23,16 +26,18 @@ from emb.distill.student import build_student, with_defaults
 from emb.distill.teacher import TeacherIdentity, capture, weights_hash
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, UsageError
-from emb.files import atomic_folder, atomic_path, refuse_existing
+from emb.files import atomic_folder, atomic_path, disk_errors
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, ModelSpec, linear, load_model, save_model
 from emb.precision import device, resolve_dtype
-from emb.progress import note
+from emb.progress import is_quiet, note, set_quiet
 from emb.recipes import Recipe, dump, load_recipe
 from emb.registry import Resolved, resolve
 from emb.runs import free_name, latest_run, run_status, write_status
+from emb.tokens import TextTokenizer
 
 RECIPE = "recipe.yaml"
+LOCK = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +50,18 @@ class Targets:
     held_out: TeacherEmbeddings
 
 
-def run_distillation(recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool) -> tuple[Path, list[dict[str, Any]]]:
+def run_distillation(
+    recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool
+) -> tuple[Path, list[dict[str, Any]]]:
     """Carry out a recipe; return the run's folder and the final scores of each pair.
 
     Raises:
         EmbError: see `emb.errors`; what was computed before stays and is used by `resume`.
     """
+    processes = PartialState(cpu=not torch.cuda.is_available())
+    set_quiet(is_quiet() or not processes.is_main_process)
     if resume:
-        out = out or _latest(overrides)
+        out = out or _latest()
         recipe_name = str(out / RECIPE)
         if run_status(out) is None:
             raise ArtifactError(f"{out}: no run to resume", "leave out --resume to start one there")
@@ -62,29 +71,53 @@ def run_distillation(recipe_name: str | None, overrides: Mapping[str, Any], *, o
     recipe = load_recipe(recipe_name, overrides)
     teacher = resolve(recipe.teacher, trust_remote_code=trust_remote_code)
     recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, teacher)})
+    out = _agreed(lambda: _folder(out, teacher, resume, overwrite), processes)
+    with _locked(out) if processes.is_main_process else contextlib.nullcontext():
+        scores = _carry_out(recipe, teacher, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
+        processes.wait_for_everyone()
+    return out, scores
+
+
+def _agreed(choose: Callable[[], Path], processes: PartialState) -> Path:
+    """The folder that the first of the processes chose: the others would find it taken already."""
+    chosen = [choose() if processes.is_main_process else None]
+    return cast(Path, broadcast_object_list(chosen)[0])
+
+
+def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) -> Path:
+    """Where the run goes.
+
+    Raises:
+        ArtifactError: something is in the way that must not, or was not said to, be replaced.
+    """
     if out is None:
-        out = free_name(Path("runs"), teacher.name.split("/")[-1].lower())
-    if not resume:
-        refuse_existing(out, overwrite)
-    with _locked(out):
-        return out, _carry_out(recipe, teacher, out, fresh=not resume, trust_remote_code=trust_remote_code)
+        return free_name(Path("runs"), teacher.name.split("/")[-1].lower())
+    vacant = not out.exists() or (out.is_dir() and not any(path.name != LOCK for path in out.iterdir()))
+    if resume or vacant:
+        return out
+    if not overwrite or run_status(out) is None:
+        hint = "choose another --out" + (", or add --resume or --overwrite" if run_status(out) else "; it is no run, so --overwrite will not replace it")
+        raise ArtifactError(f"{out}: already exists", hint)
+    return out
 
 
-def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, *, fresh: bool, trust_remote_code: bool) -> list[dict[str, Any]]:
+def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool) -> list[dict[str, Any]]:
     corpus = _corpus(recipe)
     train, held_out = split(corpus, recipe.data.holdout)
     targets = _targets(recipe, teacher, train, held_out, trust_remote_code)
     student = build_student(recipe.student, teacher, targets.spec, seed=recipe.training.seed, trust_remote_code=trust_remote_code)
     recipe = _completed(recipe, student, targets.train.dim)
-    if fresh:
+    if processes.is_main_process and (fresh or not has_checkpoint(out / "checkpoints")):
         _start(out, recipe, teacher)
+    processes.wait_for_everyone()
     pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
-    parts = [Split(_tokenise(student, part.texts), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
-    _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=(out / "checkpoints").is_dir())
+    parts = [Split(_tokenise(student, part.texts, recipe.capture.max_length), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
+    _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=has_checkpoint(out / "checkpoints"))
     training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
     scores = training.run()
-    _save(student, out, scores, _lineage(recipe, teacher, corpus, targets.fingerprint))
-    write_status(out, "finished", teacher=teacher.name, steps=training.step)
+    if processes.is_main_process:
+        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets.fingerprint))
+        write_status(out, "finished", teacher=teacher.name, steps=training.step)
     return scores
 
 
@@ -143,15 +176,18 @@ def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tu
 
 def _start(out: Path, recipe: Recipe, teacher: Resolved) -> None:
     for path in out.iterdir():
-        if path.name != ".lock":
+        if path.name != LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     with atomic_path(out / RECIPE) as partial:
         partial.write_text(dump(recipe), encoding="utf-8")
     write_status(out, "running", teacher=teacher.name)
 
 
-def _tokenise(student: EmbeddingModel, texts: Sequence[Text]) -> list[Any]:
-    return student.tokenizer().encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
+def _tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -> list[Any]:
+    # Cut where the teacher stopped reading: its vector says nothing about the rest.
+    tokenizer = student.tokenizer()
+    tokenizer = TextTokenizer(tokenizer.tokenizer, max_length=min(tokenizer.max_length, max_length), pad_id=tokenizer.pad_id)
+    return tokenizer.encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
 
 
 def _start_heads(student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool) -> None:
@@ -166,7 +202,9 @@ def _start_heads(student: EmbeddingModel, train: Split, pairs: Sequence[LayerDim
 
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
-    content = json.dumps([recipe.model_dump(mode="json"), corpus.digest, fingerprint], sort_keys=True)
+    """Everything the weights depend on; when to evaluate and to save may change on the way."""
+    values = recipe.model_dump(mode="json", exclude={"training": {"evaluate_every", "checkpoint_seconds"}})
+    content = json.dumps([values, corpus.digest, fingerprint], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
@@ -187,7 +225,7 @@ def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], line
         manifest.save(folder)
 
 
-def _latest(overrides: Mapping[str, Any]) -> Path:
+def _latest() -> Path:
     try:
         return latest_run(status="running")
     except UsageError:
@@ -198,11 +236,24 @@ def _latest(overrides: Mapping[str, Any]) -> Path:
 def _locked(out: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
-    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK)
     try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
+        with disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
     except Timeout as error:
         raise UsageError(f"{out}: another process is working on this run", "wait for it, or choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        _remove_if_vacant(out)
+
+
+def _remove_if_vacant(out: Path) -> None:
+    # What failed before it began leaves nothing in the way of the next try.
+    if [path.name for path in out.iterdir()] in ([], [LOCK]):
+        (out / LOCK).unlink(missing_ok=True)
+        out.rmdir()
 
 

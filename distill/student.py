@@ -72,7 +72,10 @@ def _fresh_encoder(base: EmbeddingModel, layers: int, hidden: int, seed: int) ->
     heads = next((hidden // width for width in (64, 32, 16) if hidden % width == 0), 0)
     if not heads or layers < 1:
         raise UsageError(f"--student fresh:{layers}x{hidden}: the hidden size must be a multiple of 16, the layers at least 1", "for example fresh:6x384")
-    changes = {"num_hidden_layers": layers, "hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": hidden // heads, "intermediate_size": 4 * hidden}
+    changes = {
+        "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden,
+        "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": hidden // heads,
+    }  # fmt: skip
     for name, value in changes.items():
         if name == "num_hidden_layers" or hasattr(config, name):
             setattr(config, name, value)

@@ -121,7 +121,7 @@ class Training:
         return value
 
     def _planned_steps(self) -> int:
-        steps = round(self.recipe.epochs * len(self.plan.epoch(0)) / self.accelerator.num_processes)
+        steps = round(self.recipe.epochs * len(self.plan.epoch(0)) / int(self.accelerator.num_processes))
         steps = max(steps, 1 if self.recipe.epochs else 0)
         return min(steps, self.recipe.max_steps or steps)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emb.errors import UsageError
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StudentRecipe(_Section):
@@ -80,6 +80,12 @@ class TrainingRecipe(_Section):
     evaluate_every: int = Field(500, ge=1)
     checkpoint_seconds: float = Field(300, ge=0)
 
+    @model_validator(mode="after")
+    def _falls(self) -> TrainingRecipe:
+        if self.lr_end > self.lr:
+            raise ValueError(f"lr_end {self.lr_end} is above lr {self.lr}")
+        return self
+
 
 class Recipe(_Section):
     """Everything a run depends on. `pairs` are the (layers, dim) outputs trained together."""
@@ -126,7 +132,7 @@ def dump(recipe: Recipe) -> str:
 def _read(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = _text(path)
     elif name in shipped():
         text = (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
     else:
@@ -138,6 +144,13 @@ def _read(name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{name}: expected keys and values", "docs/recipes.md shows a recipe")
     return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--recipe {path}: cannot be read ({error})", "a recipe is a text file in UTF-8") from error
 
 
 def _put(value: dict[str, Any], dotted: str, override: Any) -> None:

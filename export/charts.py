@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 58, 16, 14, 46
+WIDTH, HEIGHT = 380, 270
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 46
 _COLOURS = 6
 _MAX_POINTS = 240
 
@@ -65,7 +65,7 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
     series = [_thinned(line) for line in series if line.x]
     x = _axis([value for line in series for value in line.x], LEFT, WIDTH - RIGHT, pad=0)
     y = _axis([value for line in series for value in line.y], HEIGHT - BOTTOM, TOP, pad=0.06)
-    paths = [f'<path class="line c{index % _COLOURS}" d="{_path(line, x, y)}"/>' for index, line in enumerate(series)]
+    paths = [f'<path class="line c{index % _COLOURS}{" dashed" if index >= _COLOURS else ""}" d="{_path(line, x, y)}"/>' for index, line in enumerate(series)]
     ends = [f'<circle class="dot c{index % _COLOURS}" r="3.5" cx="{x.place(line.x[-1]):.1f}" cy="{y.place(line.y[-1]):.1f}"/>' for index, line in enumerate(series)]
     said = "; ".join(f"{line.name}: from {_short(line.y[0])} to {_short(line.y[-1])}" for line in series)
     legend = "".join(f'<li class="c{index % _COLOURS}">{escape(line.name)} <b>{_short(line.y[-1])}</b></li>' for index, line in enumerate(series))
@@ -82,7 +82,7 @@ def scatter(title: str, spots: Sequence[Spot], x_label: str, y_label: str, front
     if gate:
         at = y.place(gate[0])
         marks.append(f'<line class="gate" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        marks.append(f'<text class="gate" x="{WIDTH - RIGHT}" y="{at - 5:.1f}" text-anchor="end">{escape(gate[1])}</text>')
+        marks.append(f'<text class="gate" x="{LEFT + 4}" y="{at - 5:.1f}">{escape(gate[1])}</text>')
     marks += [_spot(spot, x, y) for spot in sorted(spots, key=lambda spot: -spot.size)]
     said = "; ".join(f"{spot.number}: {spot.name}" for spot in spots)
     return _figure(title, said, _axes(x, y, x_label, y_label, _power) + "".join(marks))
@@ -97,7 +97,7 @@ def heat_grid(title: str, values: dict[tuple[int, int], float], row_name: str, c
     body = "".join(f'<tr><th scope="row">{row}</th>{cells[row]}</tr>' for row in rows)
     corner = f'<th class="corner">{escape(row_name)} ↓ {escape(column_name)} →</th>'
     table = f"<caption>{escape(title)}</caption><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table class="heat">{table}</table></div>'
+    return f'<div class="scroll" tabindex="0"><table class="heat">{table}</table></div>'
 
 
 def _cell(value: float | None, low: float, high: float, marked: bool, show: Callable[[float], str]) -> str:

@@ -13,7 +13,7 @@ STYLE = """
   --c0: #7db3ff; --c1: #ffa566; --c2: #5fd39c; --c3: #d9a1f0; --c4: #63d2e8; --c5: #e6c84f; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 2rem 1rem 4rem; }
+main { max-width: 1120px; margin: 0 auto; padding: 2rem 1rem 4rem; }
 h1 { font-size: clamp(1.6rem, 5vw, 2.2rem); line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.02em; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem; letter-spacing: -.01em; }
 p { margin: .3rem 0 .9rem; max-width: 72ch; }
@@ -25,10 +25,12 @@ p { margin: .3rem 0 .9rem; max-width: 72ch; }
 .card, figure, .scroll { background: var(--card); border: 1px solid var(--rule); border-radius: .8rem; }
 .card { padding: 1rem 1.1rem; }
 .card h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; }
-.card .big { font-size: 1.9rem; font-weight: 650; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
+.card .big { margin-top: .4rem; font-size: 1.9rem; font-weight: 650; letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
 dl { display: grid; grid-template-columns: auto 1fr; gap: .1rem .9rem; margin: .5rem 0 0; font-size: .92rem; }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1rem; align-items: start; }
+.many { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: 1rem; align-items: start; }
+.pair .scroll, .many .scroll { margin: 0; }
 figure { margin: 0; padding: .8rem .9rem; }
 figcaption, caption { font-size: .92rem; text-align: left; font-weight: 600; padding-bottom: .4rem; }
 svg { display: block; width: 100%; height: auto; }
@@ -45,18 +47,18 @@ svg text { fill: var(--soft); font-size: 12px; font-family: inherit; font-varian
 .spot.ships { fill: var(--accent); stroke: var(--accent); fill-opacity: .9; }
 .spot.tried { fill: var(--card); stroke: var(--accent); stroke-dasharray: 4 3; fill-opacity: .85; }
 .spot.failed { fill: var(--bad-bg); stroke: var(--bad); fill-opacity: .9; }
-.spot.torch { fill: var(--card); stroke: var(--soft); fill-opacity: .85; }
+.line.dashed { stroke-dasharray: 6 3; }
 svg text.number { fill: var(--ink); font-weight: 700; }
 svg .spot.ships + text.number { fill: var(--on-accent); }
 .front { fill: none; stroke: var(--accent); stroke-opacity: .45; stroke-width: 2; }
-line.gate { stroke: var(--bad); stroke-dasharray: 6 4; } svg text.gate { fill: var(--bad); }
+svg line.gate { stroke: var(--bad); stroke-dasharray: 6 4; } svg text.gate { fill: var(--bad); }
 .scroll { overflow-x: auto; margin: .6rem 0; padding: .7rem .9rem; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+th, td { padding: .35rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
 tr:last-child > * { border-bottom: 0; }
 th:first-child, td:first-child, .text { text-align: left; }
-td.wrap { white-space: normal; min-width: 14rem; overflow-wrap: anywhere; }
+td.wrap { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
 .heat td { text-align: center; background: color-mix(in srgb, var(--accent) var(--share, 0%), var(--card)); }
 .heat td.strong { color: var(--on-accent); } .heat td.here { outline: 3px solid var(--ink); outline-offset: -3px; font-weight: 700; }
 .heat th { text-align: center; } .heat .corner { text-align: left; font-weight: 400; }

@@ -28,7 +28,7 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point of the size–speed–quality picture; `state` is ships, tried, failed or torch."""
+    """One point of the size–speed–quality picture; `state` is ships, tried or failed."""
 
     name: str
     bytes: float
@@ -136,7 +136,10 @@ def _quality_name(found: VariantReport) -> str:
 
 
 def _closeness(report: ParityReport) -> str:
-    rows = [[_precision(found), setting, *(_figure(name, figures.get(name)) for name, _ in _FIGURES)] for found in report.variants for setting, figures in found.settings.items()]
+    rows = [
+        [_short_name(found), setting, *(_figure(name, figures.get(name)) for name, _ in _FIGURES)]
+        for found in report.variants for setting, figures in found.settings.items()
+    ]
     table = _table(["file", "setting", *(label for _, label in _FIGURES)], rows, {0, 1})
     return _section("Closeness to the torch slice", table, "Each file, encoding as a client does, one text at a time, and in mixed batches padded on either side.")
 
@@ -150,17 +153,17 @@ def _pareto(manifest: Manifest, report: ParityReport) -> str:
     gate = next((limit for one in report.variants if one.weight_dtype == "int8" and one.vector_dtype == "float32" for limit in (g.limit for g in one.gates)), None)
     line = (1 - gate, f"gate of int8: {gate:g}") if gate and gate < 1 else None
     chart = scatter("Speed, closeness and size (area)", spots, "texts per second →", "1 − min cosine (better ↑)", front(found), line)
-    rows = [[str(n), each.name, _size(each.bytes), f"{each.texts_per_second:,.0f}", f"{each.min_cosine:.6f}", _STATES[each.state]] for n, each in enumerate(found, 1)]
-    table = _table(["", "file or candidate", "size", "texts/s", "min cosine", ""], rows, {1, 5})
+    rows = [[str(n), f"{each.name}: {_STATES[each.state]}", _size(each.bytes), f"{each.texts_per_second:,.0f}", f"{each.min_cosine:.6f}"] for n, each in enumerate(found, 1)]
+    table = _table(["", "file or candidate", "size", "texts/s", "min cosine"], rows, {1}, wrapped=1)
     text = "The line joins those that nothing else beats on both speed and closeness."
     return _section("Size, speed, quality", f"<div class='pair'>{chart}<div>{table}</div></div>", text)
 
 
-_STATES = {"ships": "in this folder", "tried": "tried, not chosen", "failed": "failed its gate", "torch": "baseline"}
+_STATES = {"ships": "passed", "tried": "tried, not chosen", "failed": "failed its gate"}
 
 
 def candidates(manifest: Manifest, report: ParityReport) -> list[Candidate]:
-    """Files of the folder, int8 recipes that were tried for it, and the torch model they come from."""
+    """Files of the folder, and int8 recipes that were tried for it."""
     shipped = [
         Candidate(_precision(one), one.bytes, one.speed["texts_per_second"], one.min_cosine, "ships" if one.passed else "failed")
         for one in report.variants if one.vector_dtype == "float32" and one.speed
@@ -191,7 +194,7 @@ def _loss(each: Candidate) -> float:
 def _teacher(manifest: Manifest, report: ParityReport) -> str:
     if report.teacher["name"] is None or report.teacher["reason"]:
         return _section("Closeness to the teacher", f"<p>Not measured: {escape(str(report.teacher['reason']))}.</p>")
-    models = [("torch slice", report.slice["teacher"]), *((_precision(found), found.teacher) for found in report.variants)]
+    models = [("torch slice", report.slice["teacher"]), *((_short_name(found), found.teacher) for found in report.variants)]
     rows = [[name, *(_figure(key, figures.get(key)) for key, _ in _FIGURES)] for name, figures in models if figures]
     text = (
         f"{report.teacher['name']}, cut to {report.dim} of its {report.teacher['dim']} dims and scaled to length 1 again, "
@@ -210,7 +213,7 @@ def _curves(folder: Path) -> str:
         lines = [Series(pair.replace("x", " × "), *_columns([(line["step"], line[key][pair]) for line in evaluations if pair in line.get(key, {})])) for pair in pairs]
         if len(evaluations) > 1 and lines:
             charts.append(line_chart(label, lines, "step", key))
-    return _section("Training", f"<div class='pair'>{''.join(charts)}</div>") if charts else ""
+    return _section("Training", f"<div class='many'>{''.join(charts)}</div>") if charts else ""
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
@@ -245,7 +248,7 @@ def _grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
             grids.append(heat_grid(label, values, "layers", "dim", here, lambda value: f"{value:.3f}"))
     grids += [heat_grid(title, values, "layers", "dim", here, lambda value: f"{value:.1f}") for title, values in _evaluated(folder).items()]
     text = "Every exit that was trained with this one; the outlined cell is this artifact."
-    return _section("Layers × dims", f"<div class='pair'>{''.join(grids)}</div>", text) if grids else ""
+    return _section("Layers × dims", f"<div class='many'>{''.join(grids)}</div>", text) if grids else ""
 
 
 def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:
@@ -267,7 +270,7 @@ def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:
 
 def _worst(report: ParityReport) -> str:
     rows = [
-        [_precision(found), f"{one['cosine']:.6f}", one["setting"], f"{one['kind']}{', ' + one['name'] if one['name'] else ''}", _visible(one["text"])]
+        [_short_name(found), f"{one['cosine']:.6f}", one["setting"], f"{one['kind']}{', ' + one['name'] if one['name'] else ''}", _visible(one["text"])]
         for found in report.variants for one in found.worst
     ]
     return _section("Texts that moved most", _table(["file", "cosine", "setting", "kind", "text"], rows, {0, 2, 3, 4}, wrapped=4)) if rows else ""
@@ -275,7 +278,7 @@ def _worst(report: ParityReport) -> str:
 
 def _gates(report: ParityReport) -> str:
     rows = [
-        [_precision(found), gate.name, _gate_value(gate.value), f"{'≤' if gate.at_most else '≥'} {gate.limit:.6g}", "✓ passed" if gate.passed else "✗ failed"]
+        [_short_name(found), gate.name, _gate_value(gate.value), f"{'≤' if gate.at_most else '≥'} {gate.limit:.6g}", "✓ passed" if gate.passed else "✗ failed"]
         for found in report.variants for gate in found.gates
     ]
     return _section("Gates", _table(["file", "demand", "found", "limit", ""], rows, {0, 1, 4}))
@@ -309,7 +312,7 @@ def _visible(text: str) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], left: set[int], wrapped: int | None = None) -> str:
     head = "".join(f"<th scope='col'{' class=text' if index in left else ''}>{escape(name)}</th>" for index, name in enumerate(header))
     body = "".join(f"<tr>{''.join(_td(cell, index in left, index == wrapped) for index, cell in enumerate(row))}</tr>" for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div class='scroll' tabindex='0'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def _td(cell: str, left: bool, wrapped: bool) -> str:
@@ -319,8 +322,11 @@ def _td(cell: str, left: bool, wrapped: bool) -> str:
 
 
 def _precision(found: VariantReport) -> str:
-    weights = f"{found.weight_dtype} ({found.quantizer})" if found.quantizer else found.weight_dtype
-    return weights if found.vector_dtype == "float32" else f"{weights} → {found.vector_dtype} vectors"
+    return f"{_short_name(found)} ({found.quantizer})" if found.quantizer else _short_name(found)
+
+
+def _short_name(found: VariantReport) -> str:
+    return found.weight_dtype if found.vector_dtype == "float32" else f"{found.weight_dtype} → {found.vector_dtype}"
 
 
 def _teacher_cosine(figures: dict[str, float | None] | None) -> float | None:

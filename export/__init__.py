@@ -1,0 +1,54 @@
+"""Exporting: slice, graph, 8-bit weights, and the proof that they are the model they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from emb.extras import needs_extra
+
+
+def export(
+    source: str | Path | None = None,
+    *,
+    layers: Sequence[int] = (),
+    dims: Sequence[int] = (),
+    int8: bool = False,
+    fp16: bool = False,
+    vectors: Sequence[str] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+    calibration_texts: Sequence[str] | None = None,
+    threads: int | None = None,
+    min_cosine: float = 0.99,
+) -> list[Path]:
+    """Write a servable artifact for every (layers, dim) pair; return their folders.
+
+    Each is a sentence-transformers folder of the slice with `onnx/model.onnx` beside it.
+
+    Args:
+        source: a run, a student, or any sentence-transformers folder; None takes the latest run.
+        layers, dims: every combination is exported; none given means all layers, all dims.
+        int8: also write 8-bit weights, the fastest recipe that passes on this machine.
+        fp16: also write 16-bit weights, `onnx/model_fp16.onnx`.
+        vectors: "int8" and "binary" also write graphs that return such vectors.
+        out: the folder, or with several pairs their parent; None means `<run>/exports/<pair>`
+            for a run and `exports/<name>-<pair>` otherwise.
+        overwrite: replace what `out` holds.
+        verify: refuse an artifact whose files changed since it was written.
+        calibration_texts: texts to judge int8 on and to take int8 ranges from; None means the
+            documentation that every machine has.
+        threads: to measure with; None for one per core.
+        min_cosine: smallest cosine to the fp32 slice that int8 may have on any text.
+
+    Raises:
+        UsageError: beyond the model, or layers at which the student has no exit.
+        ArtifactError: no model there, changed by hand, or `out` is in the way.
+        DiskError: no room to write.
+    """
+    with needs_extra():
+        from emb.export.pipeline import Options, run_export
+
+    options = Options(int8, fp16, tuple(vectors), calibration_texts, threads, min_cosine)
+    return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)

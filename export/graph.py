@@ -9,16 +9,15 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
 
 from emb.model import EmbeddingModel
+from emb.quantize.surgery import save_graph
 
 OUTPUT = "sentence_embedding"
 OPSET = 17
-EXTERNAL_ABOVE = 1_900_000_000  # bytes; protobuf itself ends at 2 GiB, graph included
 
 
 class _Whole(nn.Module):
@@ -45,17 +44,6 @@ def write_graph(model: EmbeddingModel, path: Path) -> Path:
         _trace(model, traced)
         save_graph(onnx.load(str(traced)), path)
     return path
-
-
-def save_graph(graph: onnx.ModelProto, path: Path) -> None:
-    """Write a graph, its tensors beside it in `<name>_data` if they exceed protobuf's limit."""
-    large = sum(tensor_bytes(tensor) for tensor in graph.graph.initializer) > EXTERNAL_ABOVE
-    onnx.save(graph, str(path), save_as_external_data=large, location=f"{path.name}_data")
-
-
-def tensor_bytes(tensor: onnx.TensorProto) -> int:
-    """Size of an initializer's values."""
-    return int(np.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _trace(model: EmbeddingModel, path: Path) -> None:

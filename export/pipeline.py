@@ -1,0 +1,223 @@
+"""The steps of an export, in order: read the source, cut, trace, quantise, record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emb.encoder import OnnxEncoder
+from emb.errors import ArtifactError, UsageError
+from emb.export.graph import write_graph
+from emb.export.probes import Sample, probes, samples
+from emb.export.slice import resolve_pairs, slice_model
+from emb.files import atomic_folder, refuse_existing, sha256_file
+from emb.manifest import LayerDimPair, Manifest, Variant, is_artifact
+from emb.model import EmbeddingModel, load_model, manifest_of, save_model
+from emb.progress import note
+from emb.quantize.outputs import VECTOR_DTYPES, write_fp16, write_vectors
+from emb.quantize.select import Candidate, Trial, fuse, select_int8, summary
+from emb.quantize.vectors import BINARY, calibrate
+from emb.registry import resolve, teachers
+from emb.runs import latest_run, run_status
+
+GRAPH = "onnx/model.onnx"
+FP16 = "onnx/model_fp16.onnx"
+WEB = "onnx/model_quantized.onnx"  # the name transformers.js opens
+_CALIBRATION = 256  # texts that int8 ranges come from
+_JUDGED = 48  # ordinary texts that 8-bit recipes are judged on, besides the odd ones
+_LIBRARIES = ("torch", "transformers", "sentence-transformers", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write besides the fp32 graph; the fields are those of `emb.export`."""
+
+    int8: bool = False
+    fp16: bool = False
+    vectors: tuple[str, ...] = ()
+    calibration_texts: Sequence[str] | None = None
+    threads: int | None = None
+    min_cosine: float = 0.99
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model folder, what its manifest says, and where its exports go by default."""
+
+    folder: Path
+    name: str
+    manifest: Manifest | None
+    exports: Path
+
+
+def run_export(
+    source: Path | None, layers: Sequence[int], dims: Sequence[int], options: Options, *, out: Path | None, overwrite: bool, verify: bool
+) -> list[Path]:
+    """Export every pair; nothing is written before every pair and folder has been checked."""
+    found = find_source(source, verify)
+    model = load_model(found.folder)
+    pairs = resolve_pairs(model, found.manifest, layers, dims)
+    _check(options, pairs)
+    folders = [_place(found, pair, out, len(pairs) > 1) for pair in pairs]
+    for folder in folders:
+        refuse_existing(folder, overwrite)
+    texts = _texts(options, model.spec.max_length)
+    for pair, folder in zip(pairs, folders, strict=True):
+        note(f"{found.name}: {pair} → {folder}")
+        with atomic_folder(folder, replace=overwrite) as partial:
+            _write(found, slice_model(model, pair), pair, partial, options, texts)
+    return folders
+
+
+def find_source(source: Path | None, verify: bool = True) -> Source:
+    """The model folder behind a run, an artifact, a model folder or a registered name.
+
+    Raises:
+        ArtifactError: nothing there, or an artifact changed by hand.
+        UsageError: no run to take, or one without a student yet.
+    """
+    place = latest_run() if source is None else source
+    if str(place) in teachers() and not place.exists():
+        place = resolve(str(place)).path
+    if not place.is_dir():
+        raise ArtifactError(f"{place}: no such folder", "give a run, an artifact, a sentence-transformers folder, or a name of `emb models`")
+    if run_status(place) is not None:
+        folder, name, exports = place / "student", place.name, place / "exports"
+        if not folder.is_dir():
+            raise UsageError(f"{place}: the run has no student yet", f"finish it: emb distill --resume --out {place}")
+    else:
+        folder, name, exports = place, (source or place).name, Path("exports")
+    manifest = manifest_of(folder)
+    if manifest is not None and verify:
+        manifest.verify(folder)
+    return Source(folder, name, manifest, exports)
+
+
+def _check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
+    unknown = set(options.vectors) - set(VECTOR_DTYPES)
+    if unknown:
+        raise UsageError(f"--vectors {', '.join(sorted(unknown))}: unknown", f"known: {', '.join(VECTOR_DTYPES)}")
+    odd = [pair.dim for pair in pairs if pair.dim % 8 and "binary" in options.vectors]
+    if odd:
+        raise UsageError(f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a --dim that is a multiple of 8")
+
+
+def _place(source: Source, pair: LayerDimPair, out: Path | None, several: bool) -> Path:
+    if out is not None:
+        return out / str(pair) if several else out
+    return source.exports / (str(pair) if source.exports.name == "exports" and source.exports.parent != Path() else f"{source.name}-{pair}")
+
+
+def _write(source: Source, model: EmbeddingModel, pair: LayerDimPair, folder: Path, options: Options, texts: _Texts) -> None:
+    save_model(model, folder)
+    write_graph(model, folder / GRAPH)
+    manifest = _manifest(source, model, pair)
+    manifest.variants = [Variant(GRAPH)]
+    manifest.save(folder)  # the encoder below reads it; the final one replaces it
+    encoder = OnnxEncoder(folder, GRAPH, options.threads)
+    ranges = calibrate(np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)]))
+    manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
+    if options.fp16:
+        write_fp16(folder / GRAPH, folder / FP16)
+        manifest.variants.append(Variant(FP16, "fp16"))
+    if options.int8:
+        _write_int8(manifest, encoder, model, folder, options, texts)
+    base = next((v for v in manifest.variants if v.weight_dtype == "int8" and v.passed), manifest.variants[0])
+    for kind in options.vectors:
+        name = f"onnx/model_vectors_{kind}.onnx"
+        write_vectors(folder / base.file, folder / name, kind, ranges)
+        manifest.variants.append(Variant(name, base.weight_dtype, VECTOR_DTYPES[kind], base.quantizer))
+    manifest.save(folder)
+
+
+def _write_int8(manifest: Manifest, encoder: OnnxEncoder, model: EmbeddingModel, folder: Path, options: Options, texts: _Texts) -> None:
+    config = model.encoder.config
+    file, scratch = int8_file(), folder / "onnx" / ".fused.onnx"
+    rows = [encoder.tokenizer.encode([each.text], manifest.prompts.get(each.kind, ""))[0] for each in texts.judged]
+    calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode(texts.calibration[:64])]
+    trial = Trial(encoder.tokenizer, rows, calibration, options.threads)
+    fused = fuse(folder / GRAPH, scratch, int(config.num_attention_heads), model.hidden)
+    candidates = select_int8(folder / GRAPH, fused, folder / file, trial, options.min_cosine)
+    for left in scratch.parent.glob(f"{scratch.name}*"):
+        left.unlink()
+    chosen = next(each for each in candidates if each.chosen)
+    _link(folder / file, folder / WEB)
+    manifest.variants += [Variant(name, "int8", quantizer=chosen.name, passed=chosen.passed, min_cosine=chosen.min_cosine) for name in (file, WEB)]
+    manifest.lineage["quantization"] = summary(candidates, options.min_cosine, options.threads)
+    _tell(candidates)
+
+
+def int8_file() -> str:
+    """The name people expect for 8-bit weights made for this machine's processor."""
+    import platform
+
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "onnx/model_qint8_arm64.onnx"
+    info = Path("/proc/cpuinfo")
+    vnni = info.is_file() and "avx512_vnni" in info.read_text()
+    return "onnx/model_qint8_avx512_vnni.onnx" if vnni else "onnx/model_quint8_avx2.onnx"
+
+
+def _link(file: Path, name: Path) -> None:
+    """A second name for one file, which costs no room where the file system can share it."""
+    data = file.with_name(f"{file.name}_data")
+    if data.exists():
+        return  # a graph names its data file: under another name it would not be found
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+
+
+def _tell(candidates: Sequence[Candidate]) -> None:
+    for each in candidates:
+        if each.min_cosine is not None:
+            mark = "→" if each.chosen else " "
+            speed = f"{each.latency_ms:7.2f} ms {each.texts_per_second:8.0f} texts/s"
+            note(f"{mark} {each.name:20} {each.bytes / 1e6:7.1f} MB  cosine {each.mean_cosine:.4f} min {each.min_cosine:.4f} {speed}  {each.reason}")
+
+
+@dataclass(frozen=True)
+class _Texts:
+    calibration: list[str]
+    judged: list[Sample]
+
+
+def _texts(options: Options, max_length: int) -> _Texts:
+    """Texts for calibration, and others (where there are enough) to judge recipes on, with those that break encoders."""
+    given = list(options.calibration_texts or ()) or _default_texts()
+    ordinary = given[-_JUDGED:]
+    rest = given[:-_JUDGED] or given
+    return _Texts(rest[:_CALIBRATION], samples(ordinary) + probes(max_length))
+
+
+def _default_texts() -> list[str]:
+    from emb.distill.corpus import default_corpus
+
+    # Every fourth: the corpus begins with one book, and one book is not ordinary text.
+    return [each.text for each in default_corpus(4 * (_CALIBRATION + _JUDGED)).texts[::4]]
+
+
+def _manifest(source: Source, model: EmbeddingModel, pair: LayerDimPair) -> Manifest:
+    known = source.manifest
+    lineage: dict[str, Any] = {key: value for key, value in known.lineage.items() if key != "quantization"} if known else {}
+    if known is None:
+        weights = source.folder / "model.safetensors"
+        lineage["source"] = {"name": source.name, "fingerprint": sha256_file(weights) if weights.is_file() else None}
+    lineage["export"] = {"versions": {name: version(name) for name in _LIBRARIES}}
+    spec = model.spec
+    return Manifest(
+        "encoder" if known is None else "slice" if known.kind == "student" else known.kind, pair.layers, pair.dim, spec.pooling, spec.normalize,
+        spec.max_length, dict(spec.prompts), [scores for scores in (known.pairs if known else []) if (scores["layers"], scores["dim"]) == (pair.layers, pair.dim)],
+        lineage=lineage,
+    )
+
+
+__all__ = ["Options", "Source", "find_source", "int8_file", "is_artifact", "run_export"]

@@ -1,0 +1,191 @@
+"""Choosing the int8 weights by measurement: every recipe is built, compared, timed; the fastest that passes wins."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from emb.encoder import Vectors, open_session
+from emb.errors import ArtifactError
+from emb.progress import bar, warn
+from emb.quantize.surgery import graph_bytes, save_graph
+from emb.quantize.weights import QuantizeRecipe, recipes
+from emb.similarity import cosines
+from emb.tokens import Batch, TextTokenizer, token_budget_batches
+
+ROUNDS = 4
+SHORT = 16  # tokens of the text whose latency is measured
+BUDGET = 1024  # tokens per mixed batch
+Rows = Sequence[np.ndarray[Any, Any]]
+
+
+@dataclass
+class Candidate:
+    """One recipe and what it gave: cosines to the fp32 graph, milliseconds of one short text, texts per second."""
+
+    name: str
+    what: str
+    bytes: int = 0
+    mean_cosine: float | None = None
+    min_cosine: float | None = None
+    latency_ms: float | None = None
+    texts_per_second: float | None = None
+    passed: bool = False
+    chosen: bool = False
+    reason: str = ""
+
+
+@dataclass
+class Trial:
+    """The texts to judge on: token rows to compare and time, batches to calibrate on, where padding may stand."""
+
+    tokenizer: TextTokenizer
+    rows: Rows
+    calibration: list[Batch] = field(default_factory=list)
+    threads: int | None = None
+
+
+def select_int8(graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: float = 0.99) -> list[Candidate]:
+    """Write the best 8-bit form of `graph` to `out`; return all candidates, the chosen one marked.
+
+    Each is held against the fp32 `graph` alone and in mixed batches, padded on either side: the
+    smallest cosine of all texts must reach `min_cosine`. Those that pass are ranked by the product
+    of speed at one short text and at mixed lengths. If none passes, the closest is written, and
+    its `passed` is False. `fused` is the same graph with fused operators, to build from.
+    """
+    scratch = out.parent / ".candidates"
+    scratch.mkdir(parents=True)
+    reference = _settings(_runner(graph, trial), trial)
+    tried: dict[str, Path] = {}
+    candidates = []
+    with bar("8-bit recipes", len(recipes(graph))) as advance:
+        for recipe in recipes(graph):
+            path = scratch / f"{recipe.name}.onnx"
+            candidates.append(_try(recipe, fused, path, trial, reference, min_cosine))
+            advance(text=recipe.name)
+            if candidates[-1].min_cosine is not None:
+                tried[recipe.name] = path
+    _time(candidates, tried, trial)
+    chosen = _choose(candidates, min_cosine)
+    _move(tried[chosen.name], out)
+    shutil.rmtree(scratch)
+    return candidates
+
+
+def fuse(graph: Path, out: Path, heads: int, hidden: int) -> Path:
+    """Write `graph` with BERT's attention, normalisations and activations fused, if it has them.
+
+    Multi-head attention is kept apart from its projections, which stay visible as matrices.
+    Returns the file to quantise: `out`, or `graph` where no attention was recognised.
+    """
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    options = FusionOptions("bert")
+    options.use_multi_head_attention = True
+    fused = optimize_model(str(graph), model_type="bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options, use_gpu=False)
+    if not fused.get_fused_operator_statistics().get("MultiHeadAttention"):
+        return graph
+    save_graph(fused.model, out)
+    return out
+
+
+def summary(candidates: Sequence[Candidate], min_cosine: float, threads: int | None) -> dict[str, Any]:
+    """What the manifest records of a selection."""
+    chosen = next(each for each in candidates if each.chosen)
+    return {"chosen": chosen.name, "min_cosine": min_cosine, "threads": threads, "candidates": [dataclasses.asdict(each) for each in candidates]}
+
+
+def _try(recipe: QuantizeRecipe, source: Path, path: Path, trial: Trial, reference: list[Vectors], min_cosine: float) -> Candidate:
+    found = Candidate(recipe.name, recipe.what)
+    model = onnx.load(str(source))
+    recipe.build(model, trial.calibration)
+    save_graph(model, path)
+    found.bytes = graph_bytes(path)
+    try:
+        settings = _settings(_runner(path, trial), trial)
+    except ArtifactError as error:
+        found.reason = error.message
+        return found
+    each = np.concatenate([cosines(*pair) for pair in zip(reference, settings, strict=True)])
+    found.mean_cosine, found.min_cosine = float(each.mean()), float(np.nan_to_num(each, nan=-1.0).min())
+    found.passed = found.min_cosine >= min_cosine
+    found.reason = "" if found.passed else f"min cosine {found.min_cosine:.4f} below {min_cosine}"
+    return found
+
+
+def _runner(path: Path, trial: Trial) -> Callable[..., Vectors]:
+    session = open_session(path, trial.threads)
+
+    def run(rows: Rows, budget: int = BUDGET, side: str = "right") -> Vectors:
+        batches = token_budget_batches([len(row) for row in rows], budget)
+        parts = [session.run(None, _inputs(trial.tokenizer.pad([rows[i] for i in batch], side)))[0] for batch in batches]
+        return np.asarray(np.concatenate(parts)[np.argsort(np.concatenate(batches))])
+
+    return run
+
+
+def _inputs(batch: Batch) -> dict[str, Any]:
+    return {"input_ids": batch[0], "attention_mask": batch[1]}
+
+
+def _settings(run: Callable[..., Vectors], trial: Trial) -> list[Vectors]:
+    """Vectors with each text alone, in mixed batches padded left, and as they come, padded right."""
+    # Sorted batches hold texts of like length; the whole in one order holds very unlike ones.
+    unsorted = np.concatenate([run(trial.rows[start : start + 8], 10**9) for start in range(0, len(trial.rows), 8)])
+    return [run(trial.rows, 1), run(trial.rows, BUDGET, "left"), unsorted]
+
+
+def _time(candidates: Sequence[Candidate], tried: dict[str, Path], trial: Trial) -> None:
+    """Fill in latency and throughput: the best of interleaved rounds, so that a busy machine is fair to all."""
+    short = [max(trial.rows, key=len)[:SHORT]]
+    runs = {name: _runner(path, trial) for name, path in tried.items()}
+    for run in runs.values():
+        run(short)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            seconds[name].append((min(_seconds(run, short) for _ in range(10)), _seconds(run, trial.rows)))
+    for each in candidates:
+        if each.name in seconds:
+            one, mixed = (min(values) for values in zip(*seconds[each.name], strict=True))
+            each.latency_ms, each.texts_per_second = 1e3 * one, len(trial.rows) / mixed
+
+
+def _seconds(run: Callable[..., Vectors], rows: Rows) -> float:
+    start = time.perf_counter()
+    run(rows)
+    return time.perf_counter() - start
+
+
+def _choose(candidates: Sequence[Candidate], min_cosine: float) -> Candidate:
+    ran = [each for each in candidates if each.min_cosine is not None]
+    if not ran:
+        raise ArtifactError("no 8-bit recipe gave a graph that runs", "; ".join(f"{each.name}: {each.reason}" for each in candidates))
+    passed = [each for each in ran if each.passed]
+    chosen = max(passed, key=_speed) if passed else max(ran, key=lambda each: each.min_cosine or 0.0)
+    chosen.chosen = True
+    if not passed:
+        warn(f"int8: no recipe reached min cosine {min_cosine}; wrote the closest, {chosen.name} ({chosen.min_cosine:.4f}), marked as failed")
+    for each in passed:
+        each.reason = "fastest that passes" if each is chosen else "slower"
+    return chosen
+
+
+def _speed(each: Candidate) -> float:
+    return (each.texts_per_second or 0.0) / (each.latency_ms or np.inf)
+
+
+def _move(path: Path, out: Path) -> None:
+    # A large graph names its data file inside, so it is written anew under its own name.
+    save_graph(onnx.load(str(path)), out)

@@ -13,7 +13,7 @@ from emb.errors import ArtifactError
 from emb.export.charts import Series, Spot, heat_grid, line_chart, scatter
 from emb.export.page import page
 from emb.files import atomic_path, read_json
-from emb.manifest import Manifest
+from emb.manifest import Manifest, is_artifact
 
 if TYPE_CHECKING:
     from emb.export.validate import Gate, ParityReport, VariantReport
@@ -155,7 +155,7 @@ def _pareto(manifest: Manifest, report: ParityReport) -> str:
     chart = scatter("Speed, closeness and size (area)", spots, "texts per second →", "1 − min cosine (better ↑)", front(found), line)
     rows = [[str(n), f"{each.name}: {_STATES[each.state]}", _size(each.bytes), f"{each.texts_per_second:,.0f}", f"{each.min_cosine:.6f}"] for n, each in enumerate(found, 1)]
     table = _table(["", "file or candidate", "size", "texts/s", "min cosine"], rows, {1}, wrapped=1)
-    text = "The line joins those that nothing else beats on both speed and closeness."
+    text = "The line joins those that nothing else beats on both speed and closeness. Recipes that were tried and not chosen were measured at export, on fewer texts."
     return _section("Size, speed, quality", f"<div class='pair'>{chart}<div>{table}</div></div>", text)
 
 
@@ -168,17 +168,19 @@ def candidates(manifest: Manifest, report: ParityReport) -> list[Candidate]:
         Candidate(_precision(one), one.bytes, one.speed["texts_per_second"], one.min_cosine, "ships" if one.passed else "failed")
         for one in report.variants if one.vector_dtype == "float32" and one.speed
     ]
-    return shipped + _tried(manifest, shipped)
+    return shipped + _tried(manifest, report)
 
 
-def _tried(manifest: Manifest, shipped: Sequence[Candidate]) -> list[Candidate]:
+def _tried(manifest: Manifest, report: ParityReport) -> list[Candidate]:
+    """The recipes that were not chosen. Other texts were timed then: speeds are scaled by what the chosen one does now."""
     quantization = manifest.lineage.get("quantization") or {}
-    found = []
-    for each in quantization.get("candidates", []):
-        speed, size, cosine = each.get("texts_per_second"), each.get("bytes"), each.get("min_cosine")
-        if speed and size and cosine is not None and each.get("name") != quantization.get("chosen"):
-            found.append(Candidate(str(each["name"]), size, speed, cosine, "tried" if each.get("passed") else "failed"))
-    return found
+    measured = [each for each in quantization.get("candidates", []) if each.get("texts_per_second") and each.get("min_cosine") is not None]
+    then = next((each["texts_per_second"] for each in measured if each["name"] == quantization.get("chosen")), None)
+    now = next((one.speed.get("texts_per_second") for one in report.variants if one.quantizer == quantization.get("chosen") and one.vector_dtype == "float32"), None)
+    if not then or not now:
+        return []
+    others = [each for each in measured if each["name"] != quantization["chosen"]]
+    return [Candidate(each["name"], each["bytes"], each["texts_per_second"] * now / then, each["min_cosine"], "tried" if each["passed"] else "failed") for each in others]
 
 
 def front(found: Sequence[Candidate]) -> list[tuple[float, float]]:
@@ -243,12 +245,18 @@ def _grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
     here = (report.layers, report.dim)
     grids = []
     for key, label in (("cosine", "Held-out cosine to the teacher"), ("overlap", "Held-out neighbour overlap@10")):
-        values = {(pair["layers"], pair["dim"]): float(pair[key]) for pair in manifest.pairs if isinstance(pair.get(key), int | float)}
-        if values:
+        values = {(pair["layers"], pair["dim"]): float(pair[key]) for pair in _pairs(folder, manifest) if isinstance(pair.get(key), int | float)}
+        if len(values) > 1:
             grids.append(heat_grid(label, values, "layers", "dim", here, lambda value: f"{value:.3f}"))
     grids += [heat_grid(title, values, "layers", "dim", here, lambda value: f"{value:.1f}") for title, values in _evaluated(folder).items()]
     text = "Every exit that was trained with this one; the outlined cell is this artifact."
     return _section("Layers × dims", f"<div class='many'>{''.join(grids)}</div>", text) if grids else ""
+
+
+def _pairs(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    """The pairs of the whole student, where the run that holds the artifact is at hand; a slice knows its own only."""
+    run = find_run(folder)
+    return Manifest.load(run / "student").pairs if run is not None and is_artifact(run / "student") else manifest.pairs
 
 
 def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import math
 from pathlib import Path
@@ -34,7 +35,7 @@ def sts(tmp_path: Path, sentences: list[str]) -> Path:
     """An STS table with quotation marks that are no quoting."""
     path = tmp_path / "sets" / "pairs.tsv"
     path.parent.mkdir(exist_ok=True)
-    rows = [f'"{a}\t{b}\t{i % 6}' for i, (a, b) in enumerate(zip(sentences, sentences[1:], strict=False))]
+    rows = [f'"{a}\t{b}\t{i % 6}' for i, (a, b) in enumerate(itertools.pairwise(sentences))]
     path.write_text("sentence1\tsentence2\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return path
 

@@ -8,11 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import Tensor
 
 from emb.errors import ArtifactError, TeacherError, UsageError
@@ -22,6 +19,7 @@ from emb.export.slice import slice_model
 from emb.export.validate import ParityReport, Thresholds, validate
 from emb.manifest import LayerDimPair, Manifest, Variant
 from emb.model import EmbeddingModel, load_model, save_model
+from emb.quantize.outputs import VECTOR_DTYPES, write_vectors
 from emb.quantize.vectors import calibrate
 from emb.runs import write_status
 
@@ -217,50 +215,27 @@ def test_the_gate_of_int8(artifact: Path, sentences: list[str]) -> None:
     assert not validate(artifact, texts=sentences, thresholds=Thresholds(int8=1.01)).passed
 
 
-def _with_stored_vectors(folder: Path, sentences: list[str], *, wrong: bool = False) -> None:
-    """Append the arithmetic of quantize/vectors.py to the graph: int8, and one bit per dimension."""
+def _with_stored_vectors(folder: Path, made_from: Path, sentences: list[str]) -> None:
+    """Add the int8 and binary files of `made_from` to the artifact in `folder`."""
     from emb.encoder import OnnxEncoder
 
     ranges = calibrate(OnnxEncoder(folder).encode([*sentences, *(probe.text for probe in probes(64))]))
-    low, step = ranges[0], (ranges[1] - ranges[0]) / 255
-    shift = np.float32(120 if wrong else 128)
-    nodes = {
-        "int8": [("Sub", ["sentence_embedding", "low"]), ("Div", ["0", "step"]), ("Round", ["1"]), ("Sub", ["2", "shift"]), ("Clip", ["3", "least", "most"])],
-        "ubinary": [("Greater", ["sentence_embedding", "zero"])],
-    }
-    consts = {"low": low, "step": step, "shift": shift, "least": np.float32(-128), "most": np.float32(127), "zero": np.float32(0.1 if wrong else 0)}
-    for dtype, steps in nodes.items():
-        graph = onnx.load(folder / "onnx/model.onnx")
-        graph.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in consts.items())
-        names = [str(index) for index in range(len(steps))]
-        graph.graph.node.extend(helper.make_node(op, inputs, [name]) for (op, inputs), name in zip(steps, names, strict=True))
-        out = helper.make_tensor_value_info("stored", TensorProto.INT8 if dtype == "int8" else TensorProto.UINT8, ["batch", None])
-        if dtype == "int8":
-            graph.graph.node.append(helper.make_node("Cast", [names[-1]], ["stored"], to=TensorProto.INT8))
-        else:
-            weights = np.array([128, 64, 32, 16, 8, 4, 2, 1], np.float32)
-            graph.graph.initializer.extend([onnx.numpy_helper.from_array(np.array([0, -1, 8]), "bytes"), onnx.numpy_helper.from_array(weights, "msb")])
-            graph.graph.node.extend([
-                helper.make_node("Cast", [names[-1]], ["bits"], to=TensorProto.FLOAT), helper.make_node("Reshape", ["bits", "bytes"], ["grouped"]),
-                helper.make_node("MatMul", ["grouped", "msb"], ["packed"]), helper.make_node("Cast", ["packed"], ["stored"], to=TensorProto.UINT8),
-            ])
-        del graph.graph.output[:]
-        graph.graph.output.append(out)
-        onnx.save(graph, folder / f"onnx/model_{dtype}.onnx")
-    variants = [Variant("onnx/model.onnx"), *(Variant(f"onnx/model_{dtype}.onnx", vector_dtype=dtype) for dtype in nodes)]
+    for kind in VECTOR_DTYPES:
+        write_vectors(made_from / "onnx/model.onnx", folder / f"onnx/model_{kind}.onnx", kind, ranges)
+    variants = [Variant("onnx/model.onnx"), *(Variant(f"onnx/model_{kind}.onnx", vector_dtype=dtype) for kind, dtype in VECTOR_DTYPES.items())]
     _edit(folder, variants=variants, calibration={"ranges": ranges.tolist()})
 
 
 def test_stored_vectors(artifact: Path, sentences: list[str]) -> None:
-    _with_stored_vectors(artifact, sentences)
+    _with_stored_vectors(artifact, artifact, sentences)
     report = validate(artifact, texts=sentences)
     assert report.passed, _failed(report)
     assert [found.vector_dtype for found in report.variants] == ["float32", "int8", "ubinary"]
     assert 0.999 < report.variants[1].min_cosine < 1
 
 
-def test_stored_vectors_that_are_wrong(artifact: Path, sentences: list[str]) -> None:
-    _with_stored_vectors(artifact, sentences, wrong=True)
+def test_stored_vectors_that_are_wrong(artifact: Path, tmp_path: Path, student_folder: Path, sentences: list[str]) -> None:
+    _with_stored_vectors(artifact, _artifact(tmp_path / "other", student_folder, 3, 16), sentences)
     report = validate(artifact, texts=sentences)
     assert [found.passed for found in report.variants] == [True, False, False]
     assert "mean agreement of bits with the torch slice" in _failed(report)

@@ -52,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield partial
             _sync(partial)
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -72,7 +72,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             yield partial
             if replace and path.exists():
                 shutil.rmtree(path)
-            os.replace(partial, path)
+            partial.replace(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

@@ -35,7 +35,8 @@ def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int,
         write_json(folder / paths[-1] / "config.json", {})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec["max_length"], "do_lower_case": False})
     prompts = {"query": "", "document": "", **spec["prompts"]}
-    write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, "model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    names = {"model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, **names})
 
 
 def _pooling_config(pooling: str, hidden: int) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def _write_dense(folder: Path, weight: Any, bias: Any) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
-    write_json(folder / "config.json", {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None, "activation_function": "torch.nn.modules.linear.Identity"})
+    shape = {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None}
+    write_json(folder / "config.json", {**shape, "activation_function": "torch.nn.modules.linear.Identity"})
     tensors = {"linear.weight": weight.float().contiguous()} | ({} if bias is None else {"linear.bias": bias.detach().float().contiguous()})
     save_file(tensors, folder / "model.safetensors")

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from emb.errors import ArtifactError, UsageError
 from emb.layout import EXITS_FILE, write_sentence_transformers
-from emb.manifest import LayerDimPair, is_artifact, Manifest
+from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.tokens import TextTokenizer, token_budget_batches
 
 POOLINGS = ("mean", "cls", "lasttoken")
@@ -51,7 +51,7 @@ class EmbeddingModel(nn.Module):
         if spec.pooling not in POOLINGS:
             raise ArtifactError(f"pooling {spec.pooling!r} is not supported", f"known: {', '.join(POOLINGS)}")
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # BERT's next-sentence head: not part of an embedding
+            encoder.register_module("pooler", None)  # BERT's next-sentence head: not part of an embedding
         self.encoder = encoder
         self.hf_tokenizer = hf_tokenizer
         self.spec = spec
@@ -109,7 +109,9 @@ class EmbeddingModel(nn.Module):
         vectors = vectors[:, : pair.dim] if pair else vectors
         return nn.functional.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
-    def embed_ids(self, rows: Sequence[np.ndarray[Any, Any]], pair: LayerDimPair | None = None, *, tokens_per_batch: int = 512, side: str = "right") -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
+    def embed_ids(
+        self, rows: Sequence[np.ndarray[Any, Any]], pair: LayerDimPair | None = None, *, tokens_per_batch: int = 512, side: str = "right"
+    ) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
         """Yield `(indices, vectors)` for tokenised texts in token-budget batches, longest first."""
         padder, device = self.tokenizer(), next(self.parameters()).device
         for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
@@ -207,7 +209,7 @@ def cut_layers(model: EmbeddingModel, keep: Sequence[int]) -> None:
                 module.layer_idx = index
 
 
-def layer_stack(encoder: nn.Module) -> tuple[nn.Module, str, nn.ModuleList]:
+def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
     """The module that holds the transformer layers, the attribute's name, and the list."""
     for owner in encoder.modules():
         for name, child in owner.named_children():

@@ -13,7 +13,7 @@ def device() -> torch.device:
 def gains_from_bf16() -> bool:
     """Whether matrix products in bfloat16 are faster here than in float32."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     capability = torch.backends.cpu.get_cpu_capability()
     return "AVX512" in capability and _has_bf16_instructions()
 

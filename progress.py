@@ -39,6 +39,8 @@ def bar(description: str, total: float) -> Iterator[Callable[..., None]]:
         task = progress.add_task(description, total=total, text="")
 
         def advance(amount: float = 1, text: str | None = None) -> None:
-            progress.update(task, advance=amount, **({} if text is None else {"text": text}))
+            progress.update(task, advance=amount)
+            if text is not None:
+                progress.update(task, text=text)
 
         yield advance

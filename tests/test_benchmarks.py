@@ -1,0 +1,108 @@
+"""The benchmarks start, and the arithmetic they share is right."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
+
+
+@pytest.fixture(scope="module")
+def common() -> ModuleType:
+    """The shared module, loaded by its path: `benchmarks` is no package."""
+    spec = importlib.util.spec_from_file_location("benchmarks_common", FOLDER / "common.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_benchmark_is_here() -> None:
+    assert {"train", "capture", "encode", "startup", "memory"} == set(SCRIPTS)
+
+
+def test_help_works_and_says_where_the_json_goes() -> None:
+    # One process for all: they share imports that take seconds.
+    code = (
+        "import runpy, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "for name in NAMES:\n"
+        "    sys.argv = [f'{sys.path[0]}/{name}.py', '--help']\n"
+        "    try:\n"
+        "        runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "    except SystemExit as end:\n"
+        "        print('exit', name, end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code.replace("NAMES", repr(SCRIPTS)), str(FOLDER)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [f"exit {name} 0" for name in SCRIPTS]
+    assert all(f"{name}.json" in "".join(done.stdout.split()) for name in SCRIPTS)
+
+
+def test_the_ratio_is_that_of_the_medians(common: ModuleType) -> None:
+    assert common.ratio([1.0, 6.0, 100.0], [2.0, 3.0, 1.0]) == 3.0
+    assert common.ratio([4.0], [8.0]) == 0.5
+
+
+def test_a_series_is_summed_up_by_median_and_extremes(common: ModuleType) -> None:
+    found = common.Series("emb", "texts/s", [5.0, 1.0, 9.0, 3.0]).summary()
+    assert found == {"unit": "texts/s", "median": 4.0, "min": 1.0, "max": 9.0, "rounds": [5.0, 1.0, 9.0, 3.0]}
+
+
+def test_rounds_are_interleaved_after_a_warm_up(common: ModuleType) -> None:
+    calls: list[str] = []
+
+    def contender(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    values = common.interleave({"a": lambda: contender("a"), "b": lambda: contender("b")}, 2)
+    assert calls == ["a", "b", "a", "b", "a", "b"]
+    assert values == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+
+
+@pytest.mark.parametrize(("value", "at_most", "reached"), [(3.0, False, True), (2.9, False, False), (3.0, True, True), (3.1, True, False)])
+def test_a_target_is_a_floor_or_a_ceiling(common: ModuleType, value: float, at_most: bool, reached: bool) -> None:
+    assert common.Figure("figure", value, 3, at_most).reached is reached
+    assert common.Figure("figure", value, None, at_most).reached is None
+
+
+def test_the_report_is_written_without_the_folders_of_this_machine(common: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks/train.py", "--texts", "/home/someone/texts.jsonl.gz", "--limit", "12"])
+    report = common.Report("train", {"texts": 12}, [common.Series("emb", "texts/s", [1.234567])], [common.Figure("emb / peer", 3.5, 3)])
+    report.write(tmp_path / "train.json")
+    found = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
+    assert found["command"] == "python benchmarks/train.py --texts texts.jsonl.gz --limit 12"
+    assert found["series"]["emb"]["median"] == 1.2346
+    assert found["figures"] == [{"name": "emb / peer", "value": 3.5, "target": 3, "at_most": False, "reached": True}]
+    assert {"cpu", "cores", "flags"} <= set(found["machine"])
+    assert {"python", "torch", "onnxruntime"} <= set(found["versions"])
+
+
+def test_texts_are_drawn_from_the_whole_file_and_always_the_same(common: ModuleType, tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": f"text {n}", "kind": "query"}) + "\n" for n in range(200)), encoding="utf-8")
+    drawn = [item.text for item in common.sample(str(file), 20)]
+    assert len(set(drawn)) == 20
+    assert drawn != [f"text {n}" for n in range(20)]
+    assert drawn == [item.text for item in common.sample(str(file), 20)]
+
+
+def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("EMB_CACHE", "mine")
+    with common.temporary_cache() as folder:
+        assert os.environ["EMB_CACHE"] == str(folder)
+    assert os.environ["EMB_CACHE"] == "mine"
+    assert not folder.exists()

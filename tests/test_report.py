@@ -64,6 +64,7 @@ def _report(*variants: VariantReport) -> ParityReport:
     own = {"speed": {"texts_per_second": 50.0, "tokens_per_second": 450.0}, "teacher": None}
     passed = all(variant.passed for variant in variants)
     texts, teacher = {"text": 20, "odd": 64, "long": 6}, {"name": None, "reason": "none was named"}
+    texts, teacher = {"text": 20, "odd": 64, "long": 6}, {"name": None, "reason": "none was named"}
     return ParityReport("a", "slice", 2, 16, passed, "2026-01-01T00:00:00+00:00", machine, texts, list(variants), own, teacher)
 
 

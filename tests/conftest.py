@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny import SENTENCES, tiny_bert, tiny_qwen3, tiny_student
+
+# A loaded machine is slow now and then; that is no failure.
+settings.register_profile("emb", deadline=None)
+settings.load_profile("emb")
 
 
 @pytest.fixture(scope="session")

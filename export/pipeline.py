@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from emb.export.graph import write_graph
 from emb.export.probes import Sample, probes, samples
 from emb.export.slice import resolve_pairs, slice_model
 from emb.files import atomic_folder, refuse_existing, sha256_file
-from emb.manifest import LayerDimPair, Manifest, Variant, is_artifact
+from emb.manifest import LayerDimPair, Manifest, Variant
 from emb.model import EmbeddingModel, load_model, manifest_of, save_model
 from emb.progress import note
 from emb.quantize.outputs import VECTOR_DTYPES, write_fp16, write_vectors
@@ -141,6 +142,7 @@ def _write_int8(manifest: Manifest, encoder: OnnxEncoder, model: EmbeddingModel,
     config = model.encoder.config
     file, scratch = int8_file(), folder / "onnx" / ".fused.onnx"
     rows = [encoder.tokenizer.encode([each.text], manifest.prompts.get(each.kind, ""))[0] for each in texts.judged]
+    rows = list({row.tobytes(): row for row in rows}.values())  # without prompts, a query is a document
     calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode(texts.calibration[:64])]
     trial = Trial(encoder.tokenizer, rows, calibration, options.threads)
     fused = fuse(folder / GRAPH, scratch, int(config.num_attention_heads), model.hidden)
@@ -156,8 +158,6 @@ def _write_int8(manifest: Manifest, encoder: OnnxEncoder, model: EmbeddingModel,
 
 def int8_file() -> str:
     """The name people expect for 8-bit weights made for this machine's processor."""
-    import platform
-
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "onnx/model_qint8_arm64.onnx"
     info = Path("/proc/cpuinfo")
@@ -218,6 +218,3 @@ def _manifest(source: Source, model: EmbeddingModel, pair: LayerDimPair) -> Mani
         spec.max_length, dict(spec.prompts), [scores for scores in (known.pairs if known else []) if (scores["layers"], scores["dim"]) == (pair.layers, pair.dim)],
         lineage=lineage,
     )
-
-
-__all__ = ["Options", "Source", "find_source", "int8_file", "is_artifact", "run_export"]

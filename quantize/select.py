@@ -93,6 +93,7 @@ def fuse(graph: Path, out: Path, heads: int, hidden: int) -> Path:
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     options = FusionOptions("bert")
     options.use_multi_head_attention = True
+    options.use_raw_attention_mask(True)  # the default is a count of tokens, which takes padding to stand right
     fused = optimize_model(str(graph), model_type="bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options, use_gpu=False)
     if not fused.get_fused_operator_statistics().get("MultiHeadAttention"):
         return graph

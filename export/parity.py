@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,14 +28,11 @@ class Runs:
     seconds: Vectors = field(default_factory=lambda: np.zeros(0))
 
 
-def reference_vectors(folder: Path, samples: Sequence[Sample]) -> Vectors:
-    """Vectors `(samples, dim)` of the folder as sentence-transformers itself gives them, in fp32.
+def reference_vectors(model: Any, samples: Sequence[Sample]) -> Vectors:
+    """Vectors `(samples, dim)` as sentence-transformers itself gives them, `model` being the folder loaded by it.
 
     Not this package's own loader: an error that slicing, export and loader share would not show.
     """
-    from emb.model import open_sentence_transformer
-
-    model = open_sentence_transformer(folder)
     return by_kind(samples, lambda texts, kind: np.asarray(model.encode(list(texts), prompt=model.prompts.get(kind, ""), batch_size=8, show_progress_bar=False)))
 
 

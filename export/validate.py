@@ -24,6 +24,7 @@ from emb.export.probes import Sample, probes, samples
 from emb.export.variants import as_floats, distinct, same_file
 from emb.files import write_json
 from emb.manifest import Manifest, Variant, is_artifact
+from emb.model import open_sentence_transformer
 from emb.progress import bar, note
 from emb.similarity import Vectors, cosines, truncated
 
@@ -232,12 +233,13 @@ def _samples(manifest: Manifest, data: Sequence[str], texts: Sequence[str] | Non
 
 def _measure(folder: Path, manifest: Manifest, limits: Thresholds, tried: list[Sample], against: str | Path | None, threads: int | None) -> ParityReport:
     note("torch slice")
-    reference = reference_vectors(folder, tried)
+    model = open_sentence_transformer(folder)
+    reference = reference_vectors(model, tried)
     ordinary = [index for index, sample in enumerate(tried) if sample.group == "text"][:_TEACHER_TEXTS]
     teacher, vectors = _teacher(manifest, against, [tried[index] for index in ordinary])
     measured = _Measured(tried, reference, ordinary, vectors)
     reports = [_variant(folder, manifest, variant, limits, measured, threads) for variant in distinct(manifest)]
-    own = {"speed": _slice_speed(folder, tried), "teacher": _against_teacher(measured, reference)}
+    own = {"speed": _slice_speed(model, tried), "teacher": _against_teacher(measured, reference)}
     texts = {group: sum(sample.group == group for sample in tried) for group in ("text", "odd", "long")}
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -358,11 +360,8 @@ def _at_most(name: str, value: float, limit: float) -> Gate:
     return Gate(name, value if math.isfinite(value) else None, limit, value <= limit, at_most=True)
 
 
-def _slice_speed(folder: Path, tried: Sequence[Sample]) -> dict[str, float]:
-    from emb.model import open_sentence_transformer
-
+def _slice_speed(model: Any, tried: Sequence[Sample]) -> dict[str, float]:
     texts = [sample.text for sample in tried if sample.group == "text"]
-    model = open_sentence_transformer(folder)
     tokens = sum(len(row) for row in model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"])
     return throughput(lambda batch: model.encode(list(batch), show_progress_bar=False), texts, tokens)
 

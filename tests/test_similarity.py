@@ -93,6 +93,8 @@ def test_zero_and_broken_vectors() -> None:
     parity = compare(vectors, broken)
     assert parity.min_cosine == 0
     assert parity.max_abs_diff == np.inf
+    broken[3:5] = np.inf
+    assert compare(vectors, broken).max_abs_diff == np.inf
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])

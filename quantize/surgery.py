@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def add(graph: GraphProto, name: str, array: Array) -> str:
     return name
 
 
-def replace(graph: GraphProto, replacements: dict[str, Sequence[NodeProto]]) -> None:
+def replace(graph: GraphProto, replacements: Mapping[str, Sequence[NodeProto]]) -> None:
     """Put nodes in the place of those whose first output is a key, and drop constants no longer read."""
     nodes = [new for old in graph.node for new in replacements.get(old.output[0], [old])]
     read = {name for node in nodes for name in node.input} | {output.name for output in graph.output}

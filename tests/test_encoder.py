@@ -1,0 +1,118 @@
+"""Encoders: one interface over torch and ONNX, and a runtime that needs no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emb.encoder import load
+from emb.errors import ArtifactError, UsageError
+from emb.export import export
+from emb.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def artifact(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    [folder] = export(student_folder, layers=[2], dims=[16], out=tmp_path_factory.mktemp("out") / "slice", calibration_texts=sentences)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_torch_and_onnx_give_the_same_vectors(artifact: Path, sentences: list[str], kind: str) -> None:
+    onnx, torch = load(artifact), load(artifact, backend="torch")
+    assert type(onnx).__name__ == "OnnxEncoder"
+    difference = np.abs(onnx.encode(sentences, kind=kind) - torch.encode(sentences, kind=kind))
+    print(f"max {difference.max():.2e}, mean {difference.mean():.2e}")
+    assert difference.max() < 3e-6
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_same_vectors_whatever_the_batch(artifact: Path, sentences: list[str], backend: str) -> None:
+    encoder = load(artifact, backend=backend)
+    alone = np.concatenate([encoder.encode([text]) for text in sentences])
+    np.testing.assert_allclose(encoder.encode(sentences), alone, atol=3e-6)
+    np.testing.assert_allclose(encoder.encode(sentences, tokens_per_batch=64), alone, atol=3e-6)
+
+
+def test_prompts_differ_by_kind(artifact: Path) -> None:
+    encoder = load(artifact)
+    np.testing.assert_allclose(encoder.encode_query(["rain"]), encoder.encode_document(["query: rain"]), atol=1e-6)
+    assert np.abs(encoder.encode_query(["rain"]) - encoder.encode_document(["rain"])).max() > 1e-3
+
+
+def test_dim_cuts_and_normalises_again(artifact: Path, sentences: list[str]) -> None:
+    encoder = load(artifact)
+    whole, cut = encoder.encode(sentences), encoder.encode(sentences, dim=5)
+    assert cut.shape == (len(sentences), 5)
+    np.testing.assert_allclose(cut, whole[:, :5] / np.linalg.norm(whole[:, :5], axis=1, keepdims=True), atol=1e-6)
+
+
+def test_no_text_gives_no_vector(artifact: Path) -> None:
+    assert load(artifact).encode([]).shape == (0, 16)
+    assert load(artifact).encode([], dim=4).shape == (0, 4)
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 5000, "\x00", "😀", "العربية"])
+def test_odd_texts_give_finite_vectors(artifact: Path, text: str) -> None:
+    vector = load(artifact).encode([text])
+    assert np.isfinite(vector).all()
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+
+
+def test_bad_arguments_are_named(artifact: Path) -> None:
+    encoder = load(artifact)
+    with pytest.raises(UsageError, match="kind 'passage'"):
+        encoder.encode(["a"], kind="passage")
+    with pytest.raises(UsageError, match="--dim 17"):
+        encoder.encode(["a"], dim=17)
+    with pytest.raises(UsageError, match="one string"):
+        encoder.encode("a")
+
+
+def test_a_variant_that_failed_is_not_taken_by_itself(artifact: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = shutil.copytree(artifact, tmp_path / "failed")
+    manifest = Manifest.load(folder)
+    manifest.variants[0].passed = False
+    manifest.save(folder)
+    assert type(load(folder)).__name__ == "TorchEncoder"
+    assert load(folder, file="onnx/model.onnx").encode(["a"]).shape == (1, 16)
+    with pytest.raises(ArtifactError, match="no ONNX file that passed"):
+        load(folder, backend="onnx")
+
+
+def test_bad_folders_are_named(artifact: Path, tmp_path: Path) -> None:
+    import shutil
+
+    with pytest.raises(ArtifactError, match="no such folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match="not a variant"):
+        load(artifact, file="onnx/other.onnx")
+    with pytest.raises(UsageError, match="backend 'jax'"):
+        load(artifact, backend="jax")
+    broken = shutil.copytree(artifact, tmp_path / "broken")
+    (broken / "onnx" / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(ArtifactError, match="onnxruntime cannot open it"):
+        load(broken)
+
+
+def test_any_sentence_transformers_folder_opens(bert_folder: Path, sentences: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    expected = SentenceTransformer(str(bert_folder), device="cpu").encode(sentences)
+    np.testing.assert_allclose(load(bert_folder).encode(sentences), expected, atol=3e-6)
+
+
+def test_serving_imports_no_torch(artifact: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'sentence_transformers', 'onnx'): sys.modules[name] = None\n"
+        "from emb.encoder import load\n"
+        f"assert load({str(artifact)!r}).encode_query(['a text']).shape == (1, 16)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

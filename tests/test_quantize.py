@@ -1,0 +1,127 @@
+"""8-bit recipes: close to the float graph on both architectures, chosen by what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from emb.export.graph import write_graph
+from emb.model import load_model
+from emb.quantize import select
+from emb.quantize.outputs import write_fp16
+from emb.quantize.select import Candidate, Trial, fuse, select_int8
+from emb.quantize.surgery import lookups
+from emb.quantize.weights import QuantizeRecipe, quantize_tables, recipes
+from emb.similarity import cosines
+
+NAMES = [
+    "dynamic", "weight-only-128", "weight-only-32", "dynamic-token-down", "dynamic-mixed", "dynamic-smooth", "per-token-smooth",
+]
+
+
+@pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder"])
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> tuple[Path, Path, Trial]:
+    model = load_model(request.getfixturevalue(request.param))
+    folder = tmp_path_factory.mktemp("graph")
+    plain = write_graph(model, folder / "model.onnx")
+    tokenizer = model.tokenizer()
+    rows = tokenizer.encode(sentences)
+    trial = Trial(tokenizer, rows, [tokenizer.pad([row]) for row in rows[:4]], threads=1)
+    return plain, fuse(plain, folder / "fused.onnx", 4, 32), trial
+
+
+def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
+    assert [recipe.name for recipe in recipes(graph[0])] == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
+    plain, fused, trial = graph
+    [recipe] = [each for each in recipes(plain) if each.name == name]
+    found = select._try(recipe, fused, tmp_path / "try.onnx", trial, select._settings(select._runner(plain, trial), trial), 0.95)
+    assert found.passed, found
+    assert found.bytes < plain.stat().st_size * 0.6
+    stored = {tensor.name: numpy_helper.to_array(tensor).dtype.itemsize for tensor in onnx.load(str(tmp_path / "try.onnx")).graph.initializer if len(tensor.dims) >= 2}
+    assert sum(size == 1 for size in stored.values()) >= 8
+
+
+def test_weight_only_does_not_depend_on_the_batch(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+    plain, fused, trial = graph
+    model = onnx.load(str(fused))
+    [recipe] = [each for each in recipes(plain) if each.name == "weight-only-32"]
+    recipe.build(model, [])
+    onnx.save(model, str(tmp_path / "q.onnx"))
+    alone, left, unsorted = select._settings(select._runner(tmp_path / "q.onnx", trial), trial)
+    assert cosines(alone, left).min() > 0.99999
+    assert cosines(alone, unsorted).min() > 0.99999
+
+
+def test_tables_keep_a_scale_for_each_row(graph: tuple[Path, Path, Trial]) -> None:
+    model = onnx.load(str(graph[0]))
+    name = lookups(model.graph)[0].input[0]
+    table = next(numpy_helper.to_array(each) for each in model.graph.initializer if each.name == name)
+    quantize_tables(model)
+    stored = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert name not in stored
+    error = np.abs(stored[f"{name}_int8"] * stored[f"{name}_scale"] - table)
+    assert (error <= stored[f"{name}_scale"] * 0.501).all()
+
+
+def test_the_fastest_that_passes_is_written(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "recipes", lambda path: recipes(path)[:3])
+    plain, fused, trial = graph
+    candidates = select_int8(plain, fused, tmp_path / "onnx" / "int8.onnx", trial, 0.9)
+    [chosen] = [each for each in candidates if each.chosen]
+    assert chosen.passed
+    assert chosen.bytes == (tmp_path / "onnx" / "int8.onnx").stat().st_size
+    best = max(each.texts_per_second / each.latency_ms for each in candidates if each.passed and each.texts_per_second and each.latency_ms)
+    assert chosen.texts_per_second is not None
+    assert chosen.latency_ms is not None
+    assert chosen.texts_per_second / chosen.latency_ms == best
+    assert [each.name for each in (tmp_path / "onnx").iterdir()] == ["int8.onnx"]
+
+
+def test_if_none_passes_the_closest_is_written_and_marked(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(select, "recipes", lambda path: recipes(path)[:2])
+    plain, fused, trial = graph
+    candidates = select_int8(plain, fused, tmp_path / "onnx" / "int8.onnx", trial, 1.1)
+    [chosen] = [each for each in candidates if each.chosen]
+    assert not chosen.passed
+    assert chosen.min_cosine == max(each.min_cosine or 0 for each in candidates)
+    assert "marked as failed" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "onnx" / "int8.onnx").is_file()
+
+
+def test_a_recipe_that_does_not_run_says_why_and_costs_nothing(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: onnx.ModelProto, batches: object) -> None:
+        model.graph.node[0].op_type = "NoSuchOperator"
+
+    monkeypatch.setattr(select, "recipes", lambda path: [QuantizeRecipe("broken", "", broken), *recipes(path)[:1]])
+    plain, fused, trial = graph
+    first, second = select_int8(plain, fused, tmp_path / "onnx" / "int8.onnx", trial, 0.9)
+    assert "onnxruntime cannot open it" in first.reason
+    assert second.chosen
+
+
+def test_candidates_that_pass_are_ranked_by_speed_not_closeness() -> None:
+    near = Candidate("near", "", 1, 1.0, 0.9999, latency_ms=2.0, texts_per_second=100, passed=True)
+    fast = Candidate("fast", "", 1, 0.995, 0.991, latency_ms=1.0, texts_per_second=150, passed=True)
+    failed = Candidate("failed", "", 1, 0.9, 0.8, latency_ms=0.1, texts_per_second=900)
+    assert select._choose([near, fast, failed], 0.99).name == "fast"
+
+
+def test_fp16_keeps_float32_at_its_edges(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+    plain, _, trial = graph
+    write_fp16(plain, tmp_path / "fp16.onnx")
+    assert (tmp_path / "fp16.onnx").stat().st_size < plain.stat().st_size * 0.8
+    for expected, found in zip(
+        select._settings(select._runner(plain, trial), trial), select._settings(select._runner(tmp_path / "fp16.onnx", trial), trial), strict=True
+    ):
+        assert found.dtype == np.float32
+        assert cosines(expected, found).min() > 0.999

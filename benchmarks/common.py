@@ -65,7 +65,7 @@ class Report:
     figures: list[Figure] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """Save as JSON and print as tables."""
+        """Save as JSON and print as tables; series must differ in name."""
         series = {item.name: item.summary() for item in self.series}
         figures = [asdict(figure) | {"reached": figure.reached} for figure in self.figures]
         content = {"benchmark": self.benchmark, "command": command(), "settings": self.settings, "machine": machine(), "versions": versions()}

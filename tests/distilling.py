@@ -23,7 +23,7 @@ from tiny import SENTENCES
 STEPS = 45
 PAIRS = [[1, 16], [2, 32]]
 SMALL: dict[str, Any] = {
-    "training.max_steps": STEPS, "training.tokens_per_batch": 128, "training.precision": "fp32", "training.evaluate_every": 15,
+    "training.max_steps": STEPS, "training.epochs": 20, "training.tokens_per_batch": 128, "training.precision": "fp32", "training.evaluate_every": 15,
     "training.lr": 1e-3, "capture.dtype": "fp32", "pairs": PAIRS,
 }  # fmt: skip
 _server = multiprocessing.get_context("forkserver")

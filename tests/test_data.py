@@ -160,9 +160,9 @@ def test_digest_depends_on_texts_kinds_and_order() -> None:
 # --- bad input ---
 
 
-def _error(*sources: Any, columns: Columns = Columns()) -> DataError:
+def _error(*sources: Any, columns: Columns | None = None) -> DataError:
     with pytest.raises(DataError) as caught:
-        read_corpus([str(source) for source in sources], columns)
+        read_corpus([str(source) for source in sources], columns or Columns())
     assert caught.value.hint
     assert caught.value.exit_code == 2
     return caught.value

@@ -74,7 +74,15 @@ def test_wrong_keys_and_values_are_named(tmp_path: Path, text: str, where: str, 
     assert "docs/recipes.md" in caught.value.hint
 
 
-@pytest.mark.parametrize(("text", "what"), [("a: [1", "not valid YAML"), ("- a\n- b", "expected keys and values"), ("just text", "expected keys and values"), ("a: !!python/object:os.system {}", "not valid YAML")])
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("a: !!python/object:os.system {}", "not valid YAML"),
+        ("- a\n- b", "expected keys and values"),
+        ("just text", "expected keys and values"),
+    ],
+)
 def test_not_a_recipe_at_all(tmp_path: Path, text: str, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         load_recipe(_write(tmp_path, text), {"teacher": "a"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_rate_falls_within_a_cycle_after_the_warm_up(recipe: TrainingRecipe, tot
     rates = [learning_rate(step, total, recipe) for step in range(total)]
     for first in range(0, total, length):
         cycle = rates[max(first, warm) : first + length]
-        assert all(later <= earlier for earlier, later in zip(cycle, cycle[1:], strict=False))
+        assert all(later <= earlier for earlier, later in pairwise(cycle))
 
 
 def test_rate_of_the_leaf_schedule() -> None:

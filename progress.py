@@ -23,12 +23,12 @@ def is_quiet() -> bool:
 
 def note(message: str) -> None:
     """Say what is being done or was found."""
-    _console.print(message, markup=False, highlight=False)
+    _console.print(message, markup=False, highlight=False, soft_wrap=True)  # a path broken in two cannot be copied
 
 
 def warn(message: str) -> None:
     """Say what went wrong without stopping the work; shown in quiet mode too."""
-    Console(stderr=True).print(f"warning: {message}", style="yellow", markup=False, highlight=False)
+    Console(stderr=True).print(f"warning: {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Training:
         self.raw_optimizer = optimizer
         self.total = self._planned_steps()
         self.step, self.texts, self.seconds = 0, 0, 0.0
+        self.losses: list[float] = []
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the end of the plan; return the final held-out scores of each pair.
@@ -84,15 +85,14 @@ class Training:
         self.saved_at = self.started = time.monotonic()
         first, processes = self.step, self.accelerator.num_processes
         batches = islice(self.plan.batches(self.step * processes + self.accelerator.process_index), 0, None, processes)
-        recent: list[float] = []
         while self.step < self.total:
             batch, rate = next(batches), self._rate()
-            recent.append(self._train_step(batch, rate))
+            self.losses = [*self.losses[1 - _LOG_EVERY :], self._train_step(batch, rate)]
             self.step += 1
             self.texts += len(batch)
-            advance(1, f"loss {np.mean(recent[-100:]):.4f}")
+            advance(1, f"loss {np.mean(self.losses):.4f}")
             if self.step % _LOG_EVERY == 0:
-                self._log(step=self.step, loss=float(np.mean(recent[-_LOG_EVERY:])), texts=self.texts, seconds=self._spent(), lr=rate)
+                self._log(step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self._spent(), lr=rate)
             if self.step == _TIMED_STEPS and self.recipe.max_time:
                 self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
             if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
@@ -152,14 +152,14 @@ class Training:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent()}
+            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent(), "losses": self.losses}
             save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, facts)
         self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder / "checkpoints", self.identity, self.student, self.raw_optimizer)
         if state is not None:
-            self.step, self.total, self.texts, self.seconds = (state[key] for key in ("step", "total", "texts", "seconds"))
+            self.step, self.total, self.texts, self.seconds, self.losses = (state[key] for key in ("step", "total", "texts", "seconds", "losses"))
             note(f"resumed at step {self.step:,} of {self.total:,}")
         if self.accelerator.is_main_process:
             self._trim_log()

@@ -71,7 +71,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _verified(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = read_json(folder / "state.json")
-        bad = [name for name, digest in state["files"].items() if sha256_file(folder / name) != digest]
+        bad = [name for name, digest in state["files"].items() if not (folder / name).is_file() or sha256_file(folder / name) != digest]
         bad += ["state.json"] if state.pop("digest") != _digest(state) else []
     except (EmbError, OSError, KeyError, TypeError, AttributeError):
         bad = ["state.json"]

@@ -60,8 +60,7 @@ class Training:
         self.held_targets = held_out.targets.take(range(len(held_out.targets)))
         self.plan = BatchPlan([len(row) for row in train.rows], recipe.tokens_per_batch, recipe.seed)
         freeze(student, bool(recipe.train_token_embeddings))
-        weights = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(parameter_groups(student), lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.raw_optimizer = optimizer
         self.total = self._planned_steps()
@@ -83,6 +82,7 @@ class Training:
         if self.step == 0 < self.total:
             self._evaluate()
         self.saved_at = self.started = time.monotonic()
+        self.saved_step = self.step
         first, processes = self.step, self.accelerator.num_processes
         batches = islice(self.plan.batches(self.step * processes + self.accelerator.process_index), 0, None, processes)
         while self.step < self.total:
@@ -101,10 +101,12 @@ class Training:
                 self._checkpoint()
             if interrupted():
                 raise KeyboardInterrupt
+        if self.saved_step < self.step:
+            self._checkpoint()  # whatever happens to the student's folder, the training is done
 
     def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
         for group in self.raw_optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         device = self.accelerator.device
         ids, mask = (torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch]))
         targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
@@ -127,6 +129,9 @@ class Training:
 
     def _rate(self) -> float:
         return learning_rate(self.step, self.total, self.recipe)
+
+    def _scales(self) -> list[float]:
+        return [group["scale"] for group in self.raw_optimizer.param_groups]
 
     def _spent(self) -> float:
         return self.seconds + time.monotonic() - self.started
@@ -152,14 +157,16 @@ class Training:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent(), "losses": self.losses}
+            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent(), "losses": self.losses, "scales": self._scales()}
             save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, facts)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), self.step
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder / "checkpoints", self.identity, self.student, self.raw_optimizer)
         if state is not None:
             self.step, self.total, self.texts, self.seconds, self.losses = (state[key] for key in ("step", "total", "texts", "seconds", "losses"))
+            for group, scale in zip(self.raw_optimizer.param_groups, state["scales"], strict=True):
+                group["scale"] = scale  # measured on the closed-form start, which a resumed run does not make again
             note(f"resumed at step {self.step:,} of {self.total:,}")
         if self.accelerator.is_main_process:
             self._trim_log()
@@ -180,3 +187,18 @@ def freeze(student: EmbeddingModel, train_token_embeddings: bool) -> None:
     student.eval()
     student.requires_grad_(True)
     student.encoder.get_input_embeddings().weight.requires_grad_(train_token_embeddings)
+    if not torch.cuda.is_available():
+        # On CPUs the backward pass of torch's fused attention takes half of a step; the plain one a tenth.
+        student.encoder.set_attn_implementation("eager")
+
+
+def parameter_groups(student: EmbeddingModel) -> list[dict[str, Any]]:
+    """The trained parameters, each projection with the factor by which its learning rate is scaled.
+
+    Adam moves every weight by about the learning rate whatever its size. A closed-form projection
+    onto unit vectors is ten times smaller than an ordinary layer's weights (about 1/√hidden), so
+    its rate is scaled by the ratio; else the first hundred steps undo the fit.
+    """
+    encoder = [parameter for parameter in student.encoder.parameters() if parameter.requires_grad]
+    heads = [(head, float(head.detach().square().mean().sqrt()) * student.hidden**0.5) for head in student.heads.parameters()]
+    return [{"params": encoder, "scale": 1.0}, *({"params": [head], "scale": min(1.0, max(scale, 0.01))} for head, scale in heads)]

@@ -128,7 +128,10 @@ def test_teacher_whose_weights_are_broken(bert_folder: Path, workplace: Path, ca
 def test_errors_in_json(bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = run_command(cli, ["distill", "--teacher", str(bert_folder), "--data", "nowhere.txt", "--json"])
     assert code == 2
-    assert "nowhere.txt" in json.dumps(json.loads(capsys.readouterr().out or "{}")) or "nowhere.txt" in capsys.readouterr().err
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["kind"] == "DataError"
+    assert "nowhere.txt" in error["message"]
+    assert "--data" in error["hint"]
 
 
 @pytest.mark.parametrize(("size", "what"), [(1500, "cache"), (60_000, "checkpoints"), (200_000, "optimizer")])

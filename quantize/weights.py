@@ -43,30 +43,24 @@ def recipes(graph: Path) -> list[QuantizeRecipe]:
         QuantizeRecipe("dynamic", "int8 matrices, activations quantised per batch", _dynamic),
         QuantizeRecipe("weight-only-128", "8-bit matrices, a scale per 128 inputs", partial(_weight_only, block=128)),
         QuantizeRecipe("weight-only-32", "8-bit matrices, a scale per 32 inputs", partial(_weight_only, block=32)),
-        QuantizeRecipe("dynamic-token-down", "dynamic, narrowing matrices' inputs quantised per token", _token_down),
         QuantizeRecipe("dynamic-mixed", "dynamic, narrowing matrices weight-only", _mixed),
     ]
     smoothed = [
-        QuantizeRecipe("dynamic-smooth", "dynamic-token-down behind smoothed activations", _smooth_token_down),
-        QuantizeRecipe("per-token-smooth", "all activations smoothed and quantised per token", _smooth_token),
+        QuantizeRecipe("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", _smooth_token),
+        QuantizeRecipe("per-token-smooth-mixed", "the same, narrowing matrices weight-only", _smooth_token_mixed),
     ]
     return found + (smoothed if graph_bytes(graph) < SMOOTH_BELOW else [])
 
 
 def _dynamic(model: ModelProto, batches: Sequence[Batch]) -> None:
     quantize_tables(model)
-    dynamic(model, lambda *_: False)
-
-
-def _token_down(model: ModelProto, batches: Sequence[Batch]) -> None:
-    quantize_tables(model)
-    dynamic(model, narrows)
+    dynamic(model, per_token=False)
 
 
 def _mixed(model: ModelProto, batches: Sequence[Batch]) -> None:
     quantize_tables(model)
     weight_only(model, 128, narrows)
-    dynamic(model, lambda *_: False)
+    dynamic(model, per_token=False)
 
 
 def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> None:
@@ -74,15 +68,17 @@ def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> Non
     weight_only(model, block)
 
 
-def _smooth_token_down(model: ModelProto, batches: Sequence[Batch]) -> None:
-    smooth(model, batches)
-    _token_down(model, batches)
-
-
 def _smooth_token(model: ModelProto, batches: Sequence[Batch]) -> None:
     smooth(model, batches)
     quantize_tables(model)
-    dynamic(model, lambda *_: True)
+    dynamic(model, per_token=True)
+
+
+def _smooth_token_mixed(model: ModelProto, batches: Sequence[Batch]) -> None:
+    smooth(model, batches)
+    quantize_tables(model)
+    weight_only(model, 128, narrows)
+    dynamic(model, per_token=True)
 
 
 def quantize_tables(model: ModelProto) -> None:
@@ -116,24 +112,23 @@ def weight_only(model: ModelProto, block: int, chosen: Callable[[ModelProto, Nod
     use_contrib_ops(model)
 
 
-def dynamic(model: ModelProto, per_token: Callable[[ModelProto, NodeProto], bool]) -> None:
+def dynamic(model: ModelProto, *, per_token: bool) -> None:
     """Store matrices as int8 with a scale per output channel; quantise activations when they come.
 
-    Activations get one scale per batch, or one per token where `per_token` says so: a token with
-    large values then costs no other its precision (Yao et al. 2022, ZeroQuant, section 3.1).
+    Activations get one scale per batch, or one per token: a token with large values then costs no
+    other its precision, and a text's vector does not depend on its batch (Yao et al. 2022, ZeroQuant, section 3.1).
     """
     constant, edits, seen = tensors(model.graph), {}, set[str]()
     for node in weighted(model.graph):
-        by_token = per_token(model, node)
-        shared = f"{node.input[0]}_{'token' if by_token else 'batch'}"
-        prepare = [] if shared in seen else (_quantize_tokens if by_token else _quantize_batch)(model, node.input[0], shared)
+        shared = f"{node.input[0]}_quantized"
+        prepare = [] if shared in seen else (_quantize_tokens if per_token else _quantize_batch)(model, node.input[0], shared)
         seen.add(shared)
-        edits[node.output[0]] = [*prepare, *_integer_matmul(model, node, value(constant[node.input[1]]), shared, by_token)]
+        edits[node.output[0]] = [*prepare, *_integer_matmul(model, node, value(constant[node.input[1]]), shared, per_token)]
     replace(model.graph, edits)
     use_contrib_ops(model)
 
 
-def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.5) -> None:
+def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.6) -> None:
     """Divide outlier channels of activations by what the weights behind them are multiplied by.
 
     The product stays the same and both sides quantise better (Xiao et al. 2023, SmoothQuant, eq. 4).
@@ -194,18 +189,17 @@ def _quantize_tokens(model: ModelProto, source: str, name: str) -> list[NodeProt
     ]
 
 
-def _integer_matmul(model: ModelProto, node: NodeProto, weight: Array, source: str, by_token: bool) -> list[NodeProto]:
+def _integer_matmul(model: ModelProto, node: NodeProto, weight: Array, source: str, per_token: bool) -> list[NodeProto]:
     scale = _scale(weight, 0)
     stored = add(model.graph, f"{node.input[1]}_int8", np.round(weight / scale).astype(np.int8))
     scales = add(model.graph, f"{node.input[1]}_scale", scale.reshape(-1))
     zeros = add(model.graph, f"zeros_{weight.shape[1]}", np.zeros(weight.shape[1], np.int8))
     out = node.output[0]
-    activation = ("token_scale", "token_zero") if by_token else (f"{source}_scale", f"{source}_zero")
-    product = f"{out}_unit" if by_token else out
+    activation = ("token_scale", "token_zero") if per_token else (f"{source}_scale", f"{source}_zero")
+    product = f"{out}_unit" if per_token else out
     inputs = [f"{source}_q", stored, activation[0], scales, activation[1], zeros]
     multiply = helper.make_node("MatMulIntegerToFloat", inputs, [product], domain="com.microsoft")
-    # The edit is keyed by the old output: the last node must carry it, and `replace` looks at no other.
-    return [multiply, helper.make_node("Mul", [product, f"{source}_size"], [out])] if by_token else [multiply]
+    return [multiply, helper.make_node("Mul", [product, f"{source}_size"], [out])] if per_token else [multiply]
 
 
 def _smoothing(largest: Array, weights: Sequence[Array], alpha: float) -> Array:

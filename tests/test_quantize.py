@@ -18,9 +18,7 @@ from emb.quantize.surgery import lookups
 from emb.quantize.weights import QuantizeRecipe, quantize_tables, recipes
 from emb.similarity import cosines
 
-NAMES = [
-    "dynamic", "weight-only-128", "weight-only-32", "dynamic-token-down", "dynamic-mixed", "dynamic-smooth", "per-token-smooth",
-]
+NAMES = ["dynamic", "weight-only-128", "weight-only-32", "dynamic-mixed", "per-token-smooth", "per-token-smooth-mixed"]
 
 
 @pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder"])
@@ -44,16 +42,17 @@ def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Tri
     [recipe] = [each for each in recipes(plain) if each.name == name]
     found = select._try(recipe, fused, tmp_path / "try.onnx", trial, select._settings(select._runner(plain, trial), trial), 0.95)
     assert found.passed, found
-    assert found.bytes < plain.stat().st_size * 0.6
+    assert found.bytes < plain.stat().st_size * 0.9  # tiny matrices: the nodes around them weigh too
     stored = {tensor.name: numpy_helper.to_array(tensor).dtype.itemsize for tensor in onnx.load(str(tmp_path / "try.onnx")).graph.initializer if len(tensor.dims) >= 2}
     assert sum(size == 1 for size in stored.values()) >= 8
 
 
-def test_weight_only_does_not_depend_on_the_batch(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["weight-only-32", "per-token-smooth", "per-token-smooth-mixed"])
+def test_vectors_do_not_depend_on_the_batch_where_tokens_are_quantised_alone(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
     model = onnx.load(str(fused))
-    [recipe] = [each for each in recipes(plain) if each.name == "weight-only-32"]
-    recipe.build(model, [])
+    [recipe] = [each for each in recipes(plain) if each.name == name]
+    recipe.build(model, trial.calibration)
     onnx.save(model, str(tmp_path / "q.onnx"))
     alone, left, unsorted = select._settings(select._runner(tmp_path / "q.onnx", trial), trial)
     assert cosines(alone, left).min() > 0.99999
@@ -119,7 +118,8 @@ def test_candidates_that_pass_are_ranked_by_speed_not_closeness() -> None:
 def test_fp16_keeps_float32_at_its_edges(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     plain, _, trial = graph
     write_fp16(plain, tmp_path / "fp16.onnx")
-    assert (tmp_path / "fp16.onnx").stat().st_size < plain.stat().st_size * 0.8
+    stored = [tensor for tensor in onnx.load(str(tmp_path / "fp16.onnx")).graph.initializer if len(tensor.dims) == 2]
+    assert {tensor.data_type for tensor in stored} == {onnx.TensorProto.FLOAT16}
     for expected, found in zip(
         select._settings(select._runner(plain, trial), trial), select._settings(select._runner(tmp_path / "fp16.onnx", trial), trial), strict=True
     ):

@@ -128,7 +128,7 @@ def dynamic(model: ModelProto, *, per_token: bool) -> None:
     use_contrib_ops(model)
 
 
-def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.6) -> None:
+def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.7) -> None:
     """Divide outlier channels of activations by what the weights behind them are multiplied by.
 
     The product stays the same and both sides quantise better (Xiao et al. 2023, SmoothQuant, eq. 4).

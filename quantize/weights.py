@@ -224,4 +224,4 @@ def _largest(model: ModelProto, batches: Sequence[Batch]) -> dict[str, Array]:
 
 
 def _scale(array: Array, axis: int) -> Array:
-    return np.maximum(np.abs(array).max(axis, keepdims=True) / 127, _TINY).astype(np.float32)
+    return np.asarray(np.maximum(np.abs(array).max(axis, keepdims=True) / 127, _TINY), np.float32)

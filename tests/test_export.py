@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from emb.export import export, pipeline
 from emb.files import write_json
 from emb.manifest import Manifest
 from emb.quantize import select
-from emb.quantize.vectors import binarize, quantize_int8
+from emb.quantize.vectors import binarize, quantize_int8, unpack_binary
 from emb.quantize.weights import recipes
 from emb.similarity import cosines
 
@@ -70,7 +71,7 @@ def test_every_variant_gives_the_slice_s_vectors(full: Path, sentences: list[str
     assert np.abs(stored.astype(int) - quantize_int8(floats, ranges)).max() <= 1
     bits = load(full, file="onnx/model_vectors_binary.onnx", threads=1).encode_query(sentences, tokens_per_batch=1)
     assert bits.shape == (len(sentences), 2)
-    assert np.unpackbits(bits ^ binarize(floats)).mean() < 0.01
+    assert unpack_binary(bits ^ binarize(floats)).mean() < 0.01
 
 
 def test_qwen3_goes_through(qwen3_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +144,7 @@ def test_overwrite_replaces(student_folder: Path, tmp_path: Path, sentences: lis
 @pytest.mark.parametrize(("asked", "message"), [
     ({"dims": [49]}, "--dim 49"), ({"layers": [9]}, "--layers 9"), ({"vectors": ["int4"]}, "--vectors int4"), ({"dims": [12], "vectors": ["binary"]}, "whole bytes"),
 ])  # fmt: skip
-def test_what_cannot_be_done_is_said_before_anything_is_written(student_folder: Path, tmp_path: Path, asked: dict, message: str) -> None:
+def test_what_cannot_be_done_is_said_before_anything_is_written(student_folder: Path, tmp_path: Path, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export(student_folder, out=tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()

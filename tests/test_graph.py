@@ -25,7 +25,7 @@ class _Graph(Encoder):
         self.session = open_session(path, 1)
 
     def run(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0]
+        return np.asarray(self.session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})[0])
 
 
 @pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder", "student_folder"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ def test_slice_is_the_exit_also_in_sentence_transformers(student_folder: Path, t
     loaded = SentenceTransformer(str(tmp_path / "slice"), device="cpu")
     found = loaded.encode(sentences)
     assert found.shape == (len(sentences), pair.dim)
-    assert len(loaded[0].auto_model.encoder.layer) == pair.layers
+    transformer: Any = loaded[0]
+    assert len(transformer.auto_model.encoder.layer) == pair.layers
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 

@@ -156,7 +156,7 @@ def tiny_student(folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48,
 
     with tempfile.TemporaryDirectory() as base:
         start = load_model(tiny_bert(Path(base) / "base", layers, hidden))
-    heads = {n: linear(torch.randn(dim, hidden) / hidden**0.5) for n in exits}
+    heads: dict[int, torch.nn.Module] = {n: linear(torch.randn(dim, hidden) / hidden**0.5) for n in exits}
     spec = dataclasses.replace(start.spec, prompts={"query": "query: ", "document": ""})
     save_model(EmbeddingModel(start.encoder, start.hf_tokenizer, spec, heads), folder)
     pairs = [{"layers": n, "dim": d, "cosine": 0.5, "overlap": 0.5} for n in exits for d in (dim // 3, dim)]

@@ -39,7 +39,7 @@ class Encoder(ABC):
         """Tokens of a text that are read, special tokens included."""
         return self.tokenizer.max_length
 
-    def encode(self, texts: Sequence[str], *, kind: str = "document", dim: int | None = None, tokens_per_batch: int = 1024, progress: bool = False) -> Vectors:
+    def encode(self, texts: Sequence[str], *, kind: str = "document", dim: int | None = None, tokens_per_batch: int = 512, progress: bool = False) -> Vectors:
         """Vectors `(texts, dim)` of `texts` behind the prompt of `kind`, in the order given.
 
         Texts of like length are run together in batches of at most `tokens_per_batch` tokens.
@@ -62,7 +62,7 @@ class Encoder(ABC):
         """`encode` with the prompt of documents."""
         return self.encode(texts, kind="document", **options)
 
-    def encode_ids(self, rows: Sequence[np.ndarray[Any, Any]], *, dim: int | None = None, tokens_per_batch: int = 1024, side: str = "right", progress: bool = False) -> Vectors:
+    def encode_ids(self, rows: Sequence[np.ndarray[Any, Any]], *, dim: int | None = None, tokens_per_batch: int = 512, side: str = "right", progress: bool = False) -> Vectors:
         """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
         self._check(dim)
         batches = token_budget_batches([len(row) for row in rows], tokens_per_batch)

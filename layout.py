@@ -18,18 +18,18 @@ _MODULES = "sentence_transformers.models."
 _FLAGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
 
 
-def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[tuple[Any, Any]]) -> None:
+def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[tuple[Any, Any, str]]) -> None:
     """Write the module files around an encoder already saved in `folder`.
 
     `spec` holds pooling, normalize, max_length and prompts; `dense` the (weight, bias or None)
-    torch tensors of the projections, applied in order.
+    torch tensors of the projections and the class path of the activation behind each, in order.
     """
     types = ["Transformer", "Pooling", *["Dense"] * len(dense), *(["Normalize"] if spec["normalize"] else [])]
     paths = ["" if index == 0 else f"{index}_{kind}" for index, kind in enumerate(types)]
     write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": _MODULES + kind} for i, (kind, path) in enumerate(zip(types, paths, strict=True))])
     write_json(folder / "1_Pooling" / "config.json", _pooling_config(spec["pooling"], hidden))
-    for index, (weight, bias) in enumerate(dense, start=2):
-        _write_dense(folder / f"{index}_Dense", weight, bias)
+    for index, (weight, bias, activation) in enumerate(dense, start=2):
+        _write_dense(folder / f"{index}_Dense", weight, bias, activation)
     if spec["normalize"]:
         (folder / paths[-1]).mkdir(exist_ok=True)
         write_json(folder / paths[-1] / "config.json", {})
@@ -44,11 +44,11 @@ def _pooling_config(pooling: str, hidden: int) -> dict[str, Any]:
     return {"word_embedding_dimension": hidden, **flags, "include_prompt": True, "embedding_dimension": hidden, "pooling_mode": pooling}
 
 
-def _write_dense(folder: Path, weight: Any, bias: Any) -> None:
+def _write_dense(folder: Path, weight: Any, bias: Any, activation: str) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
     shape = {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None}
-    write_json(folder / "config.json", {**shape, "activation_function": "torch.nn.modules.linear.Identity"})
+    write_json(folder / "config.json", {**shape, "activation_function": activation})
     tensors = {"linear.weight": weight.float().contiguous()} | ({} if bias is None else {"linear.bias": bias.detach().float().contiguous()})
     save_file(tensors, folder / "model.safetensors")

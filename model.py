@@ -182,11 +182,20 @@ def save_model(model: EmbeddingModel, folder: Path) -> None:
         model.encoder.save_pretrained(folder, safe_serialization=True)
         model.hf_tokenizer.save_pretrained(folder)
     deepest = model.exits[-1]
-    dense = [module for module in model.heads[str(deepest)].modules() if isinstance(module, nn.Linear)]
-    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, [(layer.weight.detach(), layer.bias) for layer in dense])
+    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, _dense_parts(model.heads[str(deepest)]))
     others = {f"{n}.weight": _only_linear(model.heads[str(n)]).weight.detach().contiguous() for n in model.exits[:-1]}
     if others:
         save_file(others, folder / EXITS_FILE)
+
+
+def _dense_parts(head: nn.Module) -> list[tuple[Tensor, Tensor | None, str]]:
+    """Each projection of a head with the class path of the activation behind it."""
+    steps = [module for module in head.modules() if not list(module.children())]
+    followers = [*steps[1:], nn.Identity()]
+    linear_first = [(step, after) for step, after in zip(steps, followers, strict=True) if isinstance(step, nn.Linear)]
+    behind = [nn.Identity() if isinstance(after, nn.Linear) else after for _, after in linear_first]
+    paths = [f"{type(after).__module__}.{type(after).__qualname__}" for after in behind]
+    return [(step.weight.detach(), step.bias, path) for (step, _), path in zip(linear_first, paths, strict=True)]
 
 
 def cut_layers(model: EmbeddingModel, keep: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ from emb.tokens import Batch, TextTokenizer, token_budget_batches
 ROUNDS = 3
 TIMED = 48  # texts whose throughput is measured: the ordinary ones, which come first
 SHORT = 16  # tokens of the text whose latency is measured
-BUDGET = 1024  # tokens per mixed batch
+BUDGET = 512  # tokens per mixed batch
 Rows = Sequence[np.ndarray[Any, Any]]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from emb.errors import UsageError
 from emb.export.slice import resolve_pairs, slice_model
@@ -39,6 +40,16 @@ def test_cut_without_projection_is_in_the_folder(folder: str, request: pytest.Fi
     save_model(slice_model(model, LayerDimPair(3, 9)), tmp_path / "slice")
     found = SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(sentences)
     np.testing.assert_allclose(found, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=2e-6)
+
+
+def test_activations_behind_projections_are_kept(tmp_path: Path, student_folder: Path, sentences: list[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = load_model(student_folder)
+    model.heads = nn.ModuleDict({"3": nn.Sequential(nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, 16), nn.Identity())})
+    expected = TorchEncoder(model, LayerDimPair(3, 8)).encode(sentences)
+    save_model(slice_model(model, LayerDimPair(3, 8)), tmp_path / "slice")
+    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(sentences), expected, atol=2e-6)
 
 
 def test_slicing_leaves_the_model_as_it_was(student_folder: Path, sentences: list[str]) -> None:

@@ -53,7 +53,9 @@ class TextTokenizer:
         whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
         if self.lowercase:
             whole = [text.lower() for text in whole]
-        return [np.asarray(encoding.ids, np.int32) for encoding in self.tokenizer.encode_batch_fast(whole)]
+        # In chunks: an `Encoding` holds some 100 bytes per token until its ids are taken out.
+        chunks = (whole[start : start + 2048] for start in range(0, len(whole), 2048))
+        return [np.asarray(encoding.ids, np.int32) for chunk in chunks for encoding in self.tokenizer.encode_batch_fast(chunk)]
 
     def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
         """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from emb.distill.cache import TeacherEmbeddings
 from emb.model import EmbeddingModel, linear
@@ -17,8 +17,10 @@ from emb.tokens import token_budget_batches
 Rows = Sequence[np.ndarray[Any, Any]]
 
 
-def fit_projections(student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddings, exits: Sequence[int], *, ridge: float, tokens_per_batch: int) -> None:
-    """Set `student.heads` to the best linear maps from its frozen pooled states to the targets.
+def fit_projections(
+    student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddings, exits: Sequence[int], *, ridge: float, tokens_per_batch: int, dtype: torch.dtype = torch.float32
+) -> None:
+    """Give `student` at `exits` the best linear maps from its frozen pooled states to the targets.
 
     `rows` are the token ids of the texts whose vectors are `targets`. Solves
     (XᵀX + λI) W = XᵀY per exit, with λ = `ridge` × the mean of the diagonal; the sums are
@@ -27,7 +29,8 @@ def fit_projections(student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddi
     grams = {n: torch.zeros(student.hidden, student.hidden, dtype=torch.float64) for n in exits}
     cross = {n: torch.zeros(student.hidden, targets.dim, dtype=torch.float64) for n in exits}
     padder, device = student.tokenizer(), next(student.parameters()).device
-    with torch.inference_mode(), bar("closed-form projections (texts)", len(rows)) as advance:
+    half = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    with torch.inference_mode(), half, bar("closed-form projections (texts)", len(rows)) as advance:
         for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
             ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
             goal = torch.from_numpy(targets.take(batch)).double()
@@ -36,7 +39,8 @@ def fit_projections(student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddi
                 grams[n] += states.T @ states
                 cross[n] += states.T @ goal
             advance(len(batch))
-    student.heads = nn.ModuleDict({str(n): linear(solve_ridge(grams[n], cross[n], ridge)) for n in sorted(exits)}).to(device)
+    fitted = {n: linear(solve_ridge(grams[n], cross[n], ridge)) for n in exits}
+    student.heads.update({str(n): head.to(device) for n, head in fitted.items()})
 
 
 def solve_ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:

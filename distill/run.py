@@ -45,6 +45,7 @@ class Targets:
     """The teacher as training sees it: its facts, and its vectors for both parts of the corpus."""
 
     fingerprint: str
+    weights: str
     spec: ModelSpec
     train: TeacherEmbeddings
     held_out: TeacherEmbeddings
@@ -105,8 +106,8 @@ def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialS
     corpus = _corpus(recipe)
     train, held_out = split(corpus, recipe.data.holdout)
     targets = _targets(recipe, teacher, train, held_out, trust_remote_code)
-    student = build_student(recipe.student, teacher, targets.spec, seed=recipe.training.seed, trust_remote_code=trust_remote_code)
-    recipe = _completed(recipe, student, targets.train.dim)
+    student = build_student(recipe.student, teacher, targets.spec, targets.weights, seed=recipe.training.seed, trust_remote_code=trust_remote_code)
+    recipe = _completed(recipe, student, targets)
     if processes.is_main_process and (fresh or not has_checkpoint(out / "checkpoints")):
         _start(out, recipe, teacher)
     processes.wait_for_everyone()
@@ -116,7 +117,7 @@ def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialS
     training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
     scores = training.run()
     if processes.is_main_process:
-        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets.fingerprint))
+        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets))
         write_status(out, "finished", teacher=teacher.name, steps=training.step)
     return scores
 
@@ -139,7 +140,7 @@ def _targets(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus,
     vectors = capture(model, identity, [*train.texts, *held_out.texts], tokens_per_batch=recipe.capture.tokens_per_batch)
     parts = vectors.places[: len(train)], vectors.places[len(train) :]
     first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
-    return Targets(identity.fingerprint, spec, first, second)
+    return Targets(identity.fingerprint, identity.weights, spec, first, second)
 
 
 def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
@@ -149,12 +150,15 @@ def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
     return dataclasses.replace(spec, prompts=dict(teacher.teacher.prompts))
 
 
-def _completed(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> Recipe:
+def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
     """The recipe with what follows from student and teacher written out."""
-    random_start = str(recipe.student.source).startswith("fresh:")
-    chosen = recipe.training.train_token_embeddings
-    training = recipe.training.model_copy(update={"train_token_embeddings": random_start if chosen is None else chosen})
-    return recipe.model_copy(update={"pairs": _pairs(recipe, student, teacher_dim), "training": training})
+    implied = {
+        "train_token_embeddings": str(recipe.student.source).startswith("fresh:"),
+        # A cosine says nothing about length, and a teacher that does not normalise has lengths.
+        "loss": "cosine" if targets.spec.normalize else "l2",
+    }
+    training = recipe.training.model_copy(update={key: value for key, value in implied.items() if getattr(recipe.training, key) is None})
+    return recipe.model_copy(update={"pairs": _pairs(recipe, student, targets.train.dim), "training": training})
 
 
 def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tuple[int, int]]:
@@ -192,13 +196,19 @@ def _tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -
 
 def _start_heads(student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool) -> None:
     exits = sorted({pair.layers for pair in pairs})
+    missing = [n for n in exits if str(n) not in student.heads]
     if resumed:  # the checkpoint brings their weights
-        heads = {str(n): linear(torch.zeros(train.targets.dim, student.hidden)) for n in exits}
-        student.heads = torch.nn.ModuleDict(heads).to(device())
-        return
+        student.heads.update({str(n): linear(torch.zeros(train.targets.dim, student.hidden)).to(device()) for n in missing})
+    elif missing:
+        _fit(student, train, missing, recipe)
+    student.heads = torch.nn.ModuleDict({str(n): student.heads[str(n)] for n in exits})
+
+
+def _fit(student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Recipe) -> None:
     chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[: recipe.projection.texts].tolist()
     sample = Split([train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen]))
-    fit_projections(student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=recipe.training.tokens_per_batch)
+    budget, dtype = recipe.training.tokens_per_batch, resolve_dtype(recipe.training.precision)
+    fit_projections(student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype)
 
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
@@ -208,11 +218,11 @@ def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, fingerprint: str) -> dict[str, Any]:
+def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, targets: Targets) -> dict[str, Any]:
     libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
     return {
-        "teacher": {"name": teacher.name, "path": str(teacher.path.resolve()), "revision": teacher.revision, "fingerprint": fingerprint},
+        "teacher": {"name": teacher.name, "path": str(teacher.path.resolve()), "revision": teacher.revision, "fingerprint": targets.fingerprint, "weights": targets.weights},
         "recipe": recipe.model_dump(mode="json"), "data": {"hash": corpus.digest, "texts": len(corpus)}, "seed": recipe.training.seed, "versions": versions,
     }  # fmt: skip
 

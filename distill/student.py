@@ -8,10 +8,12 @@ import re
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModel
 
 from emb.distill.data import KINDS
 from emb.errors import UsageError
+from emb.manifest import Manifest, is_artifact
 from emb.model import EmbeddingModel, ModelSpec, cut_layers, load_model
 from emb.recipes import StudentRecipe
 from emb.registry import Resolved, resolve
@@ -30,8 +32,11 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
     return recipe.model_copy(update={"source": "teacher", "layers": layers})
 
 
-def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelSpec, *, seed: int, trust_remote_code: bool = False) -> EmbeddingModel:
-    """A student with the teacher's prompts and normalisation, its heads not yet fitted.
+def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelSpec, teacher_weights: str, *, seed: int, trust_remote_code: bool = False) -> EmbeddingModel:
+    """A student with the teacher's prompts and normalisation.
+
+    It has heads only where its source was distilled from the same teacher (`teacher_weights`
+    hashes it) and has an exit there; the others are still to be fitted.
 
     Raises:
         UsageError: more layers than the source has, or a shape that cannot be built.
@@ -48,8 +53,12 @@ def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelS
         max_length=min(base.spec.max_length, teacher_spec.max_length),
     )  # fmt: skip
     student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
-    if recipe.layers is not None and recipe.layers != student.layers:
-        cut_layers(student, kept_layers(student.layers, recipe.layers, recipe.keep))
+    keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)
+    if len(keep) != student.layers:
+        cut_layers(student, keep)
+    same_space = is_artifact(folder) and Manifest.load(folder).lineage.get("teacher", {}).get("weights") == teacher_weights
+    carried = {n: base.heads[str(n)] for n in base.exits if same_space and keep[:n] == list(range(n))}
+    student.heads = nn.ModuleDict({str(n): head for n, head in carried.items()})
     return student
 
 

@@ -111,7 +111,7 @@ class Training:
         ids, mask = (torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch]))
         targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
         outputs = {n: vectors.float() for n, vectors in self.model(ids, mask, self.exits).items()}
-        losses = pair_losses(outputs, targets, self.pairs, loss=self.recipe.loss, unit=self.student.spec.normalize)
+        losses = pair_losses(outputs, targets, self.pairs, loss=self.recipe.loss or "cosine", unit=self.student.spec.normalize)
         loss = torch.stack(list(losses.values())).mean()
         value = float(loss.detach())
         if not math.isfinite(value):

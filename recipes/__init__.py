@@ -61,6 +61,7 @@ class TrainingRecipe(_Section):
     Zero `epochs` leave the student at its closed-form start: the baseline that training has to
     beat. `max_steps` and `max_time` (seconds) shorten the plan, and the schedule with it. The token
     table is trained where `train_token_embeddings` says so; left open, only if it starts random.
+    `loss`, left open, is the cosine for a teacher of unit vectors, else the squared distance.
     """
 
     epochs: float = Field(3, ge=0)
@@ -71,7 +72,7 @@ class TrainingRecipe(_Section):
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    loss: Literal["cosine", "l2"] = "cosine"
+    loss: Literal["cosine", "l2"] | None = None
     train_token_embeddings: bool | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from tiny import QUERY_PROMPT
 
 from emb.distill.student import build_student, kept_layers, with_defaults
+from emb.distill.teacher import weights_hash
 from emb.errors import TeacherError, UsageError
+from emb.manifest import Manifest
 from emb.model import EmbeddingModel, ModelSpec, layer_stack, load_model
 from emb.recipes import StudentRecipe
 from emb.registry import Resolved, teachers
@@ -20,7 +23,7 @@ from emb.registry import Resolved, teachers
 
 def _build(folder: Path, seed: int = 0, **recipe: object) -> EmbeddingModel:
     teacher = Resolved(folder, "tiny")
-    return build_student(StudentRecipe.model_validate(recipe), teacher, load_model(folder).spec, seed=seed)
+    return build_student(StudentRecipe.model_validate(recipe), teacher, load_model(folder).spec, weights_hash(folder), seed=seed)
 
 
 def _layers(model: EmbeddingModel) -> list[dict[str, torch.Tensor]]:
@@ -71,7 +74,7 @@ def test_uncut_teacher_is_the_default(bert_folder: Path) -> None:
 
 def test_layers_cut_from_another_model_with_the_teachers_prompts(bert_folder: Path, qwen3_folder: Path) -> None:
     teacher = Resolved(qwen3_folder, "tiny")
-    student = build_student(StudentRecipe(source=str(bert_folder), layers=1), teacher, load_model(qwen3_folder).spec, seed=0)
+    student = build_student(StudentRecipe(source=str(bert_folder), layers=1), teacher, load_model(qwen3_folder).spec, "", seed=0)
     assert student.layers == 1
     assert student.spec.pooling == "mean"  # the student's own; the teacher's is lasttoken
     assert student.spec.prompts == {"query": QUERY_PROMPT, "document": ""}
@@ -80,7 +83,7 @@ def test_layers_cut_from_another_model_with_the_teachers_prompts(bert_folder: Pa
 
 def test_existing_student_goes_on(student_folder: Path, bert_folder: Path) -> None:
     teacher = Resolved(bert_folder, "tiny")
-    student = build_student(StudentRecipe(source=str(student_folder)), teacher, load_model(bert_folder).spec, seed=0)
+    student = build_student(StudentRecipe(source=str(student_folder)), teacher, load_model(bert_folder).spec, "", seed=0)
     assert all(_equal(*pair) for pair in zip(_layers(student), _layers(load_model(student_folder)), strict=True))
 
 
@@ -139,5 +142,17 @@ def test_registry_recommends_a_student() -> None:
 
 def test_student_takes_over_what_the_teacher_does_not_normalise(bert_folder: Path) -> None:
     spec = ModelSpec("mean", normalize=False, max_length=40, prompts={"query": "q: "})
-    student = build_student(StudentRecipe(layers=1), Resolved(bert_folder, "tiny"), spec, seed=0)
+    student = build_student(StudentRecipe(layers=1), Resolved(bert_folder, "tiny"), spec, "", seed=0)
     assert student.spec == ModelSpec("mean", False, 40, {"query": "q: ", "document": ""})
+
+
+def test_a_student_of_the_same_teacher_keeps_its_heads(student_folder: Path, bert_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
+    manifest = Manifest.load(folder)
+    manifest.lineage = {"teacher": {"weights": "w"}}
+    manifest.write(folder)
+    teacher, spec = Resolved(bert_folder, "tiny"), load_model(bert_folder).spec
+    same = build_student(StudentRecipe(source=str(folder), layers=2), teacher, spec, "w", seed=0)
+    other = build_student(StudentRecipe(source=str(folder), layers=2), teacher, spec, "another", seed=0)
+    assert sorted(same.heads) == ["1", "2"]
+    assert not len(other.heads)

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import settings
 from tiny import SENTENCES, tiny_bert, tiny_qwen3, tiny_student
 
+from emb.progress import set_quiet
+
 # A loaded machine is slow now and then; that is no failure.
 settings.register_profile("emb", deadline=None)
 settings.load_profile("emb")
+
+
+@pytest.fixture(autouse=True)
+def _loud() -> None:
+    """Undo the `--quiet` of an earlier test: it is a setting of the process."""
+    set_quiet(False)
 
 
 @pytest.fixture(scope="session")

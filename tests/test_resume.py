@@ -124,7 +124,7 @@ def test_killed_between_the_last_step_and_the_end(bert_folder: Path, workplace: 
 def test_ctrl_c_writes_a_checkpoint(bert_folder: Path, workplace: Path, alone: Path) -> None:
     run = workplace / "interrupted"
     process = _start(bert_folder, workplace, "interrupted")
-    wait_for(process, lambda: (run / "log.jsonl").is_file())
+    wait_for(process, lambda: (run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size > 0)
     os.kill(process.pid, signal.SIGINT)
     assert finish(process) != 0
     assert 1 <= latest_step(run) < STEPS

@@ -173,7 +173,11 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
 @click.option("--layers", type=numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all.")
 @click.option(
     "--dtype", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
-    help="Precision that torch models compute in.",
+    help="Precision that the teacher computes in.",
+)
+@click.option(
+    "--precision", "precisions", type=click.Choice(["fp32", "fp16", "int8"]), multiple=True,
+    help="Only such files of exported artifacts; repeat for several. Default: all.",
 )
 @click.option(
     "--cache", type=click.Path(path_type=Path), metavar="DIR",

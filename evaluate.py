@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from emb.model import EmbeddingModel
 
 DIMS = (1024, 768, 512, 384, 256, 128, 64)
-_BUDGET_CPU, _BUDGET_GPU = 1024, 65536
+_BUDGET_CPU, _BUDGET_GPU = 512, 65536
 
 
 @dataclass(frozen=True, order=True)
@@ -120,6 +120,7 @@ def evaluate(
     dims: Sequence[int] = (),
     layers: Sequence[int] = (),
     dtype: str = "fp32",
+    precisions: Sequence[str] = (),
     cache: Path | None = None,
     threads: int | None = None,
 ) -> Evaluation:
@@ -132,7 +133,9 @@ def evaluate(
         teacher: also scored itself, at each dim; its document vectors are the asymmetric index.
         dims: vectors are cut to each and re-normalised; empty stands for common sizes and the model's own.
         layers: exits to score; empty stands for all.
-        dtype: "fp32", "bf16" (autocast: faster where the machine computes in bf16, inexact) or "auto", for torch models.
+        dtype: "fp32", "bf16" (faster where the machine computes in bf16, inexact) or "auto", for the
+            teacher, which is the slow one; all other torch models compute in fp32.
+        precisions: weights of exported artifacts to score ("fp32", "fp16", "int8"); empty stands for all.
         cache: folder to keep vectors in, so that a second call does not encode again.
         threads: of ONNX Runtime; None leaves it to choose.
 
@@ -144,7 +147,7 @@ def evaluate(
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
     tasks = read_tasks(data)
-    opened_teacher = _open(teacher, (), dtype, threads) if teacher is not None else None
+    opened_teacher = _open(teacher, (), dtype, (), threads) if teacher is not None else None
     result = Evaluation(teacher=opened_teacher.name if opened_teacher else None)
     indexes: dict[str, Vectors] = {}
     if opened_teacher:
@@ -153,7 +156,7 @@ def evaluate(
             indexes[task.name] = next(iter(sides[1].values()))
             result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None)
     for model in models:
-        subject = _open(model, layers, dtype, threads)
+        subject = _open(model, layers, "fp32", precisions, threads)
         for task in tasks:
             result.scores += _scores(task, subject, _encode_sides(subject, task, cache), _dims(subject.dim, dims), _index_for(subject, indexes.get(task.name)))
     if not result.scores:
@@ -210,11 +213,11 @@ def _cache_key(subject: Subject, texts: Sequence[str], kind: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _open(model: str | Path, layers: Sequence[int], dtype: str, threads: int | None) -> Subject:
+def _open(model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None) -> Subject:
     name, folder = locate(model)
     manifest = Manifest.load(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
-        return OnnxSubject.open(name, folder, manifest, threads)
+        return OnnxSubject.open(name, folder, manifest, precisions, threads)
     return TorchSubject.open(name, folder, layers, dtype, in_teacher_space=bool(manifest and manifest.kind != "encoder"))
 
 
@@ -256,9 +259,9 @@ class TorchSubject:
             UsageError: an exit that was not trained.
         """
         from emb.model import load_model
-        from emb.precision import device
+        from emb.precision import device, resolve_dtype
 
-        model = load_model(folder).to(device())
+        model = load_model(folder, dtype=resolve_dtype(dtype)).to(device())
         missing = sorted(set(layers) - set(model.exits))
         if missing:
             raise UsageError(f"--layers {missing[0]}: {name} has no output there", f"it has them at {', '.join(map(str, model.exits))}")
@@ -273,19 +276,20 @@ class TorchSubject:
         """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
         import torch
 
-        from emb.precision import device, resolve_dtype
+        from emb.precision import device
 
-        place, dtype = device(), resolve_dtype(self.dtype)
+        place = device()
         tokenizer = self.model.tokenizer()
         rows = tokenizer.encode(texts, self.model.spec.prompt(kind))
         found: dict[int, Vectors] = {}
-        with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode(), torch.autocast(place.type, dtype, enabled=dtype != torch.float32):
+        with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode():
             for batch in token_budget_batches([len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU):
                 ids, mask = (torch.from_numpy(array).to(place) for array in tokenizer.pad([rows[i] for i in batch]))
                 for exit_, vectors in self.model(ids, mask, self.exits).items():
                     found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
                 advance(int(mask.sum()))
-        return {Point(exit_, "fp32" if dtype == torch.float32 else "bf16"): vectors for exit_, vectors in found.items()}
+        weights = "fp32" if next(self.model.parameters()).dtype == torch.float32 else "bf16"
+        return {Point(exit_, weights): vectors for exit_, vectors in found.items()}
 
 
 @dataclass(repr=False)
@@ -302,11 +306,18 @@ class OnnxSubject:
         return f"onnx {[variant.file for variant, _ in self.encoders]}"
 
     @classmethod
-    def open(cls, name: str, folder: Path, manifest: Manifest, threads: int | None) -> OnnxSubject:
-        """Open every variant, those that failed their gate too: the table shows what that costs."""
+    def open(cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None) -> OnnxSubject:
+        """Open every variant of the given precisions, those that failed their gate too: the table shows what that costs.
+
+        Raises:
+            UsageError: no variant has such weights.
+        """
         from emb.encoder import OnnxEncoder
 
-        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads)) for variant in distinct(manifest)]
+        wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
+        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads)) for variant in wanted]
+        if not encoders:
+            raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
         return cls(name, folder, manifest, encoders, manifest.kind != "encoder")
 
     @property

@@ -13,6 +13,7 @@ import pytest
 
 from emb.errors import DataError, TeacherError, UsageError
 from emb.evaluate import evaluate
+from emb.export import export
 from emb.tasks import PairTask, RetrievalTask, read_tasks
 
 
@@ -164,3 +165,11 @@ def test_bad_usage(student_folder: Path, beir: Path) -> None:
         evaluate([student_folder], [beir], dims=[4096])
     with pytest.raises(TeacherError):
         evaluate(["./no-such-model"], [beir])
+
+
+def test_only_files_of_a_precision_are_scored(student_folder: Path, tmp_path: Path, sts: Path) -> None:
+    [artifact] = export(student_folder, layers=[2], dims=[16], int8=True, min_cosine=0.5, out=tmp_path / "cut")
+    found = evaluate([artifact], [sts], precisions=["int8"])
+    assert {score.weights for score in found.scores} == {"int8"}
+    with pytest.raises(UsageError, match="fp16"):
+        evaluate([artifact], [sts], precisions=["fp16"])

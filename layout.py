@@ -33,7 +33,7 @@ def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int,
     if spec["normalize"]:
         (folder / paths[-1]).mkdir(exist_ok=True)
         write_json(folder / paths[-1] / "config.json", {})
-    write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec["max_length"], "do_lower_case": False})
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec["max_length"], "do_lower_case": spec.get("lowercase", False)})
     prompts = {"query": "", "document": "", **spec["prompts"]}
     names = {"model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, **names})

@@ -33,6 +33,7 @@ class ModelSpec:
     normalize: bool = True
     max_length: int = 512
     prompts: dict[str, str] = field(default_factory=dict)
+    lowercase: bool = False
 
     def prompt(self, kind: str) -> str:
         """The prefix for a "query" or a "document"; a model without one gets none."""
@@ -84,7 +85,7 @@ class EmbeddingModel(nn.Module):
         backend = type(self.hf_tokenizer.backend_tokenizer).from_str(self.hf_tokenizer.backend_tokenizer.to_str())
         pad = self.hf_tokenizer.pad_token_id
         pad = pad if pad is not None else (self.hf_tokenizer.eos_token_id or 0)
-        return TextTokenizer(backend, max_length=self.spec.max_length, pad_id=int(pad))
+        return TextTokenizer(backend, max_length=self.spec.max_length, pad_id=int(pad), lowercase=self.spec.lowercase)
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
         """Pooled hidden states `(batch, hidden)` at each of `exits` (1-based layer counts)."""
@@ -233,7 +234,9 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
     if type(pooling).__name__ != "Pooling" or set(kinds) - {"Dense", "Normalize"}:
         names = ", ".join([type(pooling).__name__, *kinds])
         raise ArtifactError(f"{source}: modules {names} are not supported", "supported after the encoder: Pooling, Dense, Normalize")
-    spec = ModelSpec(_pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer), {k: v for k, v in loaded.prompts.items() if k in ("query", "document")})
+    prompts = {kind: prompt for kind, prompt in loaded.prompts.items() if kind in ("query", "document")}
+    lowercase = bool(getattr(transformer, "do_lower_case", False))
+    spec = ModelSpec(_pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer), prompts, lowercase)
     dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
     encoder = transformer.auto_model
     heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}

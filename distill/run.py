@@ -190,7 +190,7 @@ def _start(out: Path, recipe: Recipe, teacher: Resolved) -> None:
 def _tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -> list[Any]:
     # Cut where the teacher stopped reading: its vector says nothing about the rest.
     tokenizer = student.tokenizer()
-    tokenizer = TextTokenizer(tokenizer.tokenizer, max_length=min(tokenizer.max_length, max_length), pad_id=tokenizer.pad_id)
+    tokenizer = TextTokenizer(tokenizer.tokenizer, max_length=min(tokenizer.max_length, max_length), pad_id=tokenizer.pad_id, lowercase=tokenizer.lowercase)
     return tokenizer.encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
 
 

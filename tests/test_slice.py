@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +95,15 @@ def test_layers_without_a_trained_exit_are_refused(student_folder: Path) -> None
 def test_foreign_model_may_be_cut_with_a_warning(bert_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert resolve_pairs(load_model(bert_folder), None, [2], []) == [LayerDimPair(2, 32)]
     assert "nothing was trained after layer 2" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_lowercasing_is_kept(qwen3_folder: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(qwen3_folder, tmp_path / "source"))
+    config = source / "sentence_bert_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), "do_lower_case": True}), encoding="utf-8")
+    model = load_model(source)
+    assert model.spec.lowercase
+    upper, lower = model.tokenizer().encode(["A Text", "a text"])
+    assert upper.tolist() == lower.tolist()
+    save_model(model, tmp_path / "saved")
+    assert load_model(tmp_path / "saved").spec.lowercase

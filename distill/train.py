@@ -197,7 +197,7 @@ def parameter_groups(student: EmbeddingModel) -> list[dict[str, Any]]:
 
     Adam moves every weight by about the learning rate whatever its size. A closed-form projection
     onto unit vectors is ten times smaller than an ordinary layer's weights (about 1/√hidden), so
-    its rate is scaled by the ratio; else the first hundred steps undo the fit.
+    its rate is scaled by the ratio. The gain measured so far is small (docs/log.md).
     """
     encoder = [parameter for parameter in student.encoder.parameters() if parameter.requires_grad]
     heads = [(head, float(head.detach().square().mean().sqrt()) * student.hidden**0.5) for head in student.heads.parameters()]

@@ -130,9 +130,10 @@ def open_session(model: Path | bytes, threads: int | None = None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    # Threads that spin while they wait take the core from whoever shares the machine: with other
-    # work beside it, a batch of 8 × 32 tokens took 2.5 times as long with spinning as without.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin while they wait take the core from whoever shares the machine, and threads
+    # that sleep take time to wake: a short spin costs nobody much, and ends with the batch.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # Shapes differ from batch to batch: a plan of memory for each would be kept and never reused.
     options.enable_mem_pattern = False
     if isinstance(model, Path) and not model.is_file():

@@ -85,17 +85,20 @@ def truncated(vectors: Vectors, dim: int) -> Vectors:
     return unit(vectors[:, :dim])
 
 
-def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10) -> float:
+def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10, index: Vectors | None = None) -> float:
     """Mean share, 0 to 1, of each row's `k` nearest neighbours (cosine, itself excluded) in `a` that are also its `k` nearest in `b`.
 
-    With fewer than `k + 1` rows the neighbourhood is a third of the others (all of them would
-    always agree); with fewer than three rows there is nothing to order and the overlap is 1.
+    With an `index` of as many rows, the neighbours of both are sought among its rows: what search
+    with queries of one model on documents of another would find. With fewer than `k + 1` rows the
+    neighbourhood is a third of the others (all of them would always agree); with fewer than three
+    rows there is nothing to order and the overlap is 1.
     """
     a, b = unit(a), unit(b)
+    sides = [(a, a), (b, b)] if index is None else [(a, unit(index)), (b, unit(index))]
     k = min(k, max(1, (len(a) - 1) // 3))
     if len(a) < 3:
         return 1.0
-    shares = [_shared(a, b, slice(start, start + _BLOCK), k) for start in range(0, len(a), _BLOCK)]
+    shares = [_shared(sides, slice(start, start + _BLOCK), k) for start in range(0, len(a), _BLOCK)]
     return float(np.concatenate(shares).mean())
 
 
@@ -125,15 +128,15 @@ def _ranks(values: Vectors) -> Vectors:
     return np.asarray((last - (counts - 1) / 2)[inverse.reshape(-1)], dtype=np.float64)
 
 
-def _shared(a: Vectors, b: Vectors, rows: slice, k: int) -> Vectors:
-    near_a, near_b = (_neighbours(vectors, rows, k) for vectors in (a, b))
+def _shared(sides: list[tuple[Vectors, Vectors]], rows: slice, k: int) -> Vectors:
+    near_a, near_b = (_neighbours(vectors[rows], index, rows.start, k) for vectors, index in sides)
     return np.asarray((near_a[:, :, None] == near_b[:, None, :]).any(2).mean(1))
 
 
-def _neighbours(vectors: Vectors, rows: slice, k: int) -> Vectors:
-    scores = vectors[rows] @ vectors.T
-    count = len(scores)
-    scores[np.arange(count), np.arange(count) + rows.start] = -np.inf
+def _neighbours(queries: Vectors, index: Vectors, first: int, k: int) -> Vectors:
+    scores = queries @ index.T
+    itself = np.arange(len(queries))
+    scores[itself, itself + first] = -np.inf
     return np.argpartition(-scores, k - 1, axis=1)[:, :k]
 
 

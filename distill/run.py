@@ -16,11 +16,13 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from safetensors.torch import load_file, save_file
 
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.checkpoint import has_checkpoint
 from emb.distill.corpus import default_corpus
 from emb.distill.data import Columns, Corpus, Text, read_corpus, split
+from emb.distill.finish import average, flatten_projections
 from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
 from emb.distill.teacher import TeacherIdentity, capture, weights_hash
@@ -37,6 +39,7 @@ from emb.runs import free_name, latest_run, run_status, write_status
 from emb.tokens import TextTokenizer
 
 RECIPE = "recipe.yaml"
+START = "start.safetensors"  # the weights that training begins from
 LOCK = ".lock"
 
 
@@ -115,9 +118,14 @@ def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialS
     parts = [Split(_tokenise(student, part.texts, recipe.capture.max_length), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
     _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=has_checkpoint(out / "checkpoints"))
     training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
-    scores = training.run()
+    if processes.is_main_process and not (out / START).exists():
+        _keep(student, out / START)
+    training.run()
+    powers = _finish(training, out / START, recipe)
+    scores = training.evaluate()
     if processes.is_main_process:
-        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets))
+        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets) | {"projection_powers": powers})
+        (out / START).unlink()
         write_status(out, "finished", teacher=teacher.name, steps=training.step)
     return scores
 
@@ -209,6 +217,23 @@ def _fit(student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Re
     sample = Split([train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen]))
     budget, dtype = recipe.training.tokens_per_batch, resolve_dtype(recipe.training.precision)
     fit_projections(student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype)
+
+
+def _keep(student: EmbeddingModel, path: Path) -> None:
+    with atomic_path(path) as partial:
+        save_file({name: weight.detach().contiguous() for name, weight in student.named_parameters() if weight.requires_grad}, partial)
+
+
+def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
+    """Average the weights and flatten the projections as the recipe says; the powers chosen, per exit."""
+    student, held_out = training.student, training.held_out
+    if recipe.training.average < 1:
+        average(student, load_file(start), recipe.training.average)
+    if not student.spec.normalize:
+        return {}  # the length of the vectors means something, and would change
+    chosen = flatten_projections(student, held_out.rows, training.held_targets, training.pairs, recipe.projection.powers, tokens_per_batch=recipe.training.tokens_per_batch)
+    note("projections end with their singular values to the power of " + ", ".join(f"{power} (layer {n})" for n, power in chosen.items()))
+    return {str(n): power for n, power in chosen.items()}
 
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:

@@ -67,8 +67,8 @@ class Training:
         self.step, self.texts, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []
 
-    def run(self) -> list[dict[str, Any]]:
-        """Train to the end of the plan; return the final held-out scores of each pair.
+    def run(self) -> None:
+        """Train to the end of the plan.
 
         Interrupting (Ctrl-C) ends the step, writes a checkpoint and raises KeyboardInterrupt.
         """
@@ -76,11 +76,10 @@ class Training:
         with deferred_interrupt() as interrupted, bar("training (steps)", self.total) as advance:
             advance(self.step)
             self._loop(advance, interrupted)
-        return self._evaluate()
 
     def _loop(self, advance: Callable[..., None], interrupted: Callable[[], bool]) -> None:
         if self.step == 0 < self.total:
-            self._evaluate()
+            self.evaluate()
         self.saved_at = self.started = time.monotonic()
         self.saved_step = self.step
         first, processes = self.step, self.accelerator.num_processes
@@ -96,7 +95,7 @@ class Training:
             if self.step == _TIMED_STEPS and self.recipe.max_time:
                 self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
             if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
-                self._evaluate()
+                self.evaluate()
             if interrupted() or time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
                 self._checkpoint()
             if interrupted():
@@ -143,7 +142,8 @@ class Training:
         self.total = max(self.step, min(self.total, int(self.accelerator.gather(fitting).min())))
         note(f"{per_step * 1000:.0f} ms a step: {self.total:,} steps fit into {seconds:.0f} s")
 
-    def _evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self) -> list[dict[str, Any]]:
+        """Held-out scores of each pair, which are logged and told as well."""
         scores = held_out_scores(self.student, self.held_out.rows, self.held_targets, self.pairs, tokens_per_batch=self.recipe.tokens_per_batch)
         self._log(step=self.step, **{key: {f"{s['layers']}x{s['dim']}": s[key] for s in scores} for key in ("cosine", "overlap")})
         best = scores[-1]

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from onnx import ModelProto, helper
 
 from emb.encoder import Vectors, open_session
 from emb.errors import ArtifactError
 from emb.progress import bar, warn
-from emb.quantize.surgery import graph_bytes, save_graph
+from emb.quantize.surgery import graph_bytes, replace, save_graph
 from emb.quantize.weights import QuantizeRecipe, recipes
 from emb.similarity import cosines
 from emb.tokens import Batch, TextTokenizer, token_budget_batches
@@ -98,8 +99,25 @@ def fuse(graph: Path, out: Path, heads: int, hidden: int) -> Path:
     fused = optimize_model(str(graph), model_type="bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options, use_gpu=False)
     if not fused.get_fused_operator_statistics().get("MultiHeadAttention"):
         return graph
+    _split_norms(fused.model)
     save_graph(fused.model, out)
     return out
+
+
+def _split_norms(model: ModelProto) -> None:
+    """Part each sum-and-normalise operator into its steps: onnxruntime's own one takes 0.85 ms for 512 tokens of 384, the steps 0.45.
+
+    `Sum`, since it would join an `Add` with what follows again.
+    """
+    edits = {}
+    for node in model.graph.node:
+        if node.op_type == "SkipLayerNormalization":
+            total = f"{node.output[0]}_sum"
+            states, skip, scale, shift, *bias = node.input
+            norm = helper.make_node("LayerNormalization", [total, scale, shift], [node.output[0]], axis=-1)
+            norm.attribute.extend(each for each in node.attribute if each.name == "epsilon")
+            edits[node.output[0]] = [helper.make_node("Sum", [states, *bias, skip], [total]), norm]
+    replace(model.graph, edits)
 
 
 def summary(candidates: Sequence[Candidate], min_cosine: float, threads: int | None) -> dict[str, Any]:

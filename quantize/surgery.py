@@ -11,6 +11,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
+TINY = np.float32(1e-9)
 EXTERNAL_ABOVE = 1_900_000_000  # bytes; protobuf itself ends at 2 GiB, graph included
 
 
@@ -46,6 +47,11 @@ def tensors(graph: GraphProto) -> dict[str, TensorProto]:
 def value(tensor: TensorProto) -> Array:
     """A tensor's values as float32."""
     return np.asarray(numpy_helper.to_array(tensor), np.float32)
+
+
+def scale_of(array: Array, axis: int) -> Array:
+    """The step of symmetric int8 along `axis`, which is kept."""
+    return np.asarray(np.maximum(np.abs(array).max(axis, keepdims=True) / 127, TINY), np.float32)
 
 
 def add(graph: GraphProto, name: str, array: Array) -> str:

@@ -1,8 +1,8 @@
 """8-bit weights: the ways to make them, each an edit of the float graph.
 
-Three things differ between recipes: how activations meet 8-bit weights (quantised on the fly, or
-weights alone stored in 8 bits), which matrices stay out, and whether outlier channels are moved
-from activations into weights first. Embedding tables are int8 with one scale per row in all.
+Three things differ between recipes: how activations meet 8-bit weights (quantised per batch, per
+token or by fixed ranges, or weights alone stored in 8 bits), which matrices are treated
+differently, and whether outlier channels are moved from activations into weights first. Embedding tables are int8 with one scale per row in all.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from emb.quantize.surgery import Array, add, clone, graph_bytes, lookups, replace, tensors, use_contrib_ops, value, weighted
+from emb.quantize.activations import Activation, Quantized, fixed, observe, per_batch, per_token
+from emb.quantize.surgery import Array, add, graph_bytes, lookups, replace, scale_of, tensors, use_contrib_ops, value, weighted
 from emb.tokens import Batch
 
-SMOOTH_BELOW = 1_500_000_000  # bytes
-_TINY = np.float32(1e-9)
+CALIBRATED_BELOW = 1_500_000_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,22 @@ def recipes(graph: Path) -> list[QuantizeRecipe]:
         QuantizeRecipe("dynamic", "int8 matrices, activations quantised per batch", _dynamic),
         QuantizeRecipe("weight-only-128", "8-bit matrices, a scale per 128 inputs", partial(_weight_only, block=128)),
         QuantizeRecipe("weight-only-32", "8-bit matrices, a scale per 32 inputs", partial(_weight_only, block=32)),
-        QuantizeRecipe("dynamic-mixed", "dynamic, narrowing matrices weight-only", _mixed),
+        QuantizeRecipe("dynamic-mixed", "dynamic, narrowing matrices weight-only", partial(_dynamic, mixed=True)),
     ]
-    smoothed = [
+    calibrated = [
+        QuantizeRecipe("static-smooth", "int8 matrices, activations smoothed and quantised by fixed ranges", partial(_static, where=lambda *_: True)),
+        QuantizeRecipe("static-norm-smooth", "fixed ranges where a normalisation comes before, else per token", partial(_static, where=follows_norm)),
         QuantizeRecipe("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", _smooth_token),
-        QuantizeRecipe("per-token-smooth-mixed", "the same, narrowing matrices weight-only", _smooth_token_mixed),
+        QuantizeRecipe("per-token-smooth-mixed", "the same, narrowing matrices weight-only", partial(_smooth_token, mixed=True)),
     ]
-    return found + (smoothed if graph_bytes(graph) < SMOOTH_BELOW else [])
+    return found + (calibrated if graph_bytes(graph) < CALIBRATED_BELOW else [])
 
 
-def _dynamic(model: ModelProto, batches: Sequence[Batch]) -> None:
+def _dynamic(model: ModelProto, batches: Sequence[Batch], mixed: bool = False) -> None:
     quantize_tables(model)
-    dynamic(model, per_token=False)
-
-
-def _mixed(model: ModelProto, batches: Sequence[Batch]) -> None:
-    quantize_tables(model)
-    weight_only(model, 128, narrows)
-    dynamic(model, per_token=False)
+    if mixed:
+        weight_only(model, 128, narrows)
+    integer(model, lambda *_: per_batch)
 
 
 def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> None:
@@ -68,17 +66,19 @@ def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> Non
     weight_only(model, block)
 
 
-def _smooth_token(model: ModelProto, batches: Sequence[Batch]) -> None:
+def _smooth_token(model: ModelProto, batches: Sequence[Batch], mixed: bool = False) -> None:
     smooth(model, batches)
     quantize_tables(model)
-    dynamic(model, per_token=True)
+    if mixed:
+        weight_only(model, 128, narrows)
+    integer(model, lambda *_: per_token)
 
 
-def _smooth_token_mixed(model: ModelProto, batches: Sequence[Batch]) -> None:
+def _static(model: ModelProto, batches: Sequence[Batch], where: Callable[[ModelProto, NodeProto], bool]) -> None:
     smooth(model, batches)
+    by_range = fixed(model, batches)
     quantize_tables(model)
-    weight_only(model, 128, narrows)
-    dynamic(model, per_token=True)
+    integer(model, lambda model, node: by_range if where(model, node) else per_token)
 
 
 def quantize_tables(model: ModelProto) -> None:
@@ -86,7 +86,7 @@ def quantize_tables(model: ModelProto) -> None:
     constant, edits = tensors(model.graph), {}
     for node in lookups(model.graph):
         table, index, out = value(constant[node.input[0]]), node.input[1], node.output[0]
-        scale = _scale(table, 1)
+        scale = scale_of(table, 1)
         rows = add(model.graph, f"{node.input[0]}_int8", np.round(table / scale).astype(np.int8))
         scales = add(model.graph, f"{node.input[0]}_scale", scale)
         edits[out] = [
@@ -112,18 +112,15 @@ def weight_only(model: ModelProto, block: int, chosen: Callable[[ModelProto, Nod
     use_contrib_ops(model)
 
 
-def dynamic(model: ModelProto, *, per_token: bool) -> None:
-    """Store matrices as int8 with a scale per output channel; quantise activations when they come.
-
-    Activations get one scale per batch, or one per token: a token with large values then costs no
-    other its precision, and a text's vector does not depend on its batch (Yao et al. 2022, ZeroQuant, section 3.1).
-    """
-    constant, edits, seen = tensors(model.graph), {}, set[str]()
+def integer(model: ModelProto, scheme: Callable[[ModelProto, NodeProto], Activation]) -> None:
+    """Store matrices as int8 with a scale per output channel; `scheme` says how the activations of each become 8 bits."""
+    constant, edits, done = tensors(model.graph), {}, dict[str, Quantized]()
     for node in weighted(model.graph):
-        shared = f"{node.input[0]}_quantized"
-        prepare = [] if shared in seen else (_quantize_tokens if per_token else _quantize_batch)(model, node.input[0], shared)
-        seen.add(shared)
-        edits[node.output[0]] = [*prepare, *_integer_matmul(model, node, value(constant[node.input[1]]), shared, per_token)]
+        source, before = node.input[0], list[NodeProto]()
+        if source not in done:  # queries, keys and values read one source
+            done[source] = scheme(model, node)(model, source)
+            before = done[source].nodes
+        edits[node.output[0]] = [*before, *_integer_matmul(model, node, value(constant[node.input[1]]), done[source])]
     replace(model.graph, edits)
     use_contrib_ops(model)
 
@@ -133,7 +130,7 @@ def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.7) -> N
 
     The product stays the same and both sides quantise better (Xiao et al. 2023, SmoothQuant, eq. 4).
     """
-    largest = _largest(model, batches)
+    largest = {name: np.maximum.reduce(found) for name, found in observe(model, batches, _channel_peaks).items()}
     constant, edits, done = tensors(model.graph), {}, set[str]()
     readers: dict[str, list[NodeProto]] = {}
     for node in weighted(model.graph):
@@ -156,13 +153,22 @@ def narrows(model: ModelProto, node: NodeProto) -> bool:
     return bool(rows > columns)
 
 
+def follows_norm(model: ModelProto, node: NodeProto) -> bool:
+    """Whether a matrix reads what a normalisation gives, smoothed or not: values whose size is known beforehand."""
+    makers = {name: maker for maker in model.graph.node for name in maker.output}
+    before = makers.get(node.input[0])
+    if before is not None and before.op_type == "Mul":
+        before = makers.get(before.input[0])
+    return before is not None and before.op_type.endswith("LayerNormalization")
+
+
 def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int) -> NodeProto:
     inputs, outputs = weight.shape
     blocks = -(-inputs // block)
     padded = np.zeros((outputs, blocks * block), np.float32)
     padded[:, :inputs] = weight.T
     grouped = padded.reshape(outputs, blocks, block)
-    scale = _scale(grouped, 2)
+    scale = scale_of(grouped, 2)
     stored = add(model.graph, f"{node.input[1]}_block{block}", (np.round(grouped / scale) + 128).astype(np.uint8))
     scales = add(model.graph, f"{node.input[1]}_block{block}_scale", scale.reshape(-1))
     return helper.make_node(
@@ -171,35 +177,15 @@ def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int) -> Nod
     )
 
 
-def _quantize_batch(model: ModelProto, source: str, name: str) -> list[NodeProto]:
-    return [helper.make_node("DynamicQuantizeLinear", [source], [f"{name}_q", f"{name}_scale", f"{name}_zero"])]
-
-
-def _quantize_tokens(model: ModelProto, source: str, name: str) -> list[NodeProto]:
-    # Each token is brought to -1…1, quantised by a constant, and brought back after the product.
-    floor = add(model.graph, "token_floor", np.asarray(_TINY))
-    add(model.graph, "token_scale", np.asarray(1 / 127, np.float32))
-    add(model.graph, "token_zero", np.asarray(128, np.uint8))
-    return [
-        helper.make_node("Abs", [source], [f"{name}_abs"]),
-        helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_max"], axes=[-1], keepdims=1),
-        helper.make_node("Max", [f"{name}_max", floor], [f"{name}_size"]),
-        helper.make_node("Div", [source, f"{name}_size"], [f"{name}_unit"]),
-        helper.make_node("QuantizeLinear", [f"{name}_unit", "token_scale", "token_zero"], [f"{name}_q"]),
-    ]
-
-
-def _integer_matmul(model: ModelProto, node: NodeProto, weight: Array, source: str, per_token: bool) -> list[NodeProto]:
-    scale = _scale(weight, 0)
+def _integer_matmul(model: ModelProto, node: NodeProto, weight: Array, source: Quantized) -> list[NodeProto]:
+    scale = scale_of(weight, 0)
     stored = add(model.graph, f"{node.input[1]}_int8", np.round(weight / scale).astype(np.int8))
     scales = add(model.graph, f"{node.input[1]}_scale", scale.reshape(-1))
     zeros = add(model.graph, f"zeros_{weight.shape[1]}", np.zeros(weight.shape[1], np.int8))
     out = node.output[0]
-    activation = ("token_scale", "token_zero") if per_token else (f"{source}_scale", f"{source}_zero")
-    product = f"{out}_unit" if per_token else out
-    inputs = [f"{source}_q", stored, activation[0], scales, activation[1], zeros]
-    multiply = helper.make_node("MatMulIntegerToFloat", inputs, [product], domain="com.microsoft")
-    return [multiply, helper.make_node("Mul", [product, f"{source}_size"], [out])] if per_token else [multiply]
+    product = f"{out}_unit" if source.size else out
+    multiply = helper.make_node("MatMulIntegerToFloat", [source.values, stored, source.scale, scales, source.zero, zeros], [product], domain="com.microsoft")
+    return [multiply, helper.make_node("Mul", [product, source.size], [out])] if source.size else [multiply]
 
 
 def _smoothing(largest: Array, weights: Sequence[Array], alpha: float) -> Array:
@@ -208,20 +194,5 @@ def _smoothing(largest: Array, weights: Sequence[Array], alpha: float) -> Array:
     return np.asarray(factor / np.exp(np.log(factor).mean()), np.float32)
 
 
-def _largest(model: ModelProto, batches: Sequence[Batch]) -> dict[str, Array]:
-    """Largest absolute value of each channel of every matrix's input, over the calibration batches."""
-    from emb.encoder import open_session
-
-    names = list(dict.fromkeys(node.input[0] for node in weighted(model.graph)))
-    probed = clone(model)
-    probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    session, largest = open_session(probed.SerializeToString()), dict[str, Array]()
-    for ids, mask in batches:
-        for name, found in zip(names, session.run(names, {"input_ids": ids, "attention_mask": mask}), strict=True):
-            peak = np.abs(found).reshape(-1, found.shape[-1]).max(0)
-            largest[name] = np.maximum(largest.get(name, 0), peak)
-    return largest
-
-
-def _scale(array: Array, axis: int) -> Array:
-    return np.asarray(np.maximum(np.abs(array).max(axis, keepdims=True) / 127, _TINY), np.float32)
+def _channel_peaks(values: Array) -> Array:
+    return np.asarray(np.abs(values).max(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -49,10 +49,15 @@ class CaptureRecipe(_Section):
 
 
 class ProjectionRecipe(_Section):
-    """The closed-form start of each projection: ridge regression over `texts` texts."""
+    """The closed-form start of each projection, ridge regression over `texts` texts, and how it ends.
+
+    After training the singular values of each projection are raised to that one of `powers` which
+    finds most of the teacher's neighbours on held-out texts; `[1]` leaves projections as they are.
+    """
 
     texts: int = Field(20_000, ge=1)
     ridge: float = Field(1e-3, gt=0)
+    powers: list[Annotated[float, Field(gt=0, le=1)]] = Field([1.0, 0.75, 0.5, 0.25], min_length=1)
 
 
 class TrainingRecipe(_Section):
@@ -62,6 +67,7 @@ class TrainingRecipe(_Section):
     beat. `max_steps` and `max_time` (seconds) shorten the plan, and the schedule with it. The token
     table is trained where `train_token_embeddings` says so; left open, only if it starts random.
     `loss`, left open, is the cosine for a teacher of unit vectors, else the squared distance.
+    `average` is the share of the way from the start to the trained weights that is kept at the end.
     """
 
     epochs: float = Field(3, ge=0)
@@ -74,6 +80,7 @@ class TrainingRecipe(_Section):
     clip_norm: float = Field(1.0, gt=0)
     loss: Literal["cosine", "l2"] | None = None
     train_token_embeddings: bool | None = None
+    average: float = Field(1.0, gt=0, le=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)
     max_steps: int | None = Field(None, ge=1)

@@ -18,7 +18,7 @@ from emb.quantize.surgery import lookups
 from emb.quantize.weights import QuantizeRecipe, quantize_tables, recipes
 from emb.similarity import cosines
 
-NAMES = ["dynamic", "weight-only-128", "weight-only-32", "dynamic-mixed", "per-token-smooth", "per-token-smooth-mixed"]
+NAMES = ["dynamic", "weight-only-128", "weight-only-32", "dynamic-mixed", "static-smooth", "static-norm-smooth", "per-token-smooth", "per-token-smooth-mixed"]
 
 
 @pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder"])
@@ -47,7 +47,7 @@ def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Tri
     assert sum(size == 1 for size in stored.values()) >= 8
 
 
-@pytest.mark.parametrize("name", ["weight-only-32", "per-token-smooth", "per-token-smooth-mixed"])
+@pytest.mark.parametrize("name", ["weight-only-32", "static-smooth", "static-norm-smooth", "per-token-smooth", "per-token-smooth-mixed"])
 def test_vectors_do_not_depend_on_the_batch_where_tokens_are_quantised_alone(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
     model = onnx.load(str(fused))

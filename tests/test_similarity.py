@@ -124,3 +124,12 @@ def test_a_rotation_changes_no_geometry(seed: int, rows: int, dim: int) -> None:
     assert geometry_spearman(vectors, vectors @ rotation) > 0.9999
     assert neighbour_overlap(vectors, vectors @ rotation) > 0.9
     np.testing.assert_allclose(unit(vectors) @ unit(vectors).T, unit(vectors @ rotation) @ unit(vectors @ rotation).T, atol=1e-5)
+
+
+def test_overlap_on_an_index_sees_what_search_would_find() -> None:
+    rng = np.random.default_rng(0)
+    index = rng.normal(size=(60, 8))
+    turned = index @ np.linalg.qr(rng.normal(size=(8, 8)))[0]  # the same geometry in another space
+    assert neighbour_overlap(index, turned) == 1
+    assert neighbour_overlap(turned, index, index=index) < 0.5
+    assert neighbour_overlap(index * 3, index, index=index) == 1

@@ -52,7 +52,8 @@ def test_loss_falls(bert_folder: Path, tmp_path: Path, loss: str) -> None:
 
 def test_log_holds_what_was_done(bert_folder: Path, tmp_path: Path) -> None:
     training = _training(bert_folder, tmp_path / "run", evaluate_every=10, cycles=2, warmup_steps=0, lr_end=1e-3)
-    scores = training.run()
+    training.run()
+    scores = training.evaluate()
     records = log(tmp_path / "run")
     assert [record["step"] for record in records if "cosine" in record] == [0, 10, 20, 30, 40]
     losses = [record for record in records if "loss" in record]
@@ -66,7 +67,8 @@ def test_log_holds_what_was_done(bert_folder: Path, tmp_path: Path) -> None:
 def test_zero_epochs_leave_the_closed_form_start(bert_folder: Path, tmp_path: Path) -> None:
     training = _training(bert_folder, tmp_path / "run", epochs=0)
     before = {name: value.clone() for name, value in training.student.state_dict().items()}
-    scores = training.run()
+    training.run()
+    scores = training.evaluate()
     assert all(torch.equal(before[name], value) for name, value in training.student.state_dict().items())
     assert [record["step"] for record in log(tmp_path / "run")] == [0]
     assert len(scores) == 2
@@ -129,7 +131,8 @@ def test_two_precisions_in_one_process(bert_folder: Path, tmp_path: Path) -> Non
     for precision in ("fp32", "bf16", "fp32"):
         training = _training(bert_folder, tmp_path / precision, precision=precision, max_steps=2)
         assert training.accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[precision]
-        scores = training.run()
+        training.run()
+        scores = training.evaluate()
         assert all(np.isfinite(score["cosine"]) for score in scores)
         assert next(training.student.parameters()).dtype == torch.float32
 

@@ -1,0 +1,78 @@
+"""What follows training: weights averaged with those it began from, and flatter projections.
+
+Both mend what fitting to a teacher costs. Training on one corpus forgets others; and a fit to
+cosine or squared distance shrinks what it cannot predict, which is often what tells near texts apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from emb.manifest import LayerDimPair
+from emb.model import EmbeddingModel
+from emb.similarity import neighbour_overlap
+from emb.tokens import token_budget_batches
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def average(student: EmbeddingModel, start: Mapping[str, Tensor], share: float) -> None:
+    """Leave `student` with `share` (0 to 1) of the way that training took it from `start`.
+
+    Interpolation keeps more of what the start knew about other texts than it costs on the
+    corpus (Wortsman et al. 2022, WiSE-FT, arXiv 2109.01903, eq. 1).
+    """
+    with torch.no_grad():
+        trained = dict(student.named_parameters())
+        for name, before in start.items():
+            trained[name].copy_(torch.lerp(before.to(trained[name]), trained[name], share))
+
+
+def flatten_projections(
+    student: EmbeddingModel, rows: Sequence[Array], targets: Array, pairs: Sequence[LayerDimPair], powers: Sequence[float], *, tokens_per_batch: int
+) -> dict[int, float]:
+    """Raise the singular values of each projection to one of `powers`; return the power chosen per exit.
+
+    A projection that minimises an error gives the mean of the teacher's vectors that may belong
+    to a text: whatever it cannot tell comes out small, and near texts nearer. Powers below 1 give those
+    directions back their part. Chosen is the power under which held-out texts `rows`, encoded
+    by the student, find most of the neighbours that the teacher's own vectors `targets`
+    `(texts, teacher_dim)` find among those of the others, at the widest of the exit's `pairs`.
+    """
+    exits = sorted({pair.layers for pair in pairs})
+    chosen = {}
+    for n, states in _pooled(student, rows, exits, tokens_per_batch).items():
+        head = student.heads[str(n)]
+        if not isinstance(head, nn.Linear):
+            continue
+        weight = head.weight.detach().double().cpu().numpy().T
+        candidates = {power: flattened(weight, power) for power in powers}
+        dim = max(pair.dim for pair in pairs if pair.layers == n)
+        goal = targets[:, :dim]
+        found = {power: neighbour_overlap((states @ candidate)[:, :dim], goal, index=goal) for power, candidate in candidates.items()}
+        chosen[n] = max(found, key=lambda power: found[power])
+        head.weight.data.copy_(torch.from_numpy(candidates[chosen[n]].T))
+    return chosen
+
+
+def flattened(weight: Array, power: float) -> Array:
+    """`weight` with its singular values raised to `power` and its Frobenius norm kept."""
+    left, values, right = np.linalg.svd(weight, full_matrices=False)
+    raised = values**power
+    return np.asarray((left * (raised * np.linalg.norm(values) / max(np.linalg.norm(raised), 1e-30))) @ right)
+
+
+def _pooled(student: EmbeddingModel, rows: Sequence[Array], exits: Sequence[int], tokens_per_batch: int) -> dict[int, Array]:
+    padder, device = student.tokenizer(), next(student.parameters()).device
+    states = {n: np.zeros((len(rows), student.hidden)) for n in exits}
+    with torch.inference_mode():
+        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
+            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
+            for n, vectors in student.pooled(ids, mask, exits).items():
+                states[n][batch] = vectors.double().cpu().numpy()
+    return states

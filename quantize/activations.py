@@ -1,0 +1,89 @@
+"""How activations become 8 bits: one scale per batch, one per token, or one fixed beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper
+
+from emb.quantize.surgery import TINY, Array, add, clone, weighted
+from emb.tokens import Batch
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An activation in 8 bits, by the names of its values, scale and zero point, and the `nodes` that make it.
+
+    `size`, where there is one, multiplies the products afterwards, token by token.
+    """
+
+    nodes: list[NodeProto]
+    values: str
+    scale: str
+    zero: str
+    size: str | None = None
+
+
+Activation: TypeAlias = Callable[[ModelProto, str], Quantized]
+
+
+def per_batch(model: ModelProto, source: str) -> Quantized:
+    """One scale for all that is in the batch, found when it comes."""
+    names = [f"{source}_q", f"{source}_q_scale", f"{source}_q_zero"]
+    return Quantized([helper.make_node("DynamicQuantizeLinear", [source], names)], *names)
+
+
+def per_token(model: ModelProto, source: str) -> Quantized:
+    """One scale for each token: one with large values costs no other its precision, and a text's
+    vector does not depend on its batch (Yao et al. 2022, ZeroQuant, section 3.1)."""
+    # Each token is brought to -1…1, quantised by a constant, and brought back after the product.
+    floor = add(model.graph, "token_floor", np.asarray(TINY))
+    scale = add(model.graph, "token_scale", np.asarray(1 / 127, np.float32))
+    zero = add(model.graph, "token_zero", np.asarray(128, np.uint8))
+    nodes = [
+        helper.make_node("Abs", [source], [f"{source}_abs"]),
+        helper.make_node("ReduceMax", [f"{source}_abs"], [f"{source}_max"], axes=[-1], keepdims=1),
+        helper.make_node("Max", [f"{source}_max", floor], [f"{source}_size"]),
+        helper.make_node("Div", [source, f"{source}_size"], [f"{source}_unit"]),
+        helper.make_node("QuantizeLinear", [f"{source}_unit", scale, zero], [f"{source}_q"]),
+    ]
+    return Quantized(nodes, f"{source}_q", scale, zero, f"{source}_size")
+
+
+def fixed(model: ModelProto, batches: Sequence[Batch]) -> Activation:
+    """One scale for good, from the ranges seen on `batches`: nothing is computed when texts come.
+
+    The range is the widest seen: cutting off the outermost hundredth of a percent of a text's
+    values cost ten times the error it saved (docs/log.md).
+    """
+    ranges = {name: np.stack(found) for name, found in observe(model, batches, _range).items()}
+
+    def quantize(model: ModelProto, source: str) -> Quantized:
+        low, high = min(ranges[source].min(), 0), max(ranges[source].max(), 0)
+        step = max((high - low) / 255, TINY)
+        scale = add(model.graph, f"{source}_range", np.asarray(step, np.float32))
+        zero = add(model.graph, f"{source}_zero", np.asarray(round(-low / step), np.uint8))
+        return Quantized([helper.make_node("QuantizeLinear", [source, scale, zero], [f"{source}_q"])], f"{source}_q", scale, zero)
+
+    return quantize
+
+
+def observe(model: ModelProto, batches: Sequence[Batch], reduce: Callable[[Array], Array]) -> dict[str, list[Array]]:
+    """`reduce` of every matrix's input `(tokens, channels)`, by the input's name, one for each of `batches`."""
+    from emb.encoder import open_session
+
+    names = list(dict.fromkeys(node.input[0] for node in weighted(model.graph)))
+    probed = clone(model)
+    probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    session, seen = open_session(probed.SerializeToString()), dict[str, list[Array]]()
+    for ids, mask in batches:
+        for name, found in zip(names, session.run(names, {"input_ids": ids, "attention_mask": mask}), strict=True):
+            seen.setdefault(name, []).append(reduce(found.reshape(-1, found.shape[-1])))
+    return seen
+
+
+def _range(values: Array) -> Array:
+    return np.asarray([values.min(), values.max()])

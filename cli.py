@@ -156,6 +156,33 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
 
 
 @cli.command()
+@click.argument("source", type=click.Path(path_type=Path), metavar="IN")
+@click.argument("out", type=click.Path(path_type=Path), metavar="OUT")
+@click.option("--model", metavar="PATH", help="Artifact or sentence-transformers folder. Default: the newest export of the latest run.")
+@click.option("--kind", type=click.Choice(["document", "query"]), default="document", show_default=True, help="Which prompt the texts get.")
+@click.option("--field", default="text", show_default=True, metavar="NAME", help="Column or key that holds the text.")
+@click.option("--column", default="vector", show_default=True, metavar="NAME", help="Column or key that gets the vector.")
+@click.option("--dim", type=click.IntRange(min=1), metavar="N", help="Dimensions to keep, re-normalised. Default: all.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with. Default: all.")
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+@reports
+def encode(source: Path, out: Path, model: str | None, threads: int | None, **options: Any) -> Outcome:
+    """Write the vectors of a file of texts.
+
+    IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it was and its vector,
+    or .npy with the vectors alone. Memory does not grow with IN.
+    """
+    import emb
+    from emb.runs import newest_export
+    from emb.streams import encode_file
+
+    folder = Path(model) if model else newest_export()
+    encoder = emb.load(folder, threads=threads)
+    count = encode_file(encoder, source, out, **options)
+    return Outcome({"texts": count, "out": out, "model": folder, "dim": options["dim"] or encoder.dim}, f"{count:,} vectors: {out}")
+
+
+@cli.command()
 @click.argument("models", nargs=-1, metavar="MODEL…")
 @click.option(
     "--teacher", metavar="NAME|PATH", shell_complete=_model_names,
@@ -204,6 +231,24 @@ def evaluate(
     if out:
         found.save(out)
     return Outcome(found.as_dict(), found.markdown() if markdown else console.table(found.rows(), found.header()))
+
+
+@cli.command()
+@click.argument("artifact", required=False, type=click.Path(path_type=Path))
+@reports
+def doctor(artifact: Path | None) -> Outcome:
+    """Say which programs will load an artifact.
+
+    For each: whether it gets the same vectors, with which line, and what to change if not. ARTIFACT is an exported folder; by default the newest
+    export of the latest run. Exit code 1 if emb itself would refuse it.
+    """
+    from emb.doctor import examine
+    from emb.runs import newest_export
+
+    findings = examine(artifact or newest_export())
+    rows = [(found.client, "yes" if found.loads else "no", found.how if found.loads else "; ".join(found.problems)) for found in findings]
+    failure = None if findings[0].loads else GateFailed(findings[0].problems[0])
+    return Outcome({"clients": [vars(found) | {"loads": found.loads} for found in findings]}, console.table(rows, ("client", "loads", "how, or what to change")), failure)
 
 
 @cli.command()

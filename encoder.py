@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,16 @@ class Encoder(ABC):
         """`encode` with the prompt of documents."""
         return self.encode(texts, kind="document", **options)
 
+    def encode_stream(self, texts: Iterable[str], *, block: int = 4096, **options: Any) -> Iterator[Vectors]:
+        """`encode` of texts without end: vectors `(block, dim)` at a time, in order; the last block may be shorter."""
+        source = iter(texts)
+        while part := list(islice(source, block)):
+            yield self.encode(part, **options)
+
+    async def encode_async(self, texts: Sequence[str], **options: Any) -> Vectors:
+        """`encode` in a thread: an event loop goes on serving meanwhile."""
+        return await asyncio.to_thread(self.encode, texts, **options)
+
     def encode_ids(self, rows: Sequence[np.ndarray[Any, Any]], *, dim: int | None = None, tokens_per_batch: int = 512, side: str = "right", progress: bool = False) -> Vectors:
         """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
         self._check(dim)
@@ -112,10 +124,11 @@ class OnnxEncoder(Encoder):
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
         super().__init__(tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize)
         self.session = open_session(folder / self.variant.file, threads)
+        self._wanted = [self.session.get_outputs()[0].name]  # the token vectors behind it are for other clients
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
-        (vectors,) = self.session.run(None, {"input_ids": input_ids, "attention_mask": attention_mask})
+        (vectors,) = self.session.run(self._wanted, {"input_ids": input_ids, "attention_mask": attention_mask})
         return np.asarray(vectors)
 
 

@@ -7,11 +7,12 @@ which every version resolves.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emb.files import write_json
+from emb.files import atomic_path, read_json, write_json
 
 EXITS_FILE = "exits.safetensors"
 _MODULES = "sentence_transformers.models."
@@ -37,6 +38,23 @@ def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int,
     prompts = {"query": "", "document": "", **spec["prompts"]}
     names = {"model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, **names})
+
+
+def write_limits(folder: Path, max_length: int) -> None:
+    """Let the tokenizer's own files say where texts are cut and that batches are padded to their longest.
+
+    Each client reads another of them: fastembed the smaller of `model_max_length` and `max_length`,
+    `tokenizers` what `tokenizer.json` says. all-MiniLM-L6-v2 ships with 256 in one and 128 in two others.
+    """
+    config = read_json(folder / "tokenizer_config.json")
+    config.pop("max_length", None)
+    write_json(folder / "tokenizer_config.json", config | {"model_max_length": max_length})
+    tokenizer = read_json(folder / "tokenizer.json")
+    tokenizer["truncation"] = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
+    if tokenizer.get("padding"):
+        tokenizer["padding"]["strategy"] = "BatchLongest"
+    with atomic_path(folder / "tokenizer.json") as partial:
+        partial.write_text(json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _pooling_config(pooling: str, hidden: int) -> dict[str, Any]:

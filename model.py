@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from emb.errors import ArtifactError, UsageError
-from emb.layout import EXITS_FILE, write_sentence_transformers
+from emb.layout import EXITS_FILE, write_limits, write_sentence_transformers
 from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.tokens import TextTokenizer, token_budget_batches
 
@@ -87,15 +87,18 @@ class EmbeddingModel(nn.Module):
         pad = pad if pad is not None else (self.hf_tokenizer.eos_token_id or 0)
         return TextTokenizer(backend, max_length=self.spec.max_length, pad_id=int(pad), lowercase=self.spec.lowercase)
 
-    def pooled(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
-        """Pooled hidden states `(batch, hidden)` at each of `exits` (1-based layer counts)."""
+    def token_states(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Hidden states `(batch, tokens, hidden)` at each of `exits` (1-based layer counts)."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **self._positions(attention_mask)}
         wanted = exits or self.exits
         if list(wanted) == [self.layers]:
-            states = {self.layers: self.encoder(**inputs).last_hidden_state}
-        else:
-            output = self.encoder(**inputs, output_hidden_states=True)
-            states = {n: output.last_hidden_state if n == self.layers else self._final_norm(output.hidden_states[n]) for n in wanted}
+            return {self.layers: self.encoder(**inputs).last_hidden_state}
+        output = self.encoder(**inputs, output_hidden_states=True)
+        return {n: output.last_hidden_state if n == self.layers else self._final_norm(output.hidden_states[n]) for n in wanted}
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+        """Pooled hidden states `(batch, hidden)` at each of `exits`."""
+        states = self.token_states(input_ids, attention_mask, exits)
         return {n: pool(state, attention_mask, self.spec.pooling) for n, state in states.items()}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
@@ -106,7 +109,12 @@ class EmbeddingModel(nn.Module):
     def embed(self, input_ids: Tensor, attention_mask: Tensor, pair: LayerDimPair | None = None) -> Tensor:
         """Final vectors `(batch, dim)`: the exit's output, cut to `pair.dim` and re-normalised."""
         layers = pair.layers if pair else self.exits[-1]
-        vectors = self(input_ids, attention_mask, [layers])[layers]
+        return self.finished(self.token_states(input_ids, attention_mask, [layers])[layers], attention_mask, pair)
+
+    def finished(self, states: Tensor, attention_mask: Tensor, pair: LayerDimPair | None = None) -> Tensor:
+        """Final vectors `(batch, dim)` from token states `(batch, tokens, hidden)`."""
+        head = self.heads[str(pair.layers if pair else self.exits[-1])]
+        vectors: Tensor = head(pool(states, attention_mask, self.spec.pooling))
         vectors = vectors[:, : pair.dim] if pair else vectors
         return nn.functional.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
@@ -182,6 +190,7 @@ def save_model(model: EmbeddingModel, folder: Path) -> None:
     with _quiet():
         model.encoder.save_pretrained(folder, safe_serialization=True)
         model.hf_tokenizer.save_pretrained(folder)
+    write_limits(folder, model.spec.max_length)
     deepest = model.exits[-1]
     write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, _dense_parts(model.heads[str(deepest)]))
     others = {f"{n}.weight": _only_linear(model.heads[str(n)]).weight.detach().contiguous() for n in model.exits[:-1]}

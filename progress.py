@@ -32,8 +32,8 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def bar(description: str, total: float) -> Iterator[Callable[..., None]]:
-    """Show a bar; yield `advance(amount, text)` where `text` is shown behind it."""
+def bar(description: str, total: float | None) -> Iterator[Callable[..., None]]:
+    """Show a bar, without an end if `total` is None; yield `advance(amount, text)` where `text` is shown behind it."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
     with Progress(*columns, console=_console, disable=_console.quiet) as progress:
         task = progress.add_task(description, total=total, text="")

@@ -6,7 +6,7 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from emb.errors import UsageError
+from emb.errors import ArtifactError, UsageError
 from emb.files import read_json, write_json
 
 FILE = "run.json"
@@ -27,6 +27,19 @@ def latest_run(root: Path = Path("runs"), status: str = "finished") -> Path:
     if not found:
         raise UsageError(f"{root}/: no {status} run", "start one with `emb distill --teacher NAME`, or name a folder")
     return max(found)[1]
+
+
+def newest_export() -> Path:
+    """The newest export of the latest finished run.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    run = latest_run()
+    found = sorted((run / "exports").glob("*/emb.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise ArtifactError(f"{run}: nothing was exported from this run", f"run: emb export {run} --int8")
+    return found[-1].parent
 
 
 def run_status(run: Path) -> str | None:

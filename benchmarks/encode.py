@@ -86,7 +86,7 @@ def plain(file: Path, encoder: Encoder, threads: int) -> Encode:
         found = []
         for first in range(0, len(texts), BATCH):
             ids, mask = tokenizer.pad(tokenizer.encode(texts[first : first + BATCH], encoder.prompts.get("document", "")))
-            found.append(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            found.append(session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0])
         return found
 
     return encode

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
-import json
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from emb.errors import DataError
 from emb.progress import note
+from emb.records import SUFFIXES, Record, read_records, suffix, text_of
 
 KINDS = ("document", "query")
 MIN_TEXTS = 16
-_SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,90 +111,16 @@ def _read_source(source: str, columns: Columns) -> Iterator[Text]:
 
 
 def _read_folder(folder: Path, columns: Columns) -> Iterator[Text]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and _suffix(path) in _SUFFIXES]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in SUFFIXES]
     if not files:
-        raise DataError(f"{folder}: holds no file to read", f"known: {' '.join(_SUFFIXES)}, each also as .gz")
+        raise DataError(f"{folder}: holds no file to read", f"known: {' '.join(SUFFIXES)}, each also as .gz")
     for path in files:
         yield from _read_file(path, columns)
 
 
 def _read_file(path: Path, columns: Columns) -> Iterator[Text]:
-    readers = {".txt": _lines, ".md": _paragraphs, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet}
-    reader = readers.get(_suffix(path))
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of file", f"known: {' '.join(_SUFFIXES)}, each also as .gz")
-    try:
-        with _open(path) as handle:
-            yield from reader(handle, path, columns)
-    except UnicodeDecodeError as error:
-        hint = f"convert it: iconv -f latin1 -t utf-8 {path.name} > utf8-{path.name}"
-        raise DataError(f"{path}: not UTF-8 (byte 0x{error.object[error.start]:02x}: {error.reason})", hint) from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: damaged gzip file ({error})", "copy or download it again") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error})", "check the file and its permissions") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-
-
-def _decoded(handle: IO[bytes]) -> io.TextIOWrapper:
-    return io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
-
-
-def _lines(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
-    for line in _decoded(handle):
-        yield Text(line, columns.default_kind)
-
-
-def _paragraphs(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
-    paragraph: list[str] = []
-    for line in [*_decoded(handle), "\n"]:
-        if line.strip():
-            paragraph.append(line.strip())
-        elif paragraph:
-            yield Text(" ".join(paragraph), columns.default_kind)
-            paragraph = []
-
-
-def _jsonl(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
-    for number, line in enumerate(_decoded(handle), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON ({error})", "each line must be one JSON object") from error
-        yield _from_record(record, f"{path}:{number}", columns)
-
-
-def _csv(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
-    csv.field_size_limit(sys.maxsize)
-    # Tab-separated text has no quoting: a lone " there is a character, not the start of ten lines.
-    tabs: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if _suffix(path) == ".tsv" else {}
-    reader = csv.DictReader(_decoded(handle), **tabs)
-    for number, record in enumerate(reader, 2):
-        yield _from_record(record, f"{path}:{number}", columns)
-
-
-def _parquet(handle: IO[bytes], path: Path, columns: Columns) -> Iterator[Text]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle)
-        _require(columns.text, table.schema_arrow.names, str(path))
-        wanted = [name for name in (columns.text, columns.kind) if name in table.schema_arrow.names]
-        for batch in table.iter_batches(columns=wanted):
-            for record in batch.to_pylist():
-                yield _from_record(record, str(path), columns)
-    except pyarrow.lib.ArrowInvalid as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})", "copy or download it again") from error
+    for where, record in read_records(path, columns.text, (columns.text, columns.kind)):
+        yield _from_record(record, where, columns)
 
 
 def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
@@ -208,25 +129,17 @@ def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
     try:
         rows: Iterable[Any] = load_dataset(name, split="train", streaming=True)
         for record in rows:
-            yield _from_record(record, name, columns)
+            yield _from_record(dict(record), name, columns)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise DataError(f"{name}: neither a file nor a data set that can be reached ({reason})", "check the path given to --data, or the network for a hub id") from error
 
 
-def _from_record(record: Any, where: str, columns: Columns) -> Text:
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: expected an object, found {type(record).__name__}", 'for example {"text": "…", "kind": "query"}')
-    _require(columns.text, list(record), where)
-    value, kind = record[columns.text], record.get(columns.kind) or columns.default_kind
+def _from_record(record: Record, where: str, columns: Columns) -> Text:
+    value, kind = text_of(record, columns.text, where), record.get(columns.kind) or columns.default_kind
     if kind not in KINDS:
         raise DataError(f"{where}: kind {kind!r}", f"{columns.kind} must be one of {', '.join(KINDS)}; name another field with --kind-field")
-    return Text(value if isinstance(value, str) else "" if value is None else str(value), sys.intern(kind))
-
-
-def _require(field: str, found: Sequence[str], where: str) -> None:
-    if field not in found:
-        raise DataError(f"{where}: no field {field!r}", f"name the text field with --field; found: {', '.join(map(str, found)) or 'none'}")
+    return Text(value, sys.intern(kind))
 
 
 def split(corpus: Corpus, holdout: int) -> tuple[Corpus, Corpus]:

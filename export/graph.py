@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from emb.model import EmbeddingModel
 from emb.quantize.surgery import save_graph
 
-OUTPUT = "sentence_embedding"
+OUTPUT, TOKENS = "sentence_embedding", "last_hidden_state"
 OPSET = 17
 
 
@@ -25,12 +25,17 @@ class _Whole(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.model.embed(input_ids, attention_mask)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        layers = self.model.exits[-1]
+        states = self.model.token_states(input_ids, attention_mask, [layers])[layers]
+        return self.model.finished(states, attention_mask), states
 
 
 def write_graph(model: EmbeddingModel, path: Path) -> Path:
     """Write `model` as ONNX: `input_ids`, `attention_mask` `(batch, tokens)` int64 → `sentence_embedding` `(batch, dim)`.
+
+    The token vectors are a second output, `last_hidden_state` `(batch, tokens, hidden)`: clients
+    built on optimum know no other and pool it themselves. Who asks for the first alone pays nothing for it.
 
     Pooling, projection and normalisation are inside; padding may stand on either side. The graph
     comes from torch's tracing exporter with eager attention: the only form in which
@@ -48,11 +53,11 @@ def write_graph(model: EmbeddingModel, path: Path) -> Path:
 
 def _trace(model: EmbeddingModel, path: Path) -> None:
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 0, 0]])
-    axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask")}
+    axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask", TOKENS)}
     with _eager(model), _silent(), torch.inference_mode():
         torch.onnx.export(
             _Whole(model).eval(), (ids, (ids > 0).long()), str(path), dynamo=False, opset_version=OPSET,
-            input_names=["input_ids", "attention_mask"], output_names=[OUTPUT], dynamic_axes={**axes, OUTPUT: {0: "batch"}},
+            input_names=["input_ids", "attention_mask"], output_names=[OUTPUT, TOKENS], dynamic_axes={**axes, OUTPUT: {0: "batch"}},
         )
 
 

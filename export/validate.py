@@ -26,6 +26,7 @@ from emb.files import write_json
 from emb.manifest import Manifest, Variant, is_artifact
 from emb.model import open_sentence_transformer
 from emb.progress import bar, note
+from emb.runs import newest_export
 from emb.similarity import Vectors, cosines, truncated
 
 _TEACHER_TEXTS = 200  # the teacher is the slowest model at hand, and its figure is not gated
@@ -185,21 +186,6 @@ def validate(
     report = _measure(folder, manifest, limits, tried, against, threads)
     _write(folder, manifest, report)
     return report
-
-
-def newest_export() -> Path:
-    """The newest export of the latest finished run.
-
-    Raises:
-        ArtifactError: there is none.
-    """
-    from emb.runs import latest_run
-
-    run = latest_run()
-    found = sorted((run / "exports").glob("*/emb.json"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ArtifactError(f"{run}: nothing was exported from this run", f"run: emb export {run} --int8")
-    return found[-1].parent
 
 
 def _open(folder: Path, verify: bool) -> Manifest:

@@ -146,10 +146,11 @@ def _try(recipe: QuantizeRecipe, source: Path, path: Path, trial: Trial, referen
 
 def _runner(path: Path, trial: Trial) -> Callable[..., Vectors]:
     session = open_session(path, trial.threads)
+    wanted = [session.get_outputs()[0].name]
 
     def run(rows: Rows, budget: int = BUDGET, side: str = "right") -> Vectors:
         batches = token_budget_batches([len(row) for row in rows], budget)
-        parts = [session.run(None, _inputs(trial.tokenizer.pad([rows[i] for i in batch], side)))[0] for batch in batches]
+        parts = [session.run(wanted, _inputs(trial.tokenizer.pad([rows[i] for i in batch], side)))[0] for batch in batches]
         return np.asarray(np.concatenate(parts)[np.argsort(np.concatenate(batches))])
 
     return run

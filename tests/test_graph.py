@@ -50,7 +50,7 @@ def test_names_and_axes_are_those_that_serving_programs_expect(both: tuple[Torch
     session = both[1].session
     assert [each.name for each in session.get_inputs()] == ["input_ids", "attention_mask"]
     assert {each.type for each in session.get_inputs()} == {"tensor(int64)"}
-    assert [each.name for each in session.get_outputs()] == ["sentence_embedding"]
+    assert [each.name for each in session.get_outputs()] == ["sentence_embedding", "last_hidden_state"]
     assert session.get_outputs()[0].shape[0] == "batch"
 
 

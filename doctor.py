@@ -1,0 +1,163 @@
+"""Which programs will load an artifact and get the same vectors from it, and what to change for the others.
+
+What each one reads was found in its source; `tests/interop` holds the real ones to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from emb.encoder import open_session
+from emb.errors import ArtifactError
+from emb.files import read_json
+from emb.manifest import Manifest, is_artifact
+
+GRAPH = "onnx/model.onnx"
+_TEXT_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
+_EXPORT_AGAIN = "export it again with emb export"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One client: what stands in its way, each with the change that mends it, and the line that opens the artifact."""
+
+    client: str
+    problems: list[str]
+    how: str
+
+    @property
+    def loads(self) -> bool:
+        """Whether nothing stands in its way."""
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """An artifact with what several clients look at."""
+
+    folder: Path
+    manifest: Manifest
+
+    def has(self, *names: str) -> Iterator[str]:
+        """A problem for each file that is missing."""
+        yield from (f"{name} is missing: {_EXPORT_AGAIN}" for name in names if not (self.folder / name).is_file())
+
+    def json(self, name: str) -> Any:
+        """A JSON file's value, or nothing if it cannot be read."""
+        try:
+            return read_json(self.folder / name)
+        except ArtifactError:
+            return {}
+
+    @cached_property
+    def names(self) -> tuple[list[str], list[str]]:
+        """Inputs and outputs of the fp32 graph."""
+        if not (self.folder / GRAPH).is_file():
+            return [], []
+        session = open_session(self.folder / GRAPH, 1)
+        return [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
+
+    def inputs(self) -> Iterator[str]:
+        """A problem if the graph asks for what clients do not give."""
+        strange = set(self.names[0]) - _TEXT_INPUTS
+        if strange:
+            yield f"{GRAPH} asks for {', '.join(sorted(strange))}: {_EXPORT_AGAIN}"
+
+    def output(self, name: str) -> Iterator[str]:
+        """A problem if the graph lacks an output."""
+        if self.names[1] and name not in self.names[1]:
+            yield f"{GRAPH} has no output {name}: {_EXPORT_AGAIN}"
+
+    def limit(self) -> Iterator[str]:
+        """A problem where the tokenizer's files cut texts elsewhere than the model does."""
+        config = self.json("tokenizer_config.json")
+        found = min((value for key in ("model_max_length", "max_length") if isinstance(value := config.get(key), int)), default=None)
+        if found != self.manifest.max_length:
+            yield f"tokenizer_config.json cuts texts at {found} tokens, the model at {self.manifest.max_length}: set model_max_length and remove max_length"
+
+
+def examine(folder: str | Path) -> list[Finding]:
+    """What each known client will make of an artifact.
+
+    Raises:
+        ArtifactError: not an artifact, or its ONNX file cannot be opened.
+    """
+    folder = Path(folder)
+    if not is_artifact(folder):
+        raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
+    patient = _Patient(folder, Manifest.load(folder))
+    return [Finding(name, list(problems(patient)), how.format(folder=folder, dim=patient.manifest.dim)) for name, (problems, how) in _CLIENTS.items()]
+
+
+def _emb(patient: _Patient) -> Iterator[str]:
+    try:
+        patient.manifest.verify(patient.folder)
+    except ArtifactError as error:
+        yield f"{error.message}: {error.hint}"
+    if all(variant.passed is False for variant in patient.manifest.variants):
+        yield "no file passed its gate: run emb validate, or export again"
+
+
+def _torch(patient: _Patient) -> Iterator[str]:
+    yield from patient.has("modules.json", "config.json", "tokenizer.json", "1_Pooling/config.json")
+    if not any((patient.folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        yield f"model.safetensors is missing: {_EXPORT_AGAIN}"
+    for module in patient.json("modules.json") or []:
+        if module["path"].endswith("_Dense"):
+            yield from patient.has(f"{module['path']}/config.json", f"{module['path']}/model.safetensors")
+
+
+def _optimum(patient: _Patient) -> Iterator[str]:
+    yield from patient.has(GRAPH, "modules.json", "config.json", "tokenizer.json")
+    yield from patient.output("last_hidden_state")
+
+
+def _fastembed(patient: _Patient) -> Iterator[str]:
+    yield from patient.has(GRAPH, "tokenizer.json", "tokenizer_config.json")
+    yield from patient.inputs()
+    yield from patient.limit()
+    if not patient.json("tokenizer_config.json").get("pad_token"):
+        yield "tokenizer_config.json names no pad_token: add it"
+    if patient.names[1][:1] not in ([], ["sentence_embedding"]):
+        yield f"the first output of {GRAPH} is {patient.names[1][0]}: {_EXPORT_AGAIN}"
+
+
+def _transformers_js(patient: _Patient) -> Iterator[str]:
+    yield from patient.has(GRAPH, "config.json", "tokenizer.json", "tokenizer_config.json")
+    yield from patient.inputs()
+    yield from patient.output("sentence_embedding")
+    yield from patient.limit()
+    if not patient.json("config.json").get("model_type"):
+        yield "config.json names no model_type: add it"
+
+
+def _tei(patient: _Patient) -> Iterator[str]:
+    yield from patient.has(GRAPH, "config.json", "tokenizer.json", "1_Pooling/config.json")
+    yield from patient.inputs()
+    yield from patient.output("sentence_embedding")
+    if (patient.folder / GRAPH).with_suffix(".onnx.data").is_file():
+        yield "the graph's data lies in model.onnx.data, and must in model.onnx_data: " + _EXPORT_AGAIN
+    if not any(value is True for key, value in patient.json("1_Pooling/config.json").items() if key.startswith("pooling_mode_")):
+        yield "1_Pooling/config.json has no pooling_mode_…: true, the only form it reads: " + _EXPORT_AGAIN
+    if patient.json("sentence_bert_config.json").get("max_seq_length") != patient.manifest.max_length:
+        yield f"sentence_bert_config.json does not say max_seq_length {patient.manifest.max_length}: set it"
+
+
+def _plain(patient: _Patient) -> Iterator[str]:
+    yield from patient.has(GRAPH, "tokenizer.json")
+    yield from patient.inputs()
+
+
+_CLIENTS: dict[str, tuple[Callable[[_Patient], Iterator[str]], str]] = {
+    "emb": (_emb, "emb.load('{folder}')"),
+    "sentence-transformers": (_torch, "SentenceTransformer('{folder}')"),
+    "sentence-transformers, ONNX (optimum-onnx)": (_optimum, "SentenceTransformer('{folder}', backend='onnx')"),
+    "fastembed": (_fastembed, "TextEmbedding.add_custom_model(name, PoolingType.DISABLED, False, source, {dim})"),
+    "transformers.js": (_transformers_js, "AutoModel.from_pretrained('{folder}', {{dtype: 'q8'}}) → sentence_embedding"),
+    "text-embeddings-inference": (_tei, "text-embeddings-router --model-id {folder}"),
+    "onnxruntime and tokenizers": (_plain, "InferenceSession('{folder}/onnx/model.onnx')"),
+}

@@ -1,0 +1,123 @@
+"""Hold the programs that people use to the vectors of an export, each in an environment of its own.
+
+    python3 scripts/interop.py [CLIENT…]
+
+Exports all-MiniLM-L6-v2 at 128 dims with int8, encodes the same 200 texts with every client, and
+compares with emb's own torch vectors. Needs a package index; transformers.js needs Node as well.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+import environment
+
+HOME = environment.ROOT / "runs" / "interop"
+CLIENTS = environment.ROOT / "tests" / "interop"
+TEXTS = 200
+FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
+LIMITS = {"fp32": 0.9999, "int8": 0.99}
+_TORCH = "torch==2.13.0"
+
+
+@dataclass(frozen=True)
+class Client:
+    """Packages to install, the script that encodes, and its last argument per precision."""
+
+    packages: list[str]
+    script: str
+    files: dict[str, str]
+
+
+OLDER = [_TORCH, "transformers==4.57.6", "sentence-transformers==5.7.0", "optimum==2.1.0", "optimum-onnx==0.1.0", "onnxruntime==1.31.1"]
+KNOWN = {
+    "onnxruntime": Client(["onnxruntime", "tokenizers", "numpy"], "with_onnxruntime.py", {"fp32": FP32, "int8": INT8}),
+    "fastembed": Client(["fastembed==0.9.1"], "with_fastembed.py", {"fp32": FP32, "int8": INT8}),
+    "transformers.js": Client(["@huggingface/transformers@4"], "with_transformers.mjs", {"fp32": "fp32", "int8": "q8"}),
+    "sentence-transformers 6": Client([_TORCH, "sentence-transformers==6.2.0"], "with_sentence_transformers.py", {"fp32": "torch"}),
+    "sentence-transformers 5.7": Client(OLDER, "with_sentence_transformers.py", {"fp32": "torch"}),
+    "optimum-onnx": Client(OLDER, "with_sentence_transformers.py", {"fp32": FP32, "int8": INT8}),
+}
+
+
+def main() -> int:
+    """Print a line per client and precision; return 1 if one falls below its limit."""
+    commands = environment.prepare("train", "minilm")
+    HOME.mkdir(parents=True, exist_ok=True)
+    artifact, texts = HOME / "artifact", HOME / "texts.json"
+    environment.run(commands / "emb", "export", "all-MiniLM-L6-v2", "--dim", "128", "--int8", "--out", artifact, "--overwrite", "--quiet")
+    environment.run(commands / "python", "-c", _REFERENCE, artifact, texts, HOME / "reference.json", str(TEXTS))
+    reference = json.loads((HOME / "reference.json").read_text())
+    failed = 0
+    for name in sys.argv[1:] or KNOWN:
+        for precision in KNOWN[name].files:
+            lowest = least_cosine(reference, vectors(name, KNOWN[name], precision, artifact, texts))
+            passed = lowest >= LIMITS[precision]
+            failed += not passed
+            print(f"{'passed' if passed else 'FAILED'}  {name:26} {precision}  smallest cosine {lowest:.6f} of {TEXTS} texts", flush=True)
+    return 1 if failed else 0
+
+
+def vectors(name: str, client: Client, precision: str, artifact: Path, texts: Path) -> list[list[float]]:
+    """What a client makes of the texts; none where it stops with an error."""
+    runner = _runner(client)
+    out = HOME / f"{name}-{precision}.json"
+    out.unlink(missing_ok=True)
+    subprocess.run([*runner, str(artifact), str(texts), str(out), client.files[precision]], check=False, cwd=HOME)
+    return list(json.loads(out.read_text())) if out.is_file() else []
+
+
+def least_cosine(reference: list[list[float]], found: list[list[float]]) -> float:
+    """Smallest cosine of a text's two vectors; -1 if there are not as many."""
+    if len(found) != len(reference):
+        return -1.0
+    return min(sum(x * y for x, y in zip(a, b, strict=True)) / (_length(a) * _length(b)) for a, b in zip(reference, found, strict=True))
+
+
+def _length(vector: list[float]) -> float:
+    return sum(x * x for x in vector) ** 0.5
+
+
+def _runner(client: Client) -> list[str]:
+    """The command that runs a client's script, in an environment made once for its packages."""
+    script = CLIENTS / client.script
+    if script.suffix == ".mjs":
+        local = shutil.copy(script, HOME / script.name)  # Node looks for packages beside the script
+        if not (HOME / "node_modules").is_dir():
+            subprocess.run(["npm", "install", "--silent", "--no-fund", "--no-audit", *client.packages], check=True, cwd=HOME)
+        return ["node", str(local)]
+    home = HOME / f"venv-{hash_of(client.packages)}"
+    python = home / "bin" / "python"
+    if not (home / "ready").is_file():
+        venv.create(home, with_pip=True)
+        for group in (client.packages[:1], client.packages):  # torch first, so that nothing else picks another build
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group], check=True)
+        (home / "ready").touch()
+    return [str(python), str(script)]
+
+
+def hash_of(packages: list[str]) -> str:
+    """A name for an environment with these packages."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(packages).encode()).hexdigest()[:10]
+
+
+_REFERENCE = """
+import json, sys
+from pathlib import Path
+import emb
+from emb.distill.corpus import default_corpus
+artifact, texts, out, count = sys.argv[1:]
+chosen = [item.text for item in default_corpus(20 * int(count)).texts[::20]][: int(count)]
+Path(texts).write_text(json.dumps(chosen))
+Path(out).write_text(json.dumps(emb.load(artifact, backend="torch").encode(chosen).tolist()))
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,14 @@
 # Shortcuts; the scripts need only Python.
-.PHONY: test demo help setup
+.PHONY: test demo interop help setup
 
 test:
 	python3 scripts/test.py
 
 demo:
 	python3 scripts/demo.py
+
+interop:
+	python3 scripts/interop.py
 
 setup:
 	python3 scripts/environment.py

@@ -6,6 +6,7 @@ Exports all-MiniLM-L6-v2 at 128 dims with int8, encodes the same 200 texts with 
 compares with emb's own torch vectors. Needs a package index; transformers.js needs Node as well.
 """
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -95,15 +96,13 @@ def _runner(client: Client) -> list[str]:
     if not (home / "ready").is_file():
         venv.create(home, with_pip=True)
         for group in (client.packages[:1], client.packages):  # torch first, so that nothing else picks another build
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group], check=True)
+            subprocess.run([python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *group], check=True)
         (home / "ready").touch()
     return [str(python), str(script)]
 
 
 def hash_of(packages: list[str]) -> str:
     """A name for an environment with these packages."""
-    import hashlib
-
     return hashlib.sha256("\n".join(packages).encode()).hexdigest()[:10]
 
 

@@ -62,6 +62,8 @@ def flatten_projections(
 
 def flattened(weight: Array, power: float) -> Array:
     """`weight` with its singular values raised to `power` and its Frobenius norm kept."""
+    if power == 1:
+        return weight  # to the bit
     left, values, right = np.linalg.svd(weight, full_matrices=False)
     raised = values**power
     return np.asarray((left * (raised * np.linalg.norm(values) / max(np.linalg.norm(raised), 1e-30))) @ right)

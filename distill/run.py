@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from emb.distill.cache import TeacherEmbeddings
@@ -27,7 +28,7 @@ from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
 from emb.distill.teacher import TeacherIdentity, capture, weights_hash
 from emb.distill.train import Split, Training
-from emb.errors import ArtifactError, UsageError
+from emb.errors import ArtifactError, CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path, disk_errors
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, ModelSpec, linear, load_model, save_model
@@ -116,17 +117,19 @@ def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialS
     processes.wait_for_everyone()
     pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
     parts = [Split(_tokenise(student, part.texts, recipe.capture.max_length), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
-    _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=has_checkpoint(out / "checkpoints"))
+    resumed = has_checkpoint(out / "checkpoints")
+    _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=resumed)
     training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
-    if processes.is_main_process and not (out / START).exists():
+    if processes.is_main_process and not resumed and recipe.training.average < 1:
         _keep(student, out / START)
     training.run()
     powers = _finish(training, out / START, recipe)
     scores = training.evaluate()
+    processes.wait_for_everyone()
     if processes.is_main_process:
         _save(student, out, scores, _lineage(recipe, teacher, corpus, targets) | {"projection_powers": powers})
-        (out / START).unlink()
         write_status(out, "finished", teacher=teacher.name, steps=training.step)
+        (out / START).unlink(missing_ok=True)
     return scores
 
 
@@ -224,11 +227,18 @@ def _keep(student: EmbeddingModel, path: Path) -> None:
         save_file({name: weight.detach().contiguous() for name, weight in student.named_parameters() if weight.requires_grad}, partial)
 
 
+def _kept(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: missing or damaged ({error})", "start again with --overwrite; the teacher's vectors are still cached") from error
+
+
 def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
     """Average the weights and flatten the projections as the recipe says; the powers chosen, per exit."""
     student, held_out = training.student, training.held_out
     if recipe.training.average < 1:
-        average(student, load_file(start), recipe.training.average)
+        average(student, _kept(start), recipe.training.average)
     if not student.spec.normalize:
         return {}  # the length of the vectors means something, and would change
     chosen = flatten_projections(student, held_out.rows, training.held_targets, training.pairs, recipe.projection.powers, tokens_per_batch=recipe.training.tokens_per_batch)

@@ -11,7 +11,9 @@ from distilling import corpus_file, distil, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emb.distill import run
 from emb.distill.finish import average, flatten_projections, flattened
+from emb.errors import CheckpointError
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, linear, load_model
 
@@ -84,12 +86,29 @@ def test_a_run_ends_between_its_start_and_its_training(bert_folder: Path, tmp_pa
     corpus = corpus_file(tmp_path)
     found = {}
     for share in (1.0, 0.5):
-        run = distil(bert_folder, corpus, tmp_path / f"run{share}", more={"training.average": share, "projection.powers": [1.0]}).run
-        found[share] = load_model(run / "student").encoder.state_dict()
-        assert not (run / "start.safetensors").exists()
-        assert set(Manifest.load(run / "student").lineage["projection_powers"].values()) == {1.0}
+        folder = distil(bert_folder, corpus, tmp_path / f"run{share}", more={"training.average": share, "projection.powers": [1.0]}).run
+        found[share] = load_model(folder / "student").encoder.state_dict()
+        assert not (folder / run.START).exists()
+        assert set(Manifest.load(folder / "student").lineage["projection_powers"].values()) == {1.0}
     start = distil(bert_folder, corpus, tmp_path / "start", more={"training.epochs": 0, "projection.powers": [1.0]})
     before = load_model(start.student).encoder.state_dict()
     name = next(name for name in before if "layer.0.output.dense.weight" in name)
     assert torch.allclose(found[0.5][name], (before[name] + found[1.0][name]) / 2, atol=1e-6)
     assert not torch.allclose(found[1.0][name], before[name], atol=1e-6)
+
+
+def test_a_run_stopped_before_its_end_finishes_as_one_left_alone(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, more = corpus_file(tmp_path), {"training.average": 0.5, "training.checkpoint_seconds": 0}
+    whole = distil(bert_folder, corpus, tmp_path / "whole", more=more)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            distil(bert_folder, corpus, tmp_path / "stopped", more=more)
+    kept = (tmp_path / "stopped" / run.START).read_bytes()
+    (tmp_path / "stopped" / run.START).write_bytes(kept[:100])
+    with pytest.raises(CheckpointError, match=r"start\.safetensors"):
+        distil(bert_folder, corpus, tmp_path / "stopped", resume=True)
+    (tmp_path / "stopped" / run.START).write_bytes(kept)
+    again = distil(bert_folder, corpus, tmp_path / "stopped", resume=True)
+    for name, weight in load_model(whole.student).state_dict().items():
+        assert torch.equal(weight, load_model(again.student).state_dict()[name]), name

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import numpy as np
 
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.manifest import Manifest, Variant, is_artifact
-from emb.tokens import Ids, TextTokenizer, token_budget_batches
+from emb.tokens import Batch, Ids, TextTokenizer, token_budget_batches
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 BACKENDS = ("auto", "onnx", "torch")
@@ -78,10 +81,10 @@ class Encoder(ABC):
         """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
         self._check(dim)
         batches = token_budget_batches([len(row) for row in rows], tokens_per_batch)
+        padded = [partial(self._padded, rows, batch, side) for batch in batches]
         vectors: Vectors | None = None
         with _bar(len(rows), progress) as advance:
-            for batch in batches:
-                part = self.run(*self.tokenizer.pad([rows[i] for i in batch], side))
+            for batch, part in zip(batches, self._run_each(padded), strict=True):
                 vectors = np.empty((len(rows), part.shape[1]), part.dtype) if vectors is None else vectors
                 vectors[batch] = part
                 advance(len(batch))
@@ -90,6 +93,13 @@ class Encoder(ABC):
     @abstractmethod
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
+
+    def _run_each(self, padded: Sequence[Callable[[], Batch]]) -> Iterator[Vectors]:
+        for each in padded:
+            yield self.run(*each())
+
+    def _padded(self, rows: Sequence[np.ndarray[Any, Any]], batch: np.ndarray[Any, Any], side: str) -> Batch:
+        return self.tokenizer.pad([rows[i] for i in batch], side)
 
     def _prompt(self, kind: str) -> str:
         if kind not in ("query", "document"):
@@ -123,13 +133,34 @@ class OnnxEncoder(Encoder):
         self.variant = manifest.variant(file) if file else _best(manifest, folder)
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
         super().__init__(tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize)
-        self.session = open_session(folder / self.variant.file, threads)
+        self.path, self.threads = folder / self.variant.file, threads or _cores()
+        self.session = open_session(self.path, self.threads)
         self._wanted = [self.session.get_outputs()[0].name]  # the token vectors behind it are for other clients
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
-        (vectors,) = self.session.run(self._wanted, {"input_ids": input_ids, "attention_mask": attention_mask})
+        return self._answer(self.session, input_ids, attention_mask)
+
+    def _run_each(self, padded: Sequence[Callable[[], Batch]]) -> Iterator[Vectors]:
+        if len(padded) == 1 or self.threads == 1:
+            yield from super()._run_each(padded)
+            return
+        # Whole batches side by side, a thread each: within a batch, threads wait for one another at every operator.
+        with ThreadPoolExecutor(self.threads) as pool:
+            yield from pool.map(lambda each: self._answer(self._single, *each()), padded)
+
+    @cached_property
+    def _single(self) -> Any:
+        """A second session whose operators stay on the thread that calls."""
+        return open_session(self.path, 1)
+
+    def _answer(self, session: Any, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        (vectors,) = session.run(self._wanted, {"input_ids": input_ids, "attention_mask": attention_mask})
         return np.asarray(vectors)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_session(model: Path | bytes, threads: int | None = None) -> Any:

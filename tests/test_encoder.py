@@ -21,12 +21,12 @@ def artifact(student_folder: Path, sentences: list[str], tmp_path_factory: pytes
     return folder
 
 
-@pytest.mark.parametrize("kind", ["query", "document"])
 def test_vectors_do_not_depend_on_the_threads(artifact: Path, sentences: list[str]) -> None:
     one, four = (load(artifact, threads=threads).encode(sentences, tokens_per_batch=64) for threads in (1, 4))
     assert np.allclose(one, four, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["query", "document"])
 def test_torch_and_onnx_give_the_same_vectors(artifact: Path, sentences: list[str], kind: str) -> None:
     onnx, torch = load(artifact), load(artifact, backend="torch")
     assert type(onnx).__name__ == "OnnxEncoder"

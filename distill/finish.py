@@ -18,6 +18,7 @@ from emb.model import EmbeddingModel
 from emb.similarity import neighbour_overlap
 from emb.tokens import token_budget_batches
 
+ENOUGH = 100  # held-out texts; the neighbours of fewer say little
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -42,8 +43,10 @@ def flatten_projections(
     to a text: whatever it cannot tell comes out small, and near texts nearer. Powers below 1 give those
     directions back their part. Chosen is the power under which held-out texts `rows`, encoded
     by the student, find most of the neighbours that the teacher's own vectors `targets`
-    `(texts, teacher_dim)` find among those of the others, at the widest of the exit's `pairs`.
+    `(texts, teacher_dim)` find among those of the others, at the widest of the exit's `pairs`;
+    fewer than 100 texts decide nothing, and projections stay as they are.
     """
+    powers = powers if len(rows) >= ENOUGH else [1.0]
     exits = sorted({pair.layers for pair in pairs})
     chosen = {}
     for n, states in _pooled(student, rows, exits, tokens_per_batch).items():

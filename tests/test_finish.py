@@ -55,7 +55,7 @@ def _states(student: EmbeddingModel, count: int) -> tuple[list[np.ndarray], np.n
 def test_a_perfect_projection_is_kept(bert_folder: Path) -> None:
     weight = torch.randn(24, 32, generator=torch.Generator().manual_seed(0))
     student = _student(bert_folder, weight)
-    rows, states = _states(student, 80)
+    rows, states = _states(student, 120)
     targets = (states @ weight.double().numpy().T).astype(np.float32)
     assert flatten_projections(student, rows, targets, [LayerDimPair(3, 8), LayerDimPair(3, 24)], POWERS, tokens_per_batch=256) == {3: 1.0}
     assert torch.allclose(student.heads["3"].weight, weight, atol=1e-5)
@@ -64,7 +64,7 @@ def test_a_perfect_projection_is_kept(bert_folder: Path) -> None:
 def test_a_shrunk_projection_is_flattened(bert_folder: Path) -> None:
     weight = np.random.default_rng(0).normal(size=(32, 32))
     student = _student(bert_folder, torch.randn(32, 32))
-    rows, states = _states(student, 80)
+    rows, states = _states(student, 120)
     left, values, right = np.linalg.svd(weight)
     true = (left * values**0.5) @ right  # the teacher, of which the projection is a steeper image
     student.heads["3"].weight.data.copy_(torch.from_numpy(weight.T))

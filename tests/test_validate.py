@@ -32,7 +32,9 @@ def _artifact(folder: Path, source: Path, layers: int, dim: int, embed: Embed | 
     save_model(model, folder)
     if embed is not None:
         broken: Any = model
-        broken.embed = lambda ids, mask, pair=None: embed(model, ids, mask)
+        asked, states_of = [], model.token_states
+        broken.token_states = lambda ids, mask, exits=None: (asked.append(ids), states_of(ids, mask, exits))[1]
+        broken.finished = lambda states, mask, pair=None: embed(model, asked[0], mask)
     write_graph(model, folder / "onnx" / "model.onnx")
     spec = model.spec
     prompts = {"query": "", "document": "", **spec.prompts}

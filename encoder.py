@@ -134,7 +134,7 @@ class OnnxEncoder(Encoder):
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
         super().__init__(tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize)
         self.path, self.threads = folder / self.variant.file, threads or _cores()
-        self.session = open_session(self.path, self.threads)
+        self.session = open_session(self.path, threads)
         self._wanted = [self.session.get_outputs()[0].name]  # the token vectors behind it are for other clients
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:

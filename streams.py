@@ -20,7 +20,6 @@ from emb.progress import bar
 from emb.records import Record, read_records, suffix, text_of
 
 BLOCK = 4096  # texts in memory at a time
-OUTPUTS = (".parquet", ".jsonl", ".npy")
 
 
 def encode_file(
@@ -38,7 +37,7 @@ def encode_file(
     """
     writer = _WRITERS.get(out.suffix.lower())
     if writer is None:
-        raise UsageError(f"{out}: unknown kind of output", f"known: {' '.join(OUTPUTS)}")
+        raise UsageError(f"{out}: unknown kind of output", f"known: {' '.join(_WRITERS)}")
     if out.exists() and not overwrite:
         raise ArtifactError(f"{out}: already exists", "choose another name, or add --overwrite to replace it")
     with atomic_path(out) as partial, bar(f"{source.name} (texts)", None) as advance:

@@ -129,7 +129,7 @@ def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
     try:
         rows: Iterable[Any] = load_dataset(name, split="train", streaming=True)
         for record in rows:
-            yield _from_record(dict(record), name, columns)
+            yield _from_record(record, name, columns)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise DataError(f"{name}: neither a file nor a data set that can be reached ({reason})", "check the path given to --data, or the network for a hub id") from error

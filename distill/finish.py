@@ -7,16 +7,16 @@ cosine or squared distance shrinks what it cannot predict, which is often what t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emb.distill.signals import exit_vectors
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
 from emb.similarity import neighbour_overlap
-from emb.tokens import token_budget_batches
 
 ENOUGH = 100  # held-out texts; the neighbours of fewer say little
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -46,13 +46,12 @@ def flatten_projections(
     `(texts, teacher_dim)` find among those of the others, at the widest of the exit's `pairs`;
     fewer than 100 texts decide nothing, and projections stay as they are.
     """
-    powers = powers if len(rows) >= ENOUGH else [1.0]
-    exits = sorted({pair.layers for pair in pairs})
-    chosen = {}
-    for n, states in _pooled(student, rows, exits, tokens_per_batch).items():
-        head = student.heads[str(n)]
-        if not isinstance(head, nn.Linear):
-            continue
+    exits = [n for n in sorted({pair.layers for pair in pairs}) if isinstance(student.heads[str(n)], nn.Linear)]
+    chosen = dict.fromkeys(exits, 1.0)
+    if not exits or len(rows) < ENOUGH or set(powers) == {1.0}:
+        return chosen
+    for n, states in exit_vectors(student, student.pooled, rows, exits, tokens_per_batch).items():
+        head = cast(nn.Linear, student.heads[str(n)])
         weight = head.weight.detach().double().cpu().numpy().T
         candidates = {power: flattened(weight, power) for power in powers}
         dim = max(pair.dim for pair in pairs if pair.layers == n)
@@ -70,14 +69,3 @@ def flattened(weight: Array, power: float) -> Array:
     left, values, right = np.linalg.svd(weight, full_matrices=False)
     raised = values**power
     return np.asarray((left * (raised * np.linalg.norm(values) / max(np.linalg.norm(raised), 1e-30))) @ right)
-
-
-def _pooled(student: EmbeddingModel, rows: Sequence[Array], exits: Sequence[int], tokens_per_batch: int) -> dict[int, Array]:
-    padder, device = student.tokenizer(), next(student.parameters()).device
-    states = {n: np.zeros((len(rows), student.hidden)) for n in exits}
-    with torch.inference_mode():
-        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
-            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
-            for n, vectors in student.pooled(ids, mask, exits).items():
-                states[n][batch] = vectors.double().cpu().numpy()
-    return states

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
@@ -21,7 +22,7 @@ def held_out_scores(student: EmbeddingModel, rows: Rows, targets: np.ndarray[Any
 
     `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
     """
-    outputs = _outputs(student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
+    outputs = exit_vectors(student, student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
     return [{"layers": pair.layers, "dim": pair.dim, **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim])} for pair in pairs]
 
 
@@ -29,12 +30,13 @@ def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any]) -> dict
     return {"cosine": float(cosines(student, teacher).mean()), "overlap": float(neighbour_overlap(student, teacher, k=10))}
 
 
-def _outputs(student: EmbeddingModel, rows: Rows, exits: Sequence[int], tokens_per_batch: int) -> dict[int, np.ndarray[Any, Any]]:
+def exit_vectors(student: EmbeddingModel, compute: Callable[..., dict[int, Tensor]], rows: Rows, exits: Sequence[int], tokens_per_batch: int) -> dict[int, np.ndarray[Any, Any]]:
+    """What `compute` (the student, or its `pooled`) gives for every text at each of `exits`: `(texts, width)` float32."""
     padder, device = student.tokenizer(), next(student.parameters()).device
-    outputs = {n: np.zeros((len(rows), student.dim), np.float32) for n in exits}
+    outputs: dict[int, np.ndarray[Any, Any]] = {}
     with torch.inference_mode():
         for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
             ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
-            for n, vectors in student(ids, mask, exits).items():
-                outputs[n][batch] = vectors.float().cpu().numpy()
+            for n, vectors in compute(ids, mask, exits).items():
+                outputs.setdefault(n, np.zeros((len(rows), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
     return outputs

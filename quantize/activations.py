@@ -56,8 +56,8 @@ def per_token(model: ModelProto, source: str) -> Quantized:
 def fixed(model: ModelProto, batches: Sequence[Batch]) -> Activation:
     """One scale for good, from the ranges seen on `batches`: nothing is computed when texts come.
 
-    The range is the widest seen: cutting off the outermost hundredth of a percent of a text's
-    values cost ten times the error it saved (docs/log.md).
+    The range is the widest seen: without the outermost hundredth of a percent of each text's
+    values, the smallest cosine of a real student fell from 0.995 to 0.983 (docs/log.md).
     """
     ranges = {name: np.stack(found) for name, found in observe(model, batches, _range).items()}
 

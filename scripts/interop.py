@@ -46,12 +46,20 @@ KNOWN = {
 
 
 def main() -> int:
-    """Print a line per client and precision; return 1 if one falls below its limit."""
+    """Print a line per client and precision; return 1 if one falls below its limit, 2 for a client unknown here."""
+    unknown = set(sys.argv[1:]) - KNOWN.keys()
+    if unknown:
+        print(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}", file=sys.stderr)
+        return 2
     commands = environment.prepare("train", "minilm")
     HOME.mkdir(parents=True, exist_ok=True)
     artifact, texts = HOME / "artifact", HOME / "texts.json"
-    environment.run(commands / "emb", "export", "all-MiniLM-L6-v2", "--dim", "128", "--int8", "--out", artifact, "--overwrite", "--quiet")
-    environment.run(commands / "python", "-c", _REFERENCE, artifact, texts, HOME / "reference.json", str(TEXTS))
+    steps: list[list[str | Path]] = [
+        [commands / "emb", "export", "all-MiniLM-L6-v2", "--dim", "128", "--int8", "--out", artifact, "--overwrite", "--quiet"],
+        [commands / "python", CLIENTS / "reference.py", artifact, texts, HOME / "reference.json", str(TEXTS)],
+    ]
+    if any(environment.run(*step) for step in steps):
+        return 1
     reference = json.loads((HOME / "reference.json").read_text())
     failed = 0
     for name in sys.argv[1:] or KNOWN:
@@ -104,18 +112,6 @@ def _runner(client: Client) -> list[str]:
 def hash_of(packages: list[str]) -> str:
     """A name for an environment with these packages."""
     return hashlib.sha256("\n".join(packages).encode()).hexdigest()[:10]
-
-
-_REFERENCE = """
-import json, sys
-from pathlib import Path
-import emb
-from emb.distill.corpus import default_corpus
-artifact, texts, out, count = sys.argv[1:]
-chosen = [item.text for item in default_corpus(20 * int(count)).texts[::20]][: int(count)]
-Path(texts).write_text(json.dumps(chosen))
-Path(out).write_text(json.dumps(emb.load(artifact, backend="torch").encode(chosen).tolist()))
-"""
 
 
 if __name__ == "__main__":

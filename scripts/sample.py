@@ -6,13 +6,13 @@ The order depends on nothing but the texts, so a prefix of the file is itself su
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from emb.records import read_records
 
 
 def main() -> None:
@@ -26,17 +26,11 @@ def main() -> None:
     caps = {name: int(count) for name, count in (cap.rsplit("=", 1) for cap in given.cap_of)}
     taken: Counter[str] = Counter()
     with given.out.open("w", encoding="utf-8") as out:
-        for record in sorted(records(given.texts), key=by_hash):
+        for record in sorted((record for _, record in read_records(given.texts)), key=by_hash):
             if taken[record["source"]] < caps.get(record["source"], given.cap):
                 taken[record["source"]] += 1
                 out.write(json.dumps({"text": record["text"], "kind": record["kind"]}) + "\n")
     print("\n".join(f"{count:7,} {source}" for source, count in taken.most_common()))
-
-
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's objects."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
 
 
 def by_hash(record: dict[str, Any]) -> bytes:

@@ -72,8 +72,12 @@ def main() -> int:
 
 
 def vectors(name: str, client: Client, precision: str, artifact: Path, texts: Path) -> list[list[float]]:
-    """What a client makes of the texts; none where it stops with an error."""
-    runner = _runner(client)
+    """What a client makes of the texts; none where it cannot be installed or stops with an error."""
+    try:
+        runner = _runner(client)
+    except subprocess.CalledProcessError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return []
     out = HOME / f"{name}-{precision}.json"
     out.unlink(missing_ok=True)
     subprocess.run([*runner, str(artifact), str(texts), str(out), client.files[precision]], check=False, cwd=HOME)
@@ -97,7 +101,8 @@ def _runner(client: Client) -> list[str]:
     if script.suffix == ".mjs":
         local = shutil.copy(script, HOME / script.name)  # Node looks for packages beside the script
         if not (HOME / "node_modules").is_dir():
-            subprocess.run(["npm", "install", "--silent", "--no-fund", "--no-audit", *client.packages], check=True, cwd=HOME)
+            # Without the packages' own scripts: one of them fetches CUDA libraries from elsewhere.
+            subprocess.run(["npm", "install", "--ignore-scripts", "--silent", "--no-fund", "--no-audit", *client.packages], check=True, cwd=HOME)
         return ["node", str(local)]
     home = HOME / f"venv-{hash_of(client.packages)}"
     python = home / "bin" / "python"

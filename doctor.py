@@ -1,6 +1,6 @@
 """Which programs will load an artifact and get the same vectors from it, and what to change for the others.
 
-What each one reads was found in its source; `tests/interop` holds the real ones to it.
+What each one reads was found in its source; `scripts/interop.py` runs the real ones, except text-embeddings-inference.
 """
 
 from __future__ import annotations

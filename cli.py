@@ -124,7 +124,10 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to measure speed with. Default: all.")
 @click.option("--grid", is_flag=True, help="Every trained exit and dim, with 8 bits, measured side by side: grid.html.")
 @click.option("--target", type=click.Choice(TARGETS), help="Measure them all and keep the one that serves this purpose best; with --grid, keep all.")
-@click.option("--max-mb", type=click.FloatRange(min=0, min_open=True), metavar="MB", help="Largest file that --target may choose.")
+@click.option(
+    "--max-mb", type=click.FloatRange(min=0, min_open=True), metavar="MB",
+    help="Largest 8-bit file, and largest file that --target may choose. Where 8 bits are too many, the matrices that lose least get 4.",
+)
 @click.option(
     "--min-quality", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Share of the best file's quality that --target must keep.",
 )
@@ -133,7 +136,7 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
 @reports
 def export(
     source: str | None, layers: Lists, dims: Lists, vectors: Sequence[str], binary: bool, no_verify: bool,
-    grid: bool, target: str | None, max_mb: float | None, min_quality: float, **options: Any,
+    grid: bool, target: str | None, min_quality: float, **options: Any,
 ) -> Outcome:
     """Cut a student to layers and dims, for serving.
 
@@ -144,7 +147,7 @@ def export(
     wanted = tuple(dict.fromkeys([*vectors, *(["binary"] if binary else [])]))
     options |= {"layers": _flat(layers), "dims": _flat(dims), "vectors": wanted, "verify": not no_verify}
     if grid or target:
-        return _grid(emb.export_grid(source, target=target, keep=grid, max_mb=max_mb, min_quality=min_quality, **options))
+        return _grid(emb.export_grid(source, target=target, keep=grid, min_quality=min_quality, **options))
     folders = emb.export(source, **options)
     artifacts = [_described(folder) for folder in folders]
     return Outcome({"artifacts": artifacts}, _exported(artifacts))

@@ -27,6 +27,7 @@ def export(
     calibration_texts: Sequence[str] | None = None,
     threads: int | None = None,
     min_cosine: float = 0.99,
+    max_mb: float | None = None,
     reduce_range: bool = False,
     heal: float | None = None,
     heal_data: Sequence[str | Path] = (),
@@ -51,6 +52,7 @@ def export(
             documentation that every machine has.
         threads: to measure with; None for one per core.
         min_cosine: smallest cosine to the fp32 slice that int8 may have on any text.
+        max_mb: megabytes that the 8-bit file may have; where 8 bits are too many, the matrices that lose least get 4.
         reduce_range: weights in 7 of the 8 bits, for processors without VNNI.
         heal: first train each slice for so many seconds under the rounding of the files asked for,
             against the teacher's cached vectors; only what `emb.distill` has made can be healed.
@@ -66,10 +68,12 @@ def export(
         DiskError: no room to write.
     """
     with needs_extra():
-        from emb.export.pipeline import Options, run_export
+        from emb.export.options import Options
+        from emb.export.pipeline import run_export
 
     options = Options(
         int8, fp16, tuple(vectors), calibration_texts, threads, min_cosine, reduce_range, int4=int4, heal=heal, heal_data=tuple(map(str, heal_data)), exporter=exporter,
+        max_mb=max_mb,
     )  # fmt: skip
     return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)
 
@@ -97,7 +101,7 @@ def export_grid(
         layers, dims: every combination; none given means every exit, every dim that was trained.
         target: a purpose, one of `emb.export.choice.TARGETS`; None chooses nothing.
         keep: leave all artifacts in place; otherwise only the chosen one stays, at `out` or `<run>/exports/<target>`.
-        max_mb: largest file that may be chosen, in megabytes.
+        max_mb: largest file that may be chosen, in megabytes; 8-bit files are made to fit, as by `export`.
         min_quality: share of the best file's quality (the reference's neighbours that it finds) that a chosen one must keep.
         options: the other options of `export`.
 
@@ -108,11 +112,11 @@ def export_grid(
     with needs_extra():
         from emb.export.choice import Limits
         from emb.export.grid import export_grid as run
-        from emb.export.pipeline import Options
+        from emb.export.options import Options
 
     place = None if out is None else Path(out)
     limits = Limits(max_mb, min_quality)
     return run(
-        None if source is None else Path(source), layers, dims, Options(**options),
+        None if source is None else Path(source), layers, dims, Options(**options, max_mb=max_mb),
         target=target, keep=keep, limits=limits, out=place, overwrite=overwrite, verify=verify,
     )  # fmt: skip

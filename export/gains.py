@@ -16,7 +16,9 @@ from emb.manifest import Manifest, Variant
 from emb.model import EmbeddingModel
 from emb.progress import note
 from emb.quantize import int4
-from emb.quantize.select import Trial, fuse, if_same, run_file, write_recipe
+from emb.quantize.candidate import write_recipe
+from emb.quantize.fusing import fuse
+from emb.quantize.trial import Trial, if_same, run_file
 from emb.quantize.weights import recipes
 from emb.similarity import Vectors, cosines, neighbour_overlap, truncated
 
@@ -44,7 +46,7 @@ def _unhealed(model: EmbeddingModel, folder: Path, manifest: Manifest, trial: Tr
     """Each fp32 or quantised variant that returns floats, with the file that `model` gives for it."""
     graph = write_graph(model, folder / "model.onnx")
     fused = if_same(graph, fuse(graph, folder / "fused.onnx", int(model.encoder.config.num_attention_heads), model.hidden), trial)
-    by_name = {recipe.name: recipe for recipe in (*recipes(graph, trial.largest), int4.RECIPE)}
+    by_name = {recipe.name: recipe for recipe in (*recipes(graph, trial.largest, trial.limit), int4.RECIPE)}
     for variant in (each for each in distinct(manifest) if each.vector_dtype == "float32"):
         if variant.weight_dtype == "fp32":
             yield variant, graph

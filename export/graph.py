@@ -17,6 +17,7 @@ from emb.export.masks import traceable_masks
 from emb.model import EmbeddingModel
 from emb.quantize.surgery import save_graph
 
+GRAPH = "onnx/model.onnx"  # in an artifact
 OUTPUT, TOKENS = "sentence_embedding", "last_hidden_state"
 OPSET = 17
 

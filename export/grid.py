@@ -14,9 +14,11 @@ from typing import Any
 
 from emb.errors import UsageError
 from emb.export.choice import TARGETS, Choice, Limits, choose, mark
-from emb.export.pipeline import Options, Source, find_source, run_export
+from emb.export.options import Options
+from emb.export.pipeline import run_export
 from emb.export.points import Point, Reference, measure, points_of, reference_of
 from emb.export.probes import Sample
+from emb.export.source import Source, find_source
 from emb.export.teacher import teacher_source
 from emb.export.texts import texts_for
 from emb.files import refuse_existing, write_json

@@ -244,7 +244,8 @@ def _measure(folder: Path, manifest: Manifest, limits: Thresholds, tried: list[S
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     healing = manifest.lineage.get("healing")
-    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(threads), texts, origin, reports, own, teacher, healing)
+    shown = healing if healing and healing["files"] else None
+    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(threads), texts, origin, reports, own, teacher, shown)
 
 
 def _teacher(manifest: Manifest, against: str | Path | None, tried: list[Sample]) -> tuple[dict[str, Any], Vectors | None]:

@@ -53,16 +53,15 @@ def per_token(model: ModelProto, source: str) -> Quantized:
     return Quantized(nodes, f"{source}_q", scale, zero, f"{source}_size")
 
 
-def fixed(model: ModelProto, batches: Sequence[Batch]) -> Activation:
+def fixed(model: ModelProto, batches: Sequence[Batch], clipped: float = 0.0) -> Activation:
     """One scale for good, from the ranges seen on `batches`: nothing is computed when texts come.
 
-    The range is the widest seen, in any of them: without the outermost hundredth of a percent of each
-    text's values, the smallest cosine of a real student fell from 0.995 to 0.983 (docs/log.md).
+    The range is the widest seen in any of them, leaving out the share `clipped` of a batch's values at either end.
     """
     low, high = dict[str, float](), dict[str, float]()
     for name, values in observe(model, batches):
-        low[name] = min(low.get(name, 0.0), float(values.min()))
-        high[name] = max(high.get(name, 0.0), float(values.max()))
+        ends = np.quantile(values, [clipped, 1 - clipped]) if clipped else (values.min(), values.max())
+        low[name], high[name] = min(low.get(name, 0.0), float(ends[0])), max(high.get(name, 0.0), float(ends[1]))
 
     def quantize(model: ModelProto, source: str) -> Quantized:
         step = max((high[source] - low[source]) / 255, float(TINY))

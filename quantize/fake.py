@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from emb.quantize.matrices import BLOCK
 from emb.quantize.surgery import TINY
-from emb.quantize.weights import BLOCK
 
 
 def straight_through(values: Tensor, rounded: Tensor) -> Tensor:

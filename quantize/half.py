@@ -17,8 +17,8 @@ from onnx import ModelProto, TensorProto, helper
 
 from emb.errors import ArtifactError
 from emb.progress import warn
-from emb.quantize.select import Rows, Trial, smallest_cosine
 from emb.quantize.surgery import Array, add, data_file, lookups, replace, save_graph, tensors, value, weighted
+from emb.quantize.trial import Rows, Trial, smallest_cosine
 from emb.sessions import open_session
 from emb.tokens import TextTokenizer
 

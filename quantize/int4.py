@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from onnx import ModelProto
 
-from emb.quantize.weights import BLOCK, QuantizeRecipe, quantize_tables, weight_only
+from emb.quantize.matrices import BLOCK, quantize_tables, weight_only
+from emb.quantize.weights import QuantizeRecipe
 from emb.tokens import Batch
 
 FILE = "onnx/model_q4.onnx"  # the name that transformers.js opens for dtype "q4"

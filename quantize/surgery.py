@@ -92,6 +92,21 @@ def weighted(graph: GraphProto, op: str = "MatMul") -> list[NodeProto]:
     return [node for node in graph.node if node.op_type == op and _is_matrix(constant.get(node.input[1]))]
 
 
+def biases(graph: GraphProto) -> dict[str, tuple[str, str]]:
+    """For each matrix product, by its output, that is read by nothing but the sum with a constant row: that sum's output, and the row."""
+    constant, readers = tensors(graph), dict[str, list[NodeProto]]()
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for product in (node.output[0] for node in weighted(graph)):
+        for each in readers.get(product, []):
+            row = next((name for name in each.input if name in constant and len(constant[name].dims) == 1), None)
+            if len(readers[product]) == 1 and each.op_type == "Add" and row:
+                found[product] = (each.output[0], row)
+    return found
+
+
 def lookups(graph: GraphProto) -> list[NodeProto]:
     """Gather nodes that read rows of a constant float matrix: token and position tables."""
     constant = tensors(graph)

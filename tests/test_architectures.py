@@ -31,8 +31,10 @@ from emb.export.slice import slice_model
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, cut_layers, linear, load_model, save_model
 from emb.quantize import half, select, surgery
+from emb.quantize.fusing import fuse
 from emb.quantize.half import select_fp16
-from emb.quantize.select import Trial, fuse, select_int8, smallest_cosine
+from emb.quantize.select import select_int8
+from emb.quantize.trial import Trial, smallest_cosine
 from emb.quantize.weights import recipes
 from emb.sessions import open_session
 from emb.similarity import Vectors, cosines

@@ -18,9 +18,9 @@ from emb.quantize import int4
 from emb.quantize.activations import per_token
 from emb.quantize.fake import PRECISIONS, fake_quantised, int8, signs
 from emb.quantize.fake import int4 as fake_int4
+from emb.quantize.matrices import integer, quantize_tables, weight_only
 from emb.quantize.saturation import EIGHT_BITS
 from emb.quantize.surgery import save_graph
-from emb.quantize.weights import integer, quantize_tables, weight_only
 from emb.sessions import open_session
 from emb.similarity import cosines
 
@@ -141,12 +141,12 @@ def test_4_bit_matrices_are_read_as_they_were_meant(inputs: int) -> None:
 def test_4_bit_levels_are_those_of_onnxruntimes_own_quantiser() -> None:
     from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 
-    from emb.quantize.weights import _levels4
+    from emb.quantize.matrices import levels4
 
     weight = np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)
     packed, scale, zero = np.zeros((24, 2, 16), np.uint8), np.zeros(48, np.float32), np.zeros((24, 1), np.uint8)
     quantize_matmul_4bits(packed, weight, scale, zero, 32, 24, 64, True)
-    own, own_scale = _levels4(np.ascontiguousarray(weight.T).reshape(24, 2, 32))
+    own, own_scale = levels4(np.ascontiguousarray(weight.T).reshape(24, 2, 32))
     np.testing.assert_allclose(own_scale.reshape(-1), scale, rtol=1e-6)
     halves = [np.stack([levels & 15, levels >> 4]).astype(int) for levels in (own, packed)]
     assert np.abs(halves[0] - halves[1]).max() <= 1  # halves may round either way

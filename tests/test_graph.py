@@ -14,7 +14,7 @@ from emb.encoder import Encoder
 from emb.export.graph import write_graph
 from emb.model import load_model
 from emb.quantize import surgery
-from emb.quantize.select import fuse
+from emb.quantize.fusing import fuse
 from emb.quantize.surgery import graph_bytes
 from emb.sessions import open_session
 from emb.torch_encoder import TorchEncoder

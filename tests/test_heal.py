@@ -21,7 +21,7 @@ from emb.distill.data import Corpus, Text, split
 from emb.distill.recall import Recalled, recall
 from emb.encoder import load
 from emb.errors import DataError, TeacherError, UsageError
-from emb.export import export, pipeline
+from emb.export import export, small
 from emb.export.heal import Aim, Healed, _Healing, forget, heal
 from emb.export.validate import validate
 from emb.manifest import LayerDimPair, Manifest
@@ -148,7 +148,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr(select, "recipes", lambda *given: recipes(*given)[2:3])
     monkeypatch.setattr(select, "ROUNDS", 1)
-    monkeypatch.setattr(pipeline, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
+    monkeypatch.setattr(small, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
 
 
 def test_export_heals_and_says_what_it_gained(run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

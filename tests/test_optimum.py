@@ -13,7 +13,7 @@ from emb import console
 from emb.cli import cli
 from emb.encoder import load
 from emb.errors import ArtifactError, MissingExtra, UsageError
-from emb.export import export, pipeline
+from emb.export import export, pipeline, small
 from emb.export.validate import validate
 from emb.manifest import Manifest
 from emb.quantize import select
@@ -49,7 +49,8 @@ def both(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.Te
     """A 2x16 slice exported both ways, with 8-bit weights."""
     pytest.importorskip("optimum.exporters.onnx", reason="needs python3 scripts/test.py --stack optimum")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "int8_file", lambda *_: INT8)
+        for module in (small, pipeline):
+            patch.setattr(module, "int8_file", lambda *_: INT8)
         patch.setattr(select, "recipes", lambda *given: recipes(*given)[:1])
         patch.setattr(select, "ROUNDS", 1)
         [folder] = export(

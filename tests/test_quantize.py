@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,25 @@ from onnx import numpy_helper
 from emb.export.graph import write_graph
 from emb.model import load_model
 from emb.quantize import select
-from emb.quantize.activations import per_batch
+from emb.quantize.activations import fixed, per_batch
+from emb.quantize.candidate import Candidate, measured
+from emb.quantize.fitting import product_losses, to_fit
+from emb.quantize.fusing import fuse
 from emb.quantize.half import write_fp16
+from emb.quantize.matrices import integer, quantize_tables
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS, overflow
-from emb.quantize.select import Candidate, Trial, fuse, select_int8
+from emb.quantize.select import select_int8
 from emb.quantize.sensitive import product_errors, sensitive
-from emb.quantize.surgery import lookups, weighted
-from emb.quantize.weights import QuantizeRecipe, integer, quantize_tables, recipes
+from emb.quantize.smoothing import smooth
+from emb.quantize.surgery import biases, lookups, weighted
+from emb.quantize.trial import Trial, runner, settings
+from emb.quantize.weights import QuantizeRecipe, recipes
 from emb.similarity import cosines
 
-NAMES = ["dynamic", "weight-only-128", "weight-only-32", "dynamic-kept", "static-smooth", "static-smooth-kept", "per-token-smooth", "per-token-smooth-kept"]
+NAMES = [
+    "dynamic", "weight-only-128", "weight-only-32", "dynamic-kept", "static-smooth", "static-smooth-clipped", "static-smooth-kept",
+    "per-token-smooth", "per-token-smooth-kept",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder"])
@@ -43,7 +53,7 @@ def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
 def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
     [recipe] = [each for each in recipes(plain) if each.name == name]
-    found = select._try(recipe, fused, tmp_path / "try.onnx", trial, select._settings(select._runner(plain, trial), trial), 0.95)
+    found = measured(recipe, fused, tmp_path / "try.onnx", trial, settings(runner(plain, trial), trial), 0.95)
     assert found.min_cosine is not None
     assert found.min_cosine >= 0.95, found
     assert found.bytes < plain.stat().st_size * 0.9  # tiny matrices: the nodes around them weigh too
@@ -58,7 +68,7 @@ def test_vectors_do_not_depend_on_the_batch_where_tokens_are_quantised_alone(gra
     [recipe] = [each for each in recipes(plain) if each.name == name]
     recipe.build(model, trial.calibration)
     onnx.save(model, str(tmp_path / "q.onnx"))
-    alone, left, unsorted = select._settings(select._runner(tmp_path / "q.onnx", trial), trial)
+    alone, left, unsorted = settings(runner(tmp_path / "q.onnx", trial), trial)
     assert cosines(alone, left).min() > 0.99999
     assert cosines(alone, unsorted).min() > 0.99999
 
@@ -116,7 +126,7 @@ def test_candidates_that_pass_are_ranked_by_speed_not_closeness() -> None:
     near = Candidate("near", "", 1, 1.0, 0.9999, latency_ms=2.0, texts_per_second=100, passed=True)
     fast = Candidate("fast", "", 1, 0.995, 0.991, latency_ms=1.0, texts_per_second=150, passed=True)
     failed = Candidate("failed", "", 1, 0.9, 0.8, latency_ms=0.1, texts_per_second=900)
-    assert select._choose([near, fast, failed], 0.99).name == "fast"
+    assert select._choose([near, fast, failed], 0.99, None).name == "fast"
 
 
 def test_fp16_keeps_float32_at_its_edges(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_fp16_keeps_float32_at_its_edges(graph: tuple[Path, Path, Trial], tmp_pa
     stored = [tensor for tensor in onnx.load(str(tmp_path / "fp16.onnx")).graph.initializer if len(tensor.dims) == 2]
     assert {tensor.data_type for tensor in stored} == {onnx.TensorProto.FLOAT16}
     for expected, found in zip(
-        select._settings(select._runner(plain, trial), trial), select._settings(select._runner(tmp_path / "fp16.onnx", trial), trial), strict=True
+        settings(runner(plain, trial), trial), settings(runner(tmp_path / "fp16.onnx", trial), trial), strict=True
     ):
         assert found.dtype == np.float32
         assert cosines(expected, found).min() > 0.999
@@ -183,3 +193,78 @@ def test_a_recipe_that_won_before_is_taken_without_trying_others(graph: tuple[Pa
 def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     plain, fused, trial = graph
     assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES)
+
+
+def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+    _, fused, trial = graph
+    model = onnx.load(str(fused))
+    expected = biases(model.graph)
+    integer(model, per_batch)
+    products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert sum(len(node.input) == 7 for node in products) == len(expected)
+    assert not biases(model.graph)
+    assert {total for total, _ in expected.values()} <= {node.output[0] for node in products}
+    onnx.save(model, str(tmp_path / "q.onnx"))
+    floats, found = (runner(path, trial)(trial.rows) for path in (fused, tmp_path / "q.onnx"))
+    assert cosines(floats, found).min() > 0.95
+
+
+def test_smoothing_leaves_the_vectors_as_they_are(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+    _, fused, trial = graph
+    model = onnx.load(str(fused))
+    before = len(model.graph.node)
+    smooth(model, trial.calibration)
+    sources, attention = {node.input[0] for node in weighted(model.graph)}, [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
+    # One product per matrix input, but none behind fused attention: there it is folded into the values.
+    assert len(model.graph.node) - before == len(sources) - len(attention)
+    onnx.save(model, str(tmp_path / "smooth.onnx"))
+    np.testing.assert_allclose(runner(tmp_path / "smooth.onnx", trial)(trial.rows), runner(fused, trial)(trial.rows), atol=2e-5)
+
+
+def test_spare_recipes_are_tried_only_where_no_other_file_is_small_enough(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "recipes", lambda *given: [each for each in recipes(*given) if each.name in ("static-smooth", "per-token-smooth-4bit")])
+    plain, fused, trial = graph
+    [only] = select_int8(plain, fused, tmp_path / "roomy" / "int8.onnx", dataclasses.replace(trial, limit=10**9), 0.5)
+    assert only.chosen
+    whole, fitted = select_int8(plain, fused, tmp_path / "tight" / "int8.onnx", dataclasses.replace(trial, limit=only.bytes - 500), 0.5)
+    assert (whole.name, whole.chosen, whole.reason) == ("static-smooth", False, f"more than {(only.bytes - 500) / 1e6:g} MB")
+    assert fitted.name == "per-token-smooth-4bit"
+    assert fitted.bytes < whole.bytes
+    stored = onnx.load(str(tmp_path / "tight" / "int8.onnx"))
+    assert "MatMulNBits" in {node.op_type for node in stored.graph.node}
+
+
+def test_where_nothing_is_small_enough_the_smallest_that_passes_is_written(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(select, "recipes", lambda *given: recipes(*given)[:3])
+    plain, fused, trial = graph
+    candidates = select_int8(plain, fused, tmp_path / "int8.onnx", dataclasses.replace(trial, limit=1000), 0.5)
+    [chosen] = [each for each in candidates if each.chosen]
+    assert chosen.passed
+    assert chosen.bytes == min(each.bytes for each in candidates)
+    assert "nothing that passes has at most 0.001 MB" in " ".join(capsys.readouterr().err.split())
+
+
+def test_bits_are_taken_where_they_are_missed_least(graph: tuple[Path, Path, Trial]) -> None:
+    model = onnx.load(str(graph[1]))
+    losses = product_losses(model, graph[2].calibration)
+    assert set(losses) == {node.output[0] for node in weighted(model.graph)}
+    assert all(0 < loss < 0.1 for loss in losses.values())
+    assert to_fit(model, graph[2].calibration, 0) == set()
+    few, more = (to_fit(model, graph[2].calibration, over) for over in (1, 10_000))
+    assert len(few) == 1
+    assert few < more
+    assert to_fit(model, graph[2].calibration, 10**9) == set(losses)
+
+
+def test_clipped_ranges_are_narrower(graph: tuple[Path, Path, Trial]) -> None:
+    _, fused, trial = graph
+    whole, clipped = (_scales(onnx.load(str(fused)), trial, share) for share in (0.0, 0.01))
+    assert all(clipped[name] <= whole[name] for name in whole)
+    assert any(clipped[name] < 0.99 * whole[name] for name in whole)
+
+
+def _scales(model: onnx.ModelProto, trial: Trial, clipped: float) -> dict[str, float]:
+    integer(model, fixed(model, trial.calibration, clipped))
+    return {each.name: float(numpy_helper.to_array(each)) for each in model.graph.initializer if each.name.endswith("_range")}

@@ -1,0 +1,57 @@
+"""What an export is asked to write, and which wishes contradict one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from emb.errors import UsageError
+from emb.export.with_optimum import require_optimum
+from emb.manifest import LayerDimPair
+from emb.quantize.outputs import VECTOR_DTYPES
+
+EXPORTERS = ("emb", "optimum")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write besides the fp32 graph; the fields are those of `emb.export`."""
+
+    int8: bool = False
+    fp16: bool = False
+    vectors: tuple[str, ...] = ()
+    calibration_texts: Sequence[str] | None = None
+    threads: int | None = None
+    min_cosine: float = 0.99
+    reduce_range: bool = False
+    exporter: str = "emb"
+    recipe: str | None = None  # of 8 bits, to try before all others
+    int4: bool = False
+    heal: float | None = None
+    heal_data: tuple[str, ...] = ()
+    max_mb: float | None = None  # of the 8-bit file
+
+
+def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
+    """Refuse what cannot be, before anything is written.
+
+    Raises:
+        UsageError: an unknown exporter or kind of vector, an option that lacks its other half, dims that do not fill bytes.
+        MissingExtra: an exporter that is not installed.
+    """
+    if options.exporter not in EXPORTERS:
+        raise UsageError(f"--exporter {options.exporter}: unknown", f"known: {', '.join(EXPORTERS)}")
+    if options.exporter == "optimum":
+        require_optimum()
+    unknown = set(options.vectors) - set(VECTOR_DTYPES)
+    if unknown:
+        raise UsageError(f"--vectors {', '.join(sorted(unknown))}: unknown", f"known: {', '.join(VECTOR_DTYPES)}")
+    if options.heal and not (options.int8 or options.int4 or "binary" in options.vectors):
+        raise UsageError("--heal: no file to heal for", "add --int8, --int4 or --binary")
+    if options.heal_data and not options.heal:
+        raise UsageError("--heal-data without --heal", "say for how long: --heal 10m")
+    if options.max_mb and not options.int8:
+        raise UsageError("--max-mb without a file to fit", "add --int8, --grid or --target")
+    odd = [pair.dim for pair in pairs if pair.dim % 8 and "binary" in options.vectors]
+    if odd:
+        raise UsageError(f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a --dim that is a multiple of 8")

@@ -1,0 +1,43 @@
+"""The texts that an export calibrates on and judges its files by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emb.encoder import OnnxEncoder
+from emb.export.options import Options
+from emb.export.probes import UNUSUAL, Sample, probes, samples
+from emb.export.source import Source
+from emb.export.texts import texts_for
+from emb.manifest import Manifest
+from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS
+from emb.quantize.trial import Trial
+
+_CALIBRATION = 256  # texts that int8 ranges come from
+_RANGED = 64  # ordinary texts that activations are watched on, besides unusual ones
+_JUDGED = 48  # ordinary texts that 8-bit recipes are judged on, besides the odd ones
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Of one model: those to calibrate on, and others to judge files by."""
+
+    calibration: list[str]
+    judged: list[Sample]
+
+
+def texts_of(options: Options, source: Source, max_length: int) -> Texts:
+    """Texts for calibration, and others (where there are enough) to judge recipes on, with those that break encoders."""
+    given = samples(list(options.calibration_texts or ())) or [Sample(item.text, item.kind) for item in texts_for(source.folder, _CALIBRATION + _JUDGED)[0]]
+    ordinary = given[-_JUDGED:]
+    rest = given[:-_JUDGED] or given
+    return Texts([each.text for each in rest[:_CALIBRATION]], ordinary + probes(max_length))
+
+
+def trial_of(manifest: Manifest, encoder: OnnxEncoder, options: Options, texts: Texts) -> Trial:
+    """What the files of one export are held to."""
+    rows = [encoder.tokenizer.encode([each.text], manifest.prompts.get(each.kind, ""))[0] for each in texts.judged]
+    rows = list({row.tobytes(): row for row in rows}.values())  # without prompts, a query is a document
+    calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode([*texts.calibration[:_RANGED], *UNUSUAL])]
+    largest, limit = SEVEN_BITS if options.reduce_range else EIGHT_BITS, round(options.max_mb * 1e6) if options.max_mb else None
+    return Trial(encoder.tokenizer, rows, calibration, options.threads, largest, limit)

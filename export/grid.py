@@ -78,7 +78,7 @@ def export_grid(
     pairs = _axes(found, model, layers, dims)
     with _place(found, out, keep, overwrite) as place:
         folders = run_export(source, *pairs, replace(options, int8=True), out=place, overwrite=overwrite, verify=verify, apart=True)
-        points = points_of(folders, str(source or found.folder.parent))
+        points = points_of(folders, str(source or found.folder.parent), options)
         reference, origin = _reference(found, model)
         note(f"measuring {len(points)} files against the neighbours that {reference.name} finds")
         measure(points, reference, options.threads)

@@ -31,6 +31,16 @@ class Options:
     heal_data: tuple[str, ...] = ()
     max_mb: float | None = None  # of the 8-bit file
 
+    def flags(self, weight_dtype: str) -> str:
+        """What an `emb export` of one file with such weights is given besides layers and dims, with a space before each."""
+        found = [] if weight_dtype == "fp32" else [f"--{weight_dtype}"]
+        if weight_dtype == "int8":
+            found += ["--reduce-range"] if self.reduce_range else []
+            found += [f"--min-cosine {self.min_cosine:g}"] if self.min_cosine != Options.min_cosine else []
+            found += [f"--max-mb {self.max_mb:g}"] if self.max_mb else []
+        found += [f"--heal {self.heal:g}s"] if self.heal else []
+        return "".join(f" {each}" for each in found)
+
 
 def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
     """Refuse what cannot be, before anything is written.

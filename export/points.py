@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from emb.encoder import OnnxEncoder
+from emb.export.options import Options
 from emb.export.parity import by_kind
 from emb.export.probes import Sample
 from emb.export.variants import distinct
@@ -70,19 +71,18 @@ class Reference:
     vectors: Vectors = field(repr=False)
 
 
-def points_of(folders: Sequence[Path], source: str) -> list[Point]:
-    """The float-vector files of exported `folders`, not yet measured; `source` is what their commands name."""
+def points_of(folders: Sequence[Path], source: str, options: Options) -> list[Point]:
+    """The float-vector files of `folders` exported with `options`, not yet measured; `source` is what their commands name."""
     found = []
     for folder in folders:
         manifest = Manifest.load(folder)
-        found += [_point(folder, manifest, variant, source) for variant in distinct(manifest) if variant.vector_dtype == "float32" and variant.exporter == "emb"]
+        found += [_point(folder, manifest, variant, source, options) for variant in distinct(manifest) if variant.vector_dtype == "float32" and variant.exporter == "emb"]
     return found
 
 
-def _point(folder: Path, manifest: Manifest, variant: Variant, source: str) -> Point:
+def _point(folder: Path, manifest: Manifest, variant: Variant, source: str, options: Options) -> Point:
     size = graph_bytes(folder / variant.file)
-    option = "" if variant.weight_dtype == "fp32" else f" --{variant.weight_dtype}"
-    command = f"emb export {source} --layers {manifest.layers} --dim {manifest.dim}{option}"
+    command = f"emb export {source} --layers {manifest.layers} --dim {manifest.dim}{options.flags(variant.weight_dtype)}"
     return Point(
         manifest.layers, manifest.dim, variant.weight_dtype, folder, variant.file, command, size, variant.passed is not False, variant.min_cosine, variant.quantizer
     )

@@ -77,6 +77,8 @@ def observe(model: ModelProto, batches: Sequence[Batch]) -> Iterator[tuple[str, 
     from emb.sessions import open_session
 
     names = list(dict.fromkeys(node.input[0] for node in weighted(model.graph)))
+    if not names:  # asked for nothing, onnxruntime returns everything
+        return
     probed = clone(model)
     probed.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = open_session(probed.SerializeToString())

@@ -74,7 +74,9 @@ class _Tries:
     min_cosine: float
 
     def __call__(self, every: Sequence[QuantizeRecipe]) -> list[Candidate]:
-        found = []
+        found: list[Candidate] = []
+        if not every:
+            return found
         with bar("8-bit recipes", len(every)) as advance:
             for recipe in every:
                 found.append(measured(recipe, self.source, self.folder / f"{recipe.name}.onnx", self.trial, self.reference, self.min_cosine))

@@ -122,3 +122,23 @@ def test_a_target_that_nothing_meets_keeps_the_grid(run: Path, tmp_path: Path) -
     assert (tmp_path / "grid" / "grid.json").is_file()
     with pytest.raises(UsageError, match="known"):
         emb.export_grid(run, target="toaster")
+
+
+def test_commands_make_the_same_files_again(run: Path, tmp_path: Path) -> None:
+    found = emb.export_grid(run, layers=[1], dims=[16], threads=1, int4=True, heal=1.0, min_cosine=0.5, max_mb=1, reduce_range=True, out=tmp_path / "grid")
+    start = f"emb export {run} --layers 1 --dim 16"
+    assert {point.weight_dtype: point.command for point in found.points} == {
+        "fp32": f"{start} --heal 1s", "int4": f"{start} --int4 --heal 1s", "int8": f"{start} --int8 --reduce-range --min-cosine 0.5 --max-mb 1 --heal 1s",
+    }  # fmt: skip
+    healing = Manifest.load(found.points[0].folder).lineage["healing"]
+    assert {each["weights"] for each in healing["files"]} == {"fp32", "int8", "int4"}
+    assert healing["seconds"] > 0
+
+
+def test_what_a_healed_slice_gained_is_not_said_of_files_made_from_it_later(run: Path, tmp_path: Path) -> None:
+    [healed] = emb.export(run, layers=[1], dims=[16], threads=1, int4=True, heal=1.0, out=tmp_path / "healed")
+    [again] = emb.export(healed, threads=1, out=tmp_path / "again")
+    before, after = (Manifest.load(folder).lineage["healing"] for folder in (healed, again))
+    assert before["files"]
+    assert after == before | {"files": []}
+    assert emb.validate(again, threads=1, max_texts=20).healing is None

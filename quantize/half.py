@@ -59,10 +59,11 @@ def largest_value(graph: Path, probed: Path, rows: Rows, tokenizer: TextTokenize
     save_graph(model, probed)
     session = open_session(probed)
     batches = [tokenizer.pad([row]) for row in rows]
-    seen = [float(value) for ids, mask in batches for value in session.run(ends, {"input_ids": ids, "attention_mask": mask})]
+    seen = [value for ids, mask in batches for value in session.run(ends, {"input_ids": ids, "attention_mask": mask})]
     for left in (probed, data_file(probed)):
         left.unlink(missing_ok=True)
-    return max(abs(value) for value in seen if abs(value) < _MASK)
+    # Whole numbers stay what they are: MPNet's distances go through the end of their range.
+    return max(abs(float(value)) for value in seen if value.dtype.kind == "f" and abs(value) < _MASK)
 
 
 def write_fp16(graph: Path, out: Path) -> None:

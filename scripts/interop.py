@@ -2,7 +2,7 @@
 
     python3 scripts/interop.py [CLIENT…]
 
-Exports all-MiniLM-L6-v2 at 128 dims with int8, encodes the same 200 texts with every client, and
+Exports all-MiniLM-L6-v2 at 128 dims with int8 and int4, encodes the same 200 texts with every client, and
 compares with emb's own torch vectors; indexes are asked for the neighbours that numpy finds among
 2,000 stored vectors. Needs a package index; transformers.js needs Node, and its page Chromium.
 """
@@ -23,8 +23,8 @@ import environment
 HOME = environment.ROOT / "runs" / "interop"
 CLIENTS = environment.ROOT / "tests" / "interop"
 TEXTS = 200
-FP32, INT8 = "onnx/model.onnx", "onnx/model_quantized.onnx"
-LIMITS = {"fp32": 0.9999, "int8": 0.99, "float vectors": 1.0, "int8 vectors": 1.0, "binary vectors": 1.0}
+FP32, INT8, INT4 = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_q4.onnx"
+LIMITS = {"fp32": 0.9999, "int8": 0.99, "int4": 0.9, "float vectors": 1.0, "int8 vectors": 1.0, "binary vectors": 1.0}
 CHROMIUM = "with_chromium.mjs"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -57,10 +57,10 @@ STORED = {f"{kind} vectors": kind for kind in ("float", "int8", "binary")}
 CURRENT = [environment.STACKS["current"].pin(name) for name in ("torch", "sentence-transformers")]
 OLDER = [environment.STACKS["optimum"].pin(name) for name in ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnxruntime")]
 KNOWN = {
-    "onnxruntime": Client(["onnxruntime", "tokenizers", "numpy"], "with_onnxruntime.py", {"fp32": FP32, "int8": INT8}),
-    "fastembed": Client(["fastembed==0.9.1"], "with_fastembed.py", {"fp32": FP32, "int8": INT8}),
-    "transformers.js": Client(["@huggingface/transformers@4"], "with_transformers.mjs", {"fp32": "fp32", "int8": "q8"}),
-    "transformers.js, Chromium": Client(["@huggingface/transformers@4"], CHROMIUM, {"fp32": "fp32", "int8": "q8"}),
+    "onnxruntime": Client(["onnxruntime", "tokenizers", "numpy"], "with_onnxruntime.py", {"fp32": FP32, "int8": INT8, "int4": INT4}),
+    "fastembed": Client(["fastembed==0.9.1"], "with_fastembed.py", {"fp32": FP32, "int8": INT8, "int4": INT4}),
+    "transformers.js": Client(["@huggingface/transformers@4"], "with_transformers.mjs", {"fp32": "fp32", "int8": "q8", "int4": "q4"}),
+    "transformers.js, Chromium": Client(["@huggingface/transformers@4"], CHROMIUM, {"fp32": "fp32", "int8": "q8", "int4": "q4"}),
     "sentence-transformers 6": Client(CURRENT, "with_sentence_transformers.py", {"fp32": "torch"}),
     "sentence-transformers 5.7": Client(OLDER, "with_sentence_transformers.py", {"fp32": "torch"}),
     "optimum-onnx": Client(OLDER, "with_sentence_transformers.py", {"fp32": FP32, "int8": INT8}),
@@ -78,7 +78,7 @@ def main() -> int:
     commands = environment.prepare("train", "minilm")
     HOME.mkdir(parents=True, exist_ok=True)
     artifact, texts = HOME / "artifact", HOME / "texts.json"
-    cut = ["--dim", "128", "--int8", "--vectors", "int8", "--vectors", "binary"]
+    cut = ["--dim", "128", "--int8", "--int4", "--vectors", "int8", "--vectors", "binary"]
     steps: list[list[str | Path]] = [
         [commands / "emb", "export", "all-MiniLM-L6-v2", *cut, "--out", artifact, "--overwrite", "--quiet"],
         [commands / "python", CLIENTS / "reference.py", artifact, texts, HOME / "reference.json", str(TEXTS)],

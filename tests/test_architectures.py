@@ -366,6 +366,16 @@ def test_what_overflows_in_sixteen_bits_is_only_stored_in_them(tmp_path: Path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gemma3", "half.onnx", "model.onnx"]
 
 
+@pytest.mark.parametrize("name", ["mpnet", "t5"])  # those that count distances in whole numbers up to the last
+def test_whole_numbers_overflow_nothing(name: str, tmp_path: Path) -> None:
+    model = _family(name, tmp_path / name)
+    graph = write_graph(model, tmp_path / "model.onnx")
+    tokenizer = model.tokenizer()
+    long = tokenizer.encode(["a " * 40])  # far enough for the logarithm of distances
+    assert half.largest_value(graph, tmp_path / "probed.onnx", long, tokenizer) < 1000
+    assert select_fp16(graph, tmp_path / "half.onnx", Trial(tokenizer, long, threads=1))[0] is None
+
+
 def test_what_is_too_coarse_in_sixteen_bits_is_only_stored_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = _family("distilbert", tmp_path / "distilbert")
     graph = write_graph(model, tmp_path / "model.onnx")

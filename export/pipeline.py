@@ -15,6 +15,7 @@ from emb.distill.recall import recall
 from emb.encoder import OnnxEncoder
 from emb.errors import ArtifactError, UsageError
 from emb.export.check import check_graph, check_slice
+from emb.export.exporters import add_others, check_exporters
 from emb.export.external import declare, second_name
 from emb.export.gains import measure_gains
 from emb.export.graph import write_graph
@@ -22,7 +23,6 @@ from emb.export.heal import Aim, Healed, forget, heal, healing_recipe
 from emb.export.probes import UNUSUAL, Sample, probes, samples
 from emb.export.slice import resolve_pairs, slice_model
 from emb.export.texts import texts_for
-from emb.export.with_optimum import add_optimum, require_optimum
 from emb.files import atomic_folder, refuse_existing, sha256_file
 from emb.machine import has_vnni, processor
 from emb.manifest import LayerDimPair, Manifest, Variant
@@ -43,7 +43,6 @@ WEB = "onnx/model_quantized.onnx"  # the name transformers.js opens
 _CALIBRATION = 256  # texts that int8 ranges come from
 _RANGED = 64  # ordinary texts that activations are watched on, besides unusual ones
 _JUDGED = 48  # ordinary texts that 8-bit recipes are judged on, besides the odd ones
-EXPORTERS = ("emb", "optimum")
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "onnx", "onnxruntime")
 
 
@@ -58,7 +57,7 @@ class Options:
     threads: int | None = None
     min_cosine: float = 0.99
     reduce_range: bool = False
-    exporter: str = "emb"
+    exporter: str | Sequence[str] = "emb"
     recipe: str | None = None  # of 8 bits, to try before all others
     int4: bool = False
     heal: float | None = None
@@ -83,6 +82,7 @@ def run_export(
     model = load_model(found.folder)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
     _check(options, pairs)
+    check_exporters(options.exporter, model)
     folders = [_place(found, pair, out, apart or len(pairs) > 1) for pair in pairs]
     for folder in folders:
         refuse_existing(folder, overwrite)
@@ -136,10 +136,6 @@ def find_source(source: Path | None, verify: bool = True) -> Source:
 
 
 def _check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
-    if options.exporter not in EXPORTERS:
-        raise UsageError(f"--exporter {options.exporter}: unknown", f"known: {', '.join(EXPORTERS)}")
-    if options.exporter == "optimum":
-        require_optimum()
     unknown = set(options.vectors) - set(VECTOR_DTYPES)
     if unknown:
         raise UsageError(f"--vectors {', '.join(sorted(unknown))}: unknown", f"known: {', '.join(VECTOR_DTYPES)}")
@@ -179,8 +175,7 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
         name = f"onnx/model_vectors_{kind}.onnx"
         write_vectors(folder / base.file, folder / name, kind, ranges)
         manifest.variants.append(Variant(name, base.weight_dtype, VECTOR_DTYPES[kind], base.quantizer))
-    if options.exporter == "optimum":
-        add_optimum(folder, manifest, int8_file(options.reduce_range) if options.int8 else None)
+    add_others(options.exporter, folder, manifest, int8_file(options.reduce_range) if options.int8 else None, trial.calibration)
     declare(folder)
     manifest.save(folder)
     if healed:

@@ -15,6 +15,10 @@ from emb.engine import Array, Engine
 from emb.errors import ArtifactError
 from emb.tokens import Batch
 
+# OpenVINO's bindings reach for numpy at the first look into a tensor; two threads that are first at
+# once wait for each other for ever (seen in 2026.4). So the first look is here.
+_FIRST_LOOK = openvino.Tensor(np.zeros(1, np.int64)).data
+
 
 class OpenVinoEngine(Engine):
     """One `.xml` with its `.bin`: compiled for latency for a batch alone, with a stream per thread for many."""

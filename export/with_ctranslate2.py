@@ -65,6 +65,9 @@ def _converter(folder: Path) -> Any:
             # BERT's next-sentence head: not part of an embedding, and random where the folder has none.
             for name in ("pooler_dense", "pooler_activation"):
                 vars(spec).pop(name, None)
+            # A tokenizer may know fewer or more tokens than the model has rows for; ids count here, not names.
+            names, rows = spec._vocabulary, spec.get_vocabulary_size()
+            spec.register_vocabulary([*names[:rows], *(f"<extra_id_{row}>" for row in range(len(names), rows))])
             return spec
 
     return Converter(str(folder))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,8 +64,25 @@ def require_library(file: str) -> None:
     Raises:
         MissingExtra: it is not, naming the extra that brings it.
     """
-    with needs_extra():
+    with needs_extra(), unreported():
         import_module(library_of(file))
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Import OpenVINO and NNCF inside and nobody is told.
+
+    Through the package of this name they report each import and use to their makers, unasked; they do without where it is missing.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:  # somebody else wanted it
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None = None) -> Engine:

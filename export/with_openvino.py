@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from emb.engine import unreported
 from emb.errors import MissingExtra
 from emb.export.graph import silent
 from emb.manifest import Variant
@@ -26,11 +26,10 @@ def require_openvino() -> None:
     Raises:
         MissingExtra: one is not, naming the command that brings it.
     """
-    # NNCF reports its use to its makers unless it is told otherwise before it is imported.
-    os.environ.setdefault("NNCF_CI", "1")
     try:
-        import nncf
-        import openvino  # noqa: F401
+        with unreported():
+            import nncf
+            import openvino  # noqa: F401
     except ImportError as error:
         raise MissingExtra(f"--exporter openvino: OpenVINO or NNCF is not installed ({error})", 'pip install "emb-distill[openvino]"') from error
     nncf.set_log_level(logging.ERROR)

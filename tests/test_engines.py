@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tiny import tiny_bert
 from emb import console
 from emb.cli import cli
 from emb.encoder import load
-from emb.engine import library_of
+from emb.engine import library_of, unreported
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.export import export, pipeline, with_ctranslate2
 from emb.export.validate import validate
@@ -121,7 +122,8 @@ def two_dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _exported(source: Path, out: Path, sentences: list[str], int8: bool, exporters: tuple[str, ...] = BOTH) -> Path:
     for name in exporters:
-        pytest.importorskip({"openvino": "nncf"}.get(name, name))
+        with unreported():
+            pytest.importorskip({"openvino": "nncf"}.get(name, name))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "recipes", lambda *given: recipes(*given)[:1])
         patch.setattr(select, "ROUNDS", 1)
@@ -203,6 +205,21 @@ def test_they_need_no_torch_and_ours_needs_neither(whole: Path) -> None:
 
 
 @pytest.mark.interop
+def test_openvino_and_nncf_tell_nobody(whole: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys, emb\n"
+        "from emb.export.with_openvino import require_openvino\n"
+        f"emb.load({str(whole)!r}, file={OPENVINO!r}); require_openvino()\n"
+        "import nncf, openvino\n"
+        "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    home = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=home)
+    assert done.stdout.strip() == "[]", done.stderr
+    assert not (tmp_path / "intel").exists()  # where it counts
+
+
+@pytest.mark.interop
 def test_the_report_holds_all_and_gates_all_settings(whole: Path, tmp_path: Path, sentences: list[str]) -> None:
     folder = Path(shutil.copytree(whole, tmp_path / "copy"))
     report = validate(folder, texts=sentences, threads=1)
@@ -278,7 +295,8 @@ def test_an_activation_that_numpy_has_not_is_refused(two_dense: Path, tmp_path: 
 
 @pytest.mark.interop
 def test_what_the_library_says_is_told_and_nothing_is_left(bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    nncf = pytest.importorskip("nncf")
+    with unreported():
+        nncf = pytest.importorskip("nncf")
 
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no such operator\nand a long story")

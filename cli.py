@@ -118,8 +118,8 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
 )
 @click.option("--heal-data", multiple=True, metavar="PATH", help="Where the texts of the distillation are now. Default: where they were.")
 @click.option(
-    "--exporter", type=click.Choice(["emb", "optimum"]), default="emb", show_default=True,
-    help="With optimum, also write the files that optimum makes, to be compared by `emb validate`.",
+    "--exporter", type=click.Choice(["emb", "optimum", "openvino", "ctranslate2"]), multiple=True, default=["emb"], show_default=True,
+    help="With another than emb, also write the files that it makes, to be compared by `emb validate`; repeat for several.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to measure speed with. Default: all.")
 @click.option("--grid", is_flag=True, help="Every trained exit and dim, with 8 bits, measured side by side: grid.html.")
@@ -378,11 +378,10 @@ def _grid(found: Any) -> Outcome:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from emb.manifest import Manifest
-    from emb.quantize.surgery import graph_bytes
+    from emb.manifest import Manifest, bytes_of
 
     manifest = Manifest.load(folder)
-    files = [vars(variant) | {"bytes": graph_bytes(folder / variant.file)} for variant in manifest.variants]
+    files = [vars(variant) | {"bytes": bytes_of(folder, variant.file)} for variant in manifest.variants]
     return {"path": folder, "layers": manifest.layers, "dim": manifest.dim, "variants": files, "healing": manifest.lineage.get("healing")}
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from emb.engine import open_engine
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.manifest import Manifest, Variant, is_artifact
-from emb.sessions import Runner
 from emb.tokens import Batch, Ids, TextTokenizer, token_budget_batches
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
@@ -119,20 +119,21 @@ class Encoder(ABC):
 
 
 class OnnxEncoder(Encoder):
-    """An artifact's ONNX file behind onnxruntime; imports no torch."""
+    """A file of an artifact behind the runtime it is made for, onnxruntime unless another is asked for; imports no torch."""
 
     def __init__(self, folder: str | Path, file: str | None = None, threads: int | None = None) -> None:
         """Open `folder/file`; without `file`, the smallest that passed its gate.
 
         Raises:
             ArtifactError: not an artifact, or without a usable ONNX file.
+            MissingExtra: `file` is another runtime's, which is not installed.
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
         self.variant = manifest.variant(file) if file else _best(manifest, folder)
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
         super().__init__(tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize)
-        self.runner = Runner(folder / self.variant.file, threads)
+        self.runner = open_engine(folder, manifest, self.variant.file, threads)
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
@@ -146,11 +147,11 @@ def load(path: str | Path, *, backend: str = "auto", file: str | None = None, th
     """Open an artifact, or any sentence-transformers folder, for encoding.
 
     `backend` "auto" takes an ONNX file if there is one that has not failed its gate (int8 before
-    fp32) and torch otherwise; `file` names one ONNX file.
+    fp32) and torch otherwise; `file` names one file, also of another toolchain.
 
     Raises:
         ArtifactError: not a model folder, or no usable ONNX file.
-        MissingExtra: torch is needed and not installed.
+        MissingExtra: torch, or the runtime of `file`, is needed and not installed.
     """
     folder = Path(path)
     if backend not in BACKENDS:

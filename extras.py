@@ -13,7 +13,7 @@ _EXTRA_OF = dict.fromkeys(
         "sentence_transformers", "torch", "transformers",
     ),
     "train",
-) | {"pyarrow": "parquet", "faiss": "search"}
+) | {"pyarrow": "parquet", "faiss": "search", "openvino": "openvino", "nncf": "openvino", "ctranslate2": "ctranslate2"}
 
 
 @contextmanager

@@ -29,11 +29,12 @@ class LayerDimPair:
 
 @dataclass
 class Variant:
-    """One ONNX file of an artifact.
+    """One model file of an artifact, of ONNX unless another exporter wrote it.
 
     `weight_dtype` is fp32, fp16, int8 or int4; `vector_dtype` float32, int8 or ubinary; `quantizer` is
     the name of the recipe that made its 8 or 4 bits, or "stored" for fp16 that is computed with in float32.
-    `passed` is None until a gate has spoken. `exporter` is "emb", or "optimum" for a file that stands beside ours for comparison.
+    `passed` is None until a gate has spoken. `exporter` is "emb", or "optimum", "openvino" or "ctranslate2" for a file that
+    stands beside ours for comparison.
     """
 
     file: str
@@ -112,7 +113,7 @@ class Manifest:
             raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(sorted(bad))}", "export it again, or pass --no-verify to use it as it is")
 
     def variant(self, file: str) -> Variant:
-        """The entry of one ONNX file, by path relative to the folder."""
+        """The entry of one file, by path relative to the folder."""
         for variant in self.variants:
             if variant.file == file:
                 return variant
@@ -122,6 +123,21 @@ class Manifest:
 def weights_name(weight_dtype: str, exporter: str) -> str:
     """The precision of a file's weights, and who wrote it if not this package."""
     return weight_dtype if exporter == "emb" else f"{weight_dtype}, {exporter}"
+
+
+def parts_of(folder: Path, file: str) -> list[Path]:
+    """A model file of the artifact `folder` with all that belongs to it: data beside a graph, or what else its runtime reads."""
+    path = folder / file
+    if path.suffix == ".xml":
+        return [path, path.with_suffix(".bin")]
+    if path.suffix == ".bin":  # CTranslate2 reads the whole folder, and the projections stand outside of it
+        return sorted([*path.parent.iterdir(), *folder.glob("*_Dense/model.safetensors")])
+    return sorted(path.parent.glob(f"{path.name}*"))
+
+
+def bytes_of(folder: Path, file: str) -> int:
+    """Size of a model file and all that belongs to it."""
+    return sum(part.stat().st_size for part in parts_of(folder, file) if part.is_file())
 
 
 def is_artifact(folder: Path) -> bool:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from emb.engine import Array, Engine
 from emb.errors import ArtifactError
 from emb.tokens import Batch
 
-Array = np.ndarray[Any, np.dtype[Any]]
 
-
-class Runner:
-    """One model, for one batch or for many.
-
-    A batch alone has all threads. Of several, whole batches run side by side, a thread each:
-    within a batch, threads wait for one another at every operator.
-    """
+class Runner(Engine):
+    """One ONNX model, for one batch or for many."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         """Open `path` with `threads` threads (None: one per core).
@@ -30,7 +23,8 @@ class Runner:
         Raises:
             ArtifactError: missing or not an ONNX model.
         """
-        self.path, self.threads = path, threads or _cores()
+        super().__init__(threads)
+        self.path = path
         self.session = open_session(path, threads)
         names = [output.name for output in self.session.get_outputs()]  # token vectors are for other clients
         self._wanted = ["sentence_embedding" if "sentence_embedding" in names else names[0]]
@@ -39,13 +33,9 @@ class Runner:
         """The vectors of one batch, ids and mask `(batch, tokens)`."""
         return self._answer(self.session, batch)
 
-    def run_each(self, padded: Sequence[Callable[[], Batch]]) -> Iterator[Array]:
-        """The vectors of each batch, in order; a batch is made only when a thread is free for it."""
-        if len(padded) == 1 or self.threads == 1:
-            yield from (self.run(each()) for each in padded)
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            yield from pool.map(lambda each: self._answer(self._single, each()), padded)
+    def beside(self) -> Callable[[Batch], Array]:
+        """What answers one of several batches, on the thread that calls."""
+        return partial(self._answer, self._single)
 
     @cached_property
     def _single(self) -> Any:
@@ -81,7 +71,3 @@ def open_session(model: Path | bytes, threads: int | None = None) -> Any:
     except Exception as error:  # onnxruntime's exceptions share no base
         name = model if isinstance(model, Path) else "model"
         raise ArtifactError(f"{name}: onnxruntime cannot open it ({str(error).splitlines()[0]})", "export the artifact again") from error
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -31,7 +31,7 @@ def export(
     reduce_range: bool = False,
     heal: float | None = None,
     heal_data: Sequence[str | Path] = (),
-    exporter: str = "emb",
+    exporter: str | Sequence[str] = "emb",
 ) -> list[Path]:
     """Write a servable artifact for every (layers, dim) pair; return their folders.
 
@@ -57,14 +57,15 @@ def export(
         heal: first train each slice for so many seconds under the rounding of the files asked for,
             against the teacher's cached vectors; only what `emb.distill` has made can be healed.
         heal_data: where the texts of the distillation are now; none means where they were.
-        exporter: "optimum" also exports (and with int8 quantises) through optimum, for comparison.
+        exporter: "optimum", "openvino", "ctranslate2" or several of them also export (and with int8
+            quantise) through those, for comparison.
 
     Raises:
         DataError: texts to heal on that are not there.
         TeacherError: teacher's vectors that are not cached, and no teacher to compute them.
         UsageError: beyond the model, or layers at which the student has no exit.
-        ArtifactError: no model there, changed by hand, or `out` is in the way.
-        MissingExtra: `exporter` is "optimum", which is not installed.
+        ArtifactError: no model there, changed by hand, one that an `exporter` does not know, or `out` is in the way.
+        MissingExtra: an `exporter` that is not installed.
         DiskError: no room to write.
     """
     with needs_extra():

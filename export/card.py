@@ -11,7 +11,7 @@ from emb.errors import ArtifactError
 from emb.export.facts import Facts, front_matter, without_paths
 from emb.export.usage import asymmetric, usage
 from emb.files import atomic_path
-from emb.manifest import Variant
+from emb.manifest import Variant, weights_name
 
 FILE = "README.md"
 _SIGNED = re.compile(r"<!-- written by emb card, sha256 ([0-9a-f]{64}); an edited card is left alone -->\n\Z")
@@ -67,7 +67,7 @@ def _files(facts: Facts) -> str:
 def _row(facts: Facts, variant: Variant) -> list[str]:
     names = " = ".join(f"`{name}`" for name in (variant.file, *_same(facts, variant)))
     found, size = facts.measured(variant), f"{facts.size(variant) / 1e6:.1f}"
-    start = [names, variant.weight_dtype + (f" ({variant.quantizer})" if variant.quantizer else ""), variant.vector_dtype, size]
+    start = [names, weights_name(variant.weight_dtype, variant.exporter) + (f" ({variant.quantizer})" if variant.quantizer else ""), variant.vector_dtype, size]
     if found is None or found.get("error"):
         return [*start, "–", "–", "–", "–", "not validated" if found is None else "does not run"]
     settings = found["settings"]

@@ -12,7 +12,7 @@ from emb.errors import ArtifactError
 from emb.evaluate import Evaluation, Score
 from emb.export.variants import distinct
 from emb.files import read_json
-from emb.manifest import Manifest, Variant, is_artifact
+from emb.manifest import Manifest, Variant, bytes_of, is_artifact
 from emb.registry import Teacher, find
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -80,13 +80,12 @@ class Facts:
         return next((dict(one) for one in reports if variant.file in (one["file"], *one["same_as"]) and one["bytes"] == size), None)
 
     def size(self, variant: Variant) -> int:
-        """Bytes of a file and the data beside it."""
-        path = self.folder / variant.file
-        return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+        """Bytes of a file and all that belongs to it."""
+        return bytes_of(self.folder, variant.file)
 
     @cached_property
     def files(self) -> list[Variant]:
-        """The ONNX files, each once."""
+        """The files that can be run, each once."""
         return distinct(self.manifest)
 
     @cached_property

@@ -47,7 +47,7 @@ def _unhealed(model: EmbeddingModel, folder: Path, manifest: Manifest, trial: Tr
     graph = write_graph(model, folder / "model.onnx")
     fused = if_same(graph, fuse(graph, folder / "fused.onnx", int(model.encoder.config.num_attention_heads), model.hidden), trial)
     by_name = {recipe.name: recipe for recipe in (*recipes(graph, trial.largest, trial.limit), int4.RECIPE)}
-    for variant in (each for each in distinct(manifest) if each.vector_dtype == "float32"):
+    for variant in (each for each in distinct(manifest) if each.vector_dtype == "float32" and each.exporter == "emb"):
         if variant.weight_dtype == "fp32":
             yield variant, graph
         elif variant.quantizer in by_name:  # how fp16 is stored is no recipe

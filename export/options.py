@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emb.errors import UsageError
-from emb.export.with_optimum import require_optimum
 from emb.manifest import LayerDimPair
 from emb.quantize.outputs import VECTOR_DTYPES
-
-EXPORTERS = ("emb", "optimum")
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Options:
     threads: int | None = None
     min_cosine: float = 0.99
     reduce_range: bool = False
-    exporter: str = "emb"
+    exporter: str | Sequence[str] = "emb"
     recipe: str | None = None  # of 8 bits, to try before all others
     int4: bool = False
     heal: float | None = None
@@ -46,13 +43,8 @@ def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
     """Refuse what cannot be, before anything is written.
 
     Raises:
-        UsageError: an unknown exporter or kind of vector, an option that lacks its other half, dims that do not fill bytes.
-        MissingExtra: an exporter that is not installed.
+        UsageError: an unknown kind of vector, an option that lacks its other half, dims that do not fill bytes.
     """
-    if options.exporter not in EXPORTERS:
-        raise UsageError(f"--exporter {options.exporter}: unknown", f"known: {', '.join(EXPORTERS)}")
-    if options.exporter == "optimum":
-        require_optimum()
     unknown = set(options.vectors) - set(VECTOR_DTYPES)
     if unknown:
         raise UsageError(f"--vectors {', '.join(sorted(unknown))}: unknown", f"known: {', '.join(VECTOR_DTYPES)}")

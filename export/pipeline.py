@@ -11,6 +11,7 @@ import numpy as np
 from emb.distill.recall import recall
 from emb.encoder import OnnxEncoder
 from emb.export.check import check_graph, check_slice
+from emb.export.exporters import add_others, check_exporters
 from emb.export.external import declare
 from emb.export.gains import measure_gains
 from emb.export.graph import GRAPH, write_graph
@@ -21,7 +22,6 @@ from emb.export.slice import resolve_pairs, slice_model
 from emb.export.small import int8_file, write_small
 from emb.export.source import Source, find_source, place_for
 from emb.export.trials import Texts, texts_of, trial_of
-from emb.export.with_optimum import add_optimum
 from emb.files import atomic_folder, refuse_existing
 from emb.manifest import LayerDimPair, Manifest, Variant
 from emb.model import EmbeddingModel, load_model, save_model
@@ -41,6 +41,7 @@ def run_export(
     model = load_model(found.folder)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
     check(options, pairs)
+    check_exporters(options.exporter, model)
     folders = [place_for(found, pair, out, apart or len(pairs) > 1) for pair in pairs]
     for folder in folders:
         refuse_existing(folder, overwrite)
@@ -90,8 +91,7 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
         name = f"onnx/model_vectors_{kind}.onnx"
         write_vectors(folder / base.file, folder / name, kind, ranges)
         manifest.variants.append(Variant(name, base.weight_dtype, VECTOR_DTYPES[kind], base.quantizer))
-    if options.exporter == "optimum":
-        add_optimum(folder, manifest, int8_file(options.reduce_range) if options.int8 else None)
+    add_others(options.exporter, folder, manifest, int8_file(options.reduce_range) if options.int8 else None, trial.calibration)
     declare(folder)
     manifest.save(folder)
     if healed:

@@ -166,7 +166,7 @@ def _beside(report: ParityReport) -> str:
     if not rows:
         return ""
     table = _table(["file", "min cosine", "mean cosine", "min cosine, padded left", "size", "one text, p50", "texts/s", ""], rows, {0})
-    text = "The same torch folder through another exporter, run by the same runtime. Padding on the left is shown and not demanded of it."
+    text = "The same torch folder through another exporter, each file run by the runtime it is made for. Padding on the left is shown and not demanded of optimum."
     return _section("Beside another exporter", table, text)
 
 
@@ -337,10 +337,14 @@ def _method(manifest: Manifest, report: ParityReport) -> str:
         "The torch slice is this folder as sentence-transformers itself loads it, in fp32.",
         "Spearman compares all pairwise cosines; overlap@10 is the share of the ten nearest neighbours that both agree on.",
         "Latency is one text at a time, tokenisation included, over the ordinary texts; throughput is the ordinary texts at once, best of several runs.",
-        f"Measured {escape(report.created)} on {escape(str(machine['processor']))}, {machine['threads']} threads, onnxruntime {escape(str(machine['onnxruntime']))}.",
+        f"Measured {escape(report.created)} on {escape(str(machine['processor']))}, {machine['threads']} threads, {escape(_runtimes(machine))}.",
     ]
     lines += _chosen(manifest)
     return _section("How it was measured", "".join(f"<p class='soft'>{line}</p>" for line in lines))
+
+
+def _runtimes(machine: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {machine[name]}" for name in ("onnxruntime", "openvino", "ctranslate2") if name in machine)
 
 
 def _chosen(manifest: Manifest) -> list[str]:

@@ -1,4 +1,4 @@
-"""The proof of an artifact: every ONNX file in it, run as clients run it, against the model it came from."""
+"""The proof of an artifact: every model file in it, run as clients run it, against the model it came from."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emb.encoder import OnnxEncoder
+from emb.engine import library_of, require_library
 from emb.errors import ArtifactError, UsageError
 from emb.export.parity import Runs, by_kind, figures, invariance, length_error, reference_vectors, run_settings, throughput
 from emb.export.probes import Sample, probes, samples
@@ -24,7 +26,7 @@ from emb.export.texts import texts_for
 from emb.export.variants import as_floats, distinct, same_file
 from emb.files import write_json
 from emb.machine import processor
-from emb.manifest import Manifest, Variant, is_artifact
+from emb.manifest import Manifest, Variant, bytes_of, is_artifact
 from emb.model import open_sentence_transformer
 from emb.progress import bar, note
 from emb.quantize.int4 import MIN_COSINE
@@ -78,7 +80,7 @@ class Gate:
 
 @dataclass
 class VariantReport:
-    """One ONNX file: how close, how large, how fast.
+    """One file: how close, how large, how fast.
 
     Attributes:
         settings: the figures of `similarity.Parity` to the torch slice, by setting; the geometry
@@ -87,7 +89,7 @@ class VariantReport:
         teacher: figures against the teacher's vectors cut to the same dim, if it was at hand.
         worst: the texts that moved most, each with its cosine and setting.
         latency_ms: p50 and p95 of encoding one text, tokenisation included, over the ordinary texts.
-        error: what onnxruntime said, if the file did not run.
+        error: what its runtime said, if the file did not run.
         exporter: who wrote the graph.
         ungated: settings that are shown and not judged, since its exporter does not promise them.
     """
@@ -175,7 +177,7 @@ def validate(
     verify: bool = True,
     threads: int | None = None,
 ) -> ParityReport:
-    """Compare each ONNX file of an exported artifact with the torch model in the same folder.
+    """Compare each model file of an exported artifact with the torch model in the same folder.
 
     Writes `parity.json` and `report.html` into the folder and marks every file in `emb.json` as
     passed or not; nothing is deleted.
@@ -192,13 +194,14 @@ def validate(
     Raises:
         ArtifactError: not an exported artifact, or changed since it was written.
         DataError: `data` cannot be read.
+        MissingExtra: the runtime of a file is not installed.
         TeacherError: `against` cannot be found.
     """
     folder = Path(artifact) if artifact is not None else newest_export()
     manifest = _open(folder, verify)
     limits = thresholds or Thresholds(int8=_int8_gate(manifest, min_cosine))
     tried, origin = _samples(folder, manifest, data, texts, max_texts)
-    note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} ONNX files")
+    note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
     report = _measure(folder, manifest, limits, tried, origin, against, threads)
     _write(folder, manifest, report)
     return report
@@ -210,6 +213,8 @@ def _open(folder: Path, verify: bool) -> Manifest:
     manifest = Manifest.load(folder)
     if not manifest.variants:
         raise ArtifactError(f"{folder}: holds no ONNX file to validate", f"run: emb export {folder}")
+    for variant in manifest.variants:
+        require_library(variant.file)  # said at once: a file is not at fault for what is not installed
     if verify:
         manifest.verify(folder)
     return manifest
@@ -245,7 +250,7 @@ def _measure(folder: Path, manifest: Manifest, limits: Thresholds, tried: list[S
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     healing = manifest.lineage.get("healing")
     shown = healing if healing and healing["files"] else None
-    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(threads), texts, origin, reports, own, teacher, shown)
+    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(manifest, threads), texts, origin, reports, own, teacher, shown)
 
 
 def _teacher(manifest: Manifest, against: str | Path | None, tried: list[Sample]) -> tuple[dict[str, Any], Vectors | None]:
@@ -263,8 +268,7 @@ def _teacher(manifest: Manifest, against: str | Path | None, tried: list[Sample]
 
 
 def _variant(folder: Path, manifest: Manifest, variant: Variant, limits: Thresholds, measured: _Measured, threads: int | None) -> VariantReport:
-    path = folder / variant.file
-    size = sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+    size = bytes_of(folder, variant.file)
     report = VariantReport(variant.file, variant.weight_dtype, variant.vector_dtype, variant.quantizer, size, same_file(manifest, variant), exporter=variant.exporter)
     try:
         with bar(variant.file, 4 * len(measured.samples)) as advance:
@@ -288,8 +292,8 @@ def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: 
     expected = measured.reference if variant.vector_dtype != "ubinary" else np.where(measured.reference > 0, 1.0, -1.0)
     ordinary = measured.rows("text")
     report.settings = {name: figures(expected, vectors, ordinary) for name, vectors in runs.vectors.items()}
-    # That a graph stands padding on the left as well is a promise of this package's own graphs.
-    report.ungated = [] if variant.exporter == "emb" else ["mixed, left padding"]
+    # optimum traces the model as it is, and a BERT counts positions from the first column.
+    report.ungated = ["mixed, left padding"] if variant.exporter == "optimum" else []
     runs.vectors = {name: vectors for name, vectors in runs.vectors.items() if name not in report.ungated}
     each = {name: cosines(expected, vectors) for name, vectors in runs.vectors.items()}
     for group in ("text", "odd", "long"):
@@ -352,10 +356,9 @@ def _slice_speed(model: Any, tried: Sequence[Sample]) -> dict[str, float]:
     return throughput(lambda batch: model.encode(list(batch), show_progress_bar=False), texts, tokens)
 
 
-def _machine(threads: int | None) -> dict[str, Any]:
-    import onnxruntime
-
-    return {"processor": processor(), "threads": threads or os.cpu_count(), "onnxruntime": onnxruntime.__version__, "python": platform.python_version()}
+def _machine(manifest: Manifest, threads: int | None) -> dict[str, Any]:
+    runtimes = {name: str(import_module(name).__version__).split("-")[0] for name in sorted({"onnxruntime", *(library_of(variant.file) for variant in manifest.variants)})}
+    return {"processor": processor(), "threads": threads or os.cpu_count(), **runtimes, "python": platform.python_version()}
 
 
 def _write(folder: Path, manifest: Manifest, report: ParityReport) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 
-from emb.errors import ArtifactError, MissingExtra
+from emb.errors import MissingExtra
 from emb.export.graph import TOKENS, silent
-from emb.manifest import Manifest, Variant
+from emb.manifest import Variant
 from emb.model import quiet
-from emb.progress import note
 from emb.quantize.surgery import EXTERNAL_ABOVE, graph_bytes, rename, save_graph
 
 NAME = "optimum"
@@ -35,28 +33,16 @@ def require_optimum() -> None:
         ) from error
 
 
-def add_optimum(folder: Path, manifest: Manifest, int8_file: str | None) -> None:
-    """Export the sentence-transformers folder `folder` once more through optimum, and list the files in `manifest`.
+def write_optimum(folder: Path, int8_file: str | None) -> list[Variant]:
+    """Export the sentence-transformers folder `folder` once more through optimum.
 
     optimum traces the folder as sentence-transformers runs it, so that pooling, projection and
     normalisation are inside its graph too and `sentence_embedding` is the finished vector. With
     `int8_file`, the name of this package's 8-bit weights for the processor at hand, optimum's
     dynamic quantisation for that processor follows, with its own settings.
-
-    Raises:
-        ArtifactError: optimum cannot export or quantise this model.
     """
-    note("through optimum")
     with tempfile.TemporaryDirectory(dir=folder / "onnx", prefix=".optimum-") as scratch:
-        try:
-            written = _write(folder, Path(scratch), int8_file)
-        except OSError:
-            raise  # a full disk is told as one
-        except Exception as error:  # what optimum, torch and onnxruntime raise shares no base
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ArtifactError(f"optimum cannot export this model ({reason})", "leave out --exporter optimum") from error
-    manifest.variants += written
-    manifest.lineage["export"]["versions"] |= {name: version(name) for name in ("optimum", "optimum-onnx")}
+        return _write(folder, Path(scratch), int8_file)
 
 
 def _write(folder: Path, scratch: Path, int8_file: str | None) -> list[Variant]:

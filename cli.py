@@ -194,9 +194,11 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     """Write the vectors of a file of texts.
 
     IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it was and its vector,
-    or .npy with the vectors alone. Memory does not grow with IN.
+    or .npy with the vectors alone. Memory does not grow with IN. Stopped in whatever way, the same command goes on where it was.
     """
     import emb
+    from emb.encoder import OnnxEncoder
+    from emb.fingerprints import fingerprint
     from emb.quantize.codecs import load_codec
     from emb.runs import newest_export
     from emb.streams import encode_file
@@ -204,7 +206,8 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     coder = load_codec(codec_folder) if codec_folder else None
     folder = Path(model) if model else newest_export()
     encoder = emb.load(folder, threads=threads)
-    count = encode_file(encoder, source, out, codec=coder, **options)
+    model_hash = fingerprint(folder, encoder.variant.file if isinstance(encoder, OnnxEncoder) else None)
+    count = encode_file(encoder, source, out, codec=coder, model=model_hash, **options)
     size = {"codec": codec_folder, "bytes_per_vector": coder.bytes_per_vector} if coder else {}
     return Outcome({"texts": count, "out": out, "model": folder, "dim": options["dim"] or encoder.dim, **size}, f"{count:,} vectors: {out}")
 

@@ -208,7 +208,7 @@ def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | Non
 
 
 def _cache_key(subject: Subject, texts: Sequence[str], kind: str) -> str:
-    from emb.distill.teacher import weights_hash
+    from emb.fingerprints import weights_hash
 
     content = [weights_hash(subject.folder), repr(subject), kind, *texts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

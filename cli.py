@@ -196,6 +196,8 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it was and its vector,
     or .npy with the vectors alone. Memory does not grow with IN. Stopped in whatever way, the same command goes on where it was.
     """
+    import os
+
     import emb
     from emb.encoder import OnnxEncoder
     from emb.fingerprints import fingerprint
@@ -203,6 +205,7 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     from emb.runs import newest_export
     from emb.streams import encode_file
 
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # pyarrow's own allocator holds on to more than it uses
     coder = load_codec(codec_folder) if codec_folder else None
     folder = Path(model) if model else newest_export()
     encoder = emb.load(folder, threads=threads)

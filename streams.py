@@ -16,7 +16,7 @@ from emb.records import Record, read_records, text_of
 from emb.unfinished import Unfinished, finish, left_behind, open_unfinished
 from emb.writers import WRITERS, Writer
 
-BLOCK = 4096  # texts in memory at a time
+BLOCK = 1024  # texts in memory at a time, and what a call that is stopped has to do again
 _LAYOUT = 1  # of unfinished work
 
 

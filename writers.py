@@ -18,6 +18,8 @@ from emb.extras import needs_extra
 from emb.records import Record, suffix
 from emb.unfinished import DATA, Unfinished
 
+ROW_GROUP = 4096  # records of a Parquet file that are written together
+
 
 class Writer(Protocol):
     """Writes one file in a job's folder.
@@ -92,7 +94,7 @@ class Numpy:
 
 
 class Parquet:
-    """Columns keep the types they had in a Parquet source; otherwise the first block decides them.
+    """Columns keep the types they had in a Parquet source; otherwise the first rows decide them.
 
     A Parquet file cannot be gone on with. So the job's data holds the vectors alone, and a call that
     goes on writes the file anew from them and the source, which takes a fraction of encoding.
@@ -103,36 +105,60 @@ class Parquet:
     def __init__(self, job: Unfinished, source: Path, column: str, stack: ExitStack) -> None:
         with needs_extra():
             import pyarrow.parquet
-        self.arrow, self.job, self.column, self.stack = pyarrow, job, column, stack
+        self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
         self.schema = pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
         self.path = job.folder / "whole.parquet"
         self.writer: Any = None
+        self.records: list[Record] = []
+        self.vectors: list[Vectors] = []
 
     def write(self, records: Sequence[Record], vectors: Vectors) -> None:
         """See `Writer`."""
         np.save(self.job.data, vectors, allow_pickle=False)
-        self._write(records, vectors)
+        self._take(records, vectors)
 
     def skip(self, records: Sequence[Record]) -> None:
         """See `Writer`."""
-        self._write(records, np.load(io.BytesIO(self.job.taken()), allow_pickle=False))
+        self._take(records, np.load(io.BytesIO(self.job.taken()), allow_pickle=False))
 
     def finish(self) -> Path:
         """See `Writer`."""
+        self._write()
         self.stack.close()
         return self.path
 
-    def _write(self, records: Sequence[Record], vectors: Vectors) -> None:
+    def _take(self, records: Sequence[Record], vectors: Vectors) -> None:
+        self.records += records
+        self.vectors.append(vectors)
+        if len(self.records) >= ROW_GROUP:
+            self._write()
+
+    def _write(self) -> None:
+        if self.records:
+            table = self._table(self.records)
+            if self.writer is None:
+                self.writer = self._open(table.schema)
+            self.writer.write_table(table.append_column(self.column, self._lists(np.concatenate(self.vectors))))
+            self.records, self.vectors = [], []
+
+    def _table(self, records: list[Record]) -> Any:
         try:
-            table = self.arrow.Table.from_pylist(list(records), schema=self.schema)
+            table = self.arrow.Table.from_pylist(records, schema=self.schema)
         except (self.arrow.ArrowInvalid, self.arrow.ArrowTypeError) as error:
-            raise DataError(f"{self.path.name}: a field changes its type from record to record ({error})", "write .jsonl instead") from error
+            raise DataError(f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead") from error
         self.schema = table.schema
-        flat = self.arrow.array(np.ascontiguousarray(vectors).reshape(-1))
-        table = table.append_column(self.column, self.arrow.FixedSizeListArray.from_arrays(flat, vectors.shape[1]))
-        if self.writer is None:
-            self.writer = self.stack.enter_context(self.arrow.parquet.ParquetWriter(self.path, table.schema))
-        self.writer.write_table(table)
+        return table
+
+    def _lists(self, vectors: Vectors) -> Any:
+        return self.arrow.FixedSizeListArray.from_arrays(self.arrow.array(vectors.reshape(-1)), vectors.shape[1])
+
+    def _open(self, schema: Any) -> Any:
+        # All columns but the vectors are looked through for values that repeat: in vectors few do, and to look took more memory than all else.
+        empty = io.BytesIO()
+        self.arrow.parquet.write_table(schema.empty_table(), empty)
+        leaves = [column.path for column in self.arrow.parquet.ParquetFile(empty).schema]
+        whole = schema.append(self.arrow.field(self.column, self._lists(self.vectors[0]).type))
+        return self.stack.enter_context(self.arrow.parquet.ParquetWriter(self.path, whole, use_dictionary=leaves))
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

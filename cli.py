@@ -245,6 +245,12 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @click.option(
+    "--codec", "codecs", multiple=True, metavar="DIR",
+    help="Also score retrieval with documents stored by this codec of `emb codec`, at its dim, queries as floats; repeat for several.",
+)
+@click.option("--rescore", metavar="float|int8|DIR", help="Put the codes' first candidates in order by floats, by int8, or by another codec.")
+@click.option("--depth", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="How many candidates are rescored.")
+@click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",
 )

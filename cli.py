@@ -197,17 +197,23 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     """Write the vectors of a file of texts.
 
     IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it was and its vector,
-    or .npy with the vectors alone. Memory does not grow with IN.
+    or .npy with the vectors alone. Memory does not grow with IN. Stopped in whatever way, the same command goes on where it was.
     """
+    import os
+
     import emb
+    from emb.encoder import OnnxEncoder
+    from emb.fingerprints import fingerprint
     from emb.quantize.codecs import load_codec
     from emb.runs import newest_export
     from emb.streams import encode_file
 
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # pyarrow's own allocator holds on to more than it uses
     coder = load_codec(codec_folder) if codec_folder else None
     folder = Path(model) if model else newest_export()
     encoder = emb.load(folder, threads=threads)
-    count = encode_file(encoder, source, out, codec=coder, **options)
+    model_hash = fingerprint(folder, encoder.variant.file if isinstance(encoder, OnnxEncoder) else None)
+    count = encode_file(encoder, source, out, codec=coder, model=model_hash, **options)
     size = {"codec": codec_folder, "bytes_per_vector": coder.bytes_per_vector} if coder else {}
     return Outcome({"texts": count, "out": out, "model": folder, "dim": options["dim"] or encoder.dim, **size}, f"{count:,} vectors: {out}")
 
@@ -241,6 +247,12 @@ def encode(source: Path, out: Path, model: str | None, codec_folder: Path | None
     help="Keep vectors there, so that a second call does not encode again.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
+@click.option(
+    "--codec", "codecs", multiple=True, metavar="DIR",
+    help="Also score retrieval with documents stored by this codec of `emb codec`, at its dim, queries as floats; repeat for several.",
+)
+@click.option("--rescore", metavar="float|int8|DIR", help="Put the codes' first candidates in order by floats, by int8, or by another codec.")
+@click.option("--depth", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="How many candidates are rescored.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",

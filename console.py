@@ -22,7 +22,10 @@ import click
 from emb.errors import EmbError, UsageError
 from emb.extras import needs_extra
 
-_ON_INTERRUPT = {"distill": "finished work is kept: run the same command with --resume to go on"}
+_ON_INTERRUPT = {
+    "distill": "finished work is kept: run the same command with --resume to go on",
+    "encode": "finished work is kept: run the same command again to go on",
+}
 
 
 class Interrupted(EmbError):

@@ -2,7 +2,7 @@
 
 Three questions are asked of a student at once: how good it is on both sides (symmetric), how good
 its queries are against the teacher's documents (asymmetric), and how good the teacher is when its
-own vectors are cut to the same dims.
+own vectors are cut to the same dims. Each also of documents stored as codes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,10 +21,13 @@ import numpy as np
 from emb.errors import UsageError
 from emb.export.variants import as_floats, distinct
 from emb.files import atomic_path, write_json
+from emb.fingerprints import fingerprint
 from emb.manifest import Manifest, Variant, is_artifact, weights_name
 from emb.progress import bar, note
+from emb.quantize.rescoring import DEPTH
 from emb.similarity import Vectors, truncated
-from emb.tasks import Task, read_tasks
+from emb.storage import Storage, open_storages
+from emb.tasks import RetrievalTask, Task, read_tasks
 from emb.tokens import token_budget_batches
 
 if TYPE_CHECKING:
@@ -45,7 +49,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Score:
-    """One cell: `value` is 0 to 100, `side` "symmetric" or "asymmetric" (the teacher's vectors on the document side)."""
+    """One cell: `value` is 0 to 100, `side` "symmetric" or "asymmetric" (the teacher's vectors on the document side).
+
+    `storage` says how the documents are stored, if not as they are; `fingerprint` which weights were scored.
+    """
 
     task: str
     metric: str
@@ -56,18 +63,29 @@ class Score:
     vectors: str
     side: str
     value: float
+    storage: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """Of weights, of vectors if it is another, and how documents are stored, for tables."""
+        return " → ".join([self.weights, *([self.vectors] if self.vectors != "float32" else []), *([self.storage] if self.storage else [])])
 
 
 @dataclass
 class Evaluation:
-    """Every score of one call, in the order computed; tables have one row per model, exit, dim and side."""
+    """Every score of one call, in the order computed; tables have one row per model, exit, dim and side.
+
+    `fingerprints` has those of the evaluation sets, the teacher and the codecs, by kind and name.
+    """
 
     scores: list[Score] = field(default_factory=list)
     teacher: str | None = None
+    fingerprints: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the teacher's name, and one object per score."""
-        return {"teacher": self.teacher, "scores": [dataclasses.asdict(score) for score in self.scores]}
+        """For JSON: the teacher's name, what was scored with, and one object per score."""
+        return {"teacher": self.teacher, "fingerprints": self.fingerprints, "scores": [dataclasses.asdict(score) for score in self.scores]}
 
     def save(self, path: Path) -> None:
         """Write JSON, or a Markdown table if `path` ends in .md."""
@@ -84,9 +102,8 @@ class Evaluation:
         """Cells of the tables, one row per model, exit, precision, dim and side."""
         grid: dict[tuple[str, ...], dict[str, str]] = {}
         for score in self.scores:
-            precision = score.weights if score.vectors == "float32" else f"{score.weights} → {score.vectors}"
             documents = "itself" if score.side == "symmetric" else str(self.teacher)
-            grid.setdefault((score.model, str(score.layers), precision, str(score.dim), documents), {})[score.task] = f"{score.value:.2f}"
+            grid.setdefault((score.model, str(score.layers), score.precision, str(score.dim), documents), {})[score.task] = f"{score.value:.2f}"
         return [[*key, *(cells.get(task, "–") for task, _ in self._tasks())] for key, cells in grid.items()]
 
     def markdown(self) -> str:
@@ -100,11 +117,16 @@ class Evaluation:
 
 
 class Subject(Protocol):
-    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass."""
+    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass, `fingerprint` what an output depends on."""
 
     name: str
     folder: Path
     in_teacher_space: bool
+
+    @property
+    def hashes(self) -> Sequence[str]: ...
+
+    def fingerprint(self, point: Point) -> str: ...
 
     @property
     def dim(self) -> int: ...
@@ -123,6 +145,9 @@ def evaluate(
     precisions: Sequence[str] = (),
     cache: Path | None = None,
     threads: int | None = None,
+    codecs: Sequence[str | Path] = (),
+    rescore: str | None = None,
+    depth: int = DEPTH,
 ) -> Evaluation:
     """Score `models`, and `teacher` if given, on every task in `data`.
 
@@ -138,30 +163,50 @@ def evaluate(
         precisions: weights of exported artifacts to score ("fp32", "fp16", "int8", "int4"); empty stands for all.
         cache: folder to keep vectors in, so that a second call does not encode again.
         threads: of ONNX Runtime; None leaves it to choose.
+        codecs: folders of codecs; documents of retrieval sets are also scored as each of them
+            stores them, with float queries, where vectors have a codec's dim or more.
+        rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
+        depth: how many of them.
 
     Raises:
         DataError: an evaluation set that is missing or damaged.
-        UsageError: a dim or exit that no model has.
+        UsageError: a dim or exit that no model has, or a codec of more dims than any.
+        ArtifactError: no codec in a folder.
         TeacherError: a model that cannot be found.
     """
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
-    tasks = read_tasks(data)
+    tasks, storages = read_tasks(data), open_storages(codecs, rescore, depth)
     opened_teacher = open_subject(teacher, (), dtype, (), threads) if teacher is not None else None
-    result = Evaluation(teacher=opened_teacher.name if opened_teacher else None)
+    result = Evaluation(teacher=opened_teacher.name if opened_teacher else None, fingerprints=_fingerprints(tasks, opened_teacher, storages))
     indexes: dict[str, Vectors] = {}
     if opened_teacher:
         for task in tasks:
             sides = encode_sides(opened_teacher, task, cache)
             indexes[task.name] = next(iter(sides[1].values()))
-            result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None)
+            result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None, storages)
     for model in models:
         subject = open_subject(model, layers, "fp32", precisions, threads)
         for task in tasks:
-            result.scores += _scores(task, subject, encode_sides(subject, task, cache), _dims(subject.dim, dims), _index_for(subject, indexes.get(task.name)))
-    if not result.scores:
-        raise UsageError(f"--dims {','.join(map(str, dims))}: no model has as many dimensions", "give smaller dims")
+            result.scores += _scores(task, subject, encode_sides(subject, task, cache), _dims(subject.dim, dims), _index_for(subject, indexes.get(task.name)), storages)
+    _require_scores(result, dims, storages)
     return result
+
+
+def _fingerprints(tasks: Sequence[Task], teacher: Subject | None, storages: Sequence[Storage]) -> dict[str, dict[str, str]]:
+    return {
+        "data": {task.name: task.fingerprint for task in tasks},
+        "teacher": {teacher.name: teacher.hashes[0]} if teacher else {},
+        "codecs": {storage.name: storage.codec.fingerprint for storage in storages},
+    }
+
+
+def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[Storage]) -> None:
+    if not any(score.storage is None for score in found.scores):
+        raise UsageError(f"--dims {','.join(map(str, dims))}: no model has as many dimensions", "give smaller dims")
+    for storage in storages:
+        if not any(score.storage == str(storage) for score in found.scores):
+            raise UsageError(f"--codec {storage.name}: nothing was scored with its {storage.codec.dim} dims", "give a model of as many dims and a retrieval set")
 
 
 def _index_for(subject: Subject, index: Vectors | None) -> Vectors | None:
@@ -176,14 +221,24 @@ def _dims(own: int, asked: Sequence[int]) -> list[int]:
     return sorted({dim for dim in (asked or (*DIMS, own)) if dim <= own}, reverse=True)
 
 
-def _scores(task: Task, subject: Subject, sides: tuple[dict[Point, Vectors], dict[Point, Vectors]], dims: Sequence[int], index: Vectors | None) -> Iterable[Score]:
+def _scores(
+    task: Task, subject: Subject, sides: tuple[dict[Point, Vectors], dict[Point, Vectors]], dims: Sequence[int], index: Vectors | None, storages: Sequence[Storage]
+) -> Iterable[Score]:
     left, right = sides
     for point in left:
-        for dim in (dim for dim in dims if dim <= left[point].shape[1]):
+        ways = [*((dim, None) for dim in dims), *((storage.codec.dim, storage) for storage in storages if point.vectors == "float32" and isinstance(task, RetrievalTask))]
+        for dim, storage in ((dim, storage) for dim, storage in ways if dim <= left[point].shape[1]):
             documents = {"symmetric": right[point]} | ({"asymmetric": index} if index is not None and dim <= index.shape[1] else {})
             for side, vectors in documents.items():
-                value = task.score(truncated(left[point], dim), truncated(vectors, dim))
-                yield Score(task.name, task.metric, subject.name, point.layers, dim, point.weights, point.vectors, side, value)
+                value = _value(task, truncated(left[point], dim), truncated(vectors, dim), storage)
+                stored = str(storage) if storage else None
+                yield Score(task.name, task.metric, subject.name, point.layers, dim, point.weights, point.vectors, side, value, stored, subject.fingerprint(point))
+
+
+def _value(task: Task, queries: Vectors, documents: Vectors, storage: Storage | None) -> float:
+    if storage is not None and isinstance(task, RetrievalTask):
+        return storage.score(task, queries, documents)
+    return task.score(queries, documents)
 
 
 def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict[Point, Vectors], dict[Point, Vectors]]:
@@ -208,9 +263,7 @@ def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | Non
 
 
 def _cache_key(subject: Subject, texts: Sequence[str], kind: str) -> str:
-    from emb.distill.teacher import weights_hash
-
-    content = [weights_hash(subject.folder), repr(subject), kind, *texts]
+    content = [*subject.hashes, repr(subject), kind, *texts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
@@ -269,6 +322,15 @@ class TorchSubject:
             raise UsageError(f"--layers {missing[0]}: {name} has no output there", f"it has them at {', '.join(map(str, model.exits))}")
         return cls(name, folder, model, sorted(layers) or model.exits, dtype, in_teacher_space)
 
+    @cached_property
+    def hashes(self) -> Sequence[str]:
+        """The folder's."""
+        return [fingerprint(self.folder)]
+
+    def fingerprint(self, point: Point) -> str:
+        """The folder's: every exit is in it."""
+        return self.hashes[0]
+
     @property
     def dim(self) -> int:
         """Width of the deepest exit's vectors."""
@@ -321,6 +383,15 @@ class OnnxSubject:
         if not encoders:
             raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
         return cls(name, folder, manifest, encoders, manifest.kind != "encoder")
+
+    @cached_property
+    def hashes(self) -> Sequence[str]:
+        """Of each file."""
+        return [fingerprint(self.folder, variant.file) for variant, _ in self.encoders]
+
+    def fingerprint(self, point: Point) -> str:
+        """That of the file whose output `point` is."""
+        return dict(zip((self._point(variant) for variant, _ in self.encoders), self.hashes, strict=True))[point]
 
     @property
     def dim(self) -> int:

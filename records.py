@@ -18,6 +18,7 @@ from emb.extras import needs_extra
 SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".parquet")
 Record: TypeAlias = dict[str, Any]
 Located: TypeAlias = Iterator[tuple[str, Record]]
+_ROWS = 1024  # of Parquet as Python objects at a time; the default, 65,536, takes more memory than a small model
 
 
 def read_records(path: Path, field: str = "text", wanted: Sequence[str] | None = None) -> Located:
@@ -113,7 +114,7 @@ def _parquet(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | 
         table = pyarrow.parquet.ParquetFile(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle)
         names = table.schema_arrow.names
         _require(field, names, str(path))
-        for batch in table.iter_batches(columns=names if wanted is None else [name for name in names if name in wanted]):
+        for batch in table.iter_batches(_ROWS, columns=names if wanted is None else [name for name in names if name in wanted]):
             for record in batch.to_pylist():
                 yield str(path), record
     except pyarrow.lib.ArrowInvalid as error:

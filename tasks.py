@@ -14,6 +14,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from emb.errors import DataError
+from emb.fingerprints import content_hash
 from emb.similarity import Vectors, cosines, spearman, unit
 
 _CUT = 10
@@ -36,6 +37,11 @@ class RetrievalTask:
 
     metric: ClassVar[str] = "nDCG@10"
     kinds: ClassVar[tuple[str, str]] = ("query", "document")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the queries asked, the documents and the grades; not of the name."""
+        return content_hash([self.queries, self.documents, self.relevant])
 
     @property
     def sides(self) -> tuple[list[str], list[str]]:
@@ -71,6 +77,11 @@ class PairTask:
 
     metric: ClassVar[str] = "Spearman"
     kinds: ClassVar[tuple[str, str]] = ("document", "document")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the pairs and their scores; not of the name."""
+        return content_hash([self.first, self.second, self.scores])
 
     @property
     def sides(self) -> tuple[list[str], list[str]]:

@@ -23,6 +23,7 @@ from emb.quantize.codecs import fit_codec, load_codec, save_codec
 from emb.quantize.rescoring import Stored, search
 from emb.quantize.sources import read_vectors
 from emb.similarity import unit
+from emb.storage import score_coded, stored
 from emb.tasks import DEPTH, RetrievalTask, read_tasks
 
 # Kind and options of each, by the name of its folder; sizes are those of 768 dims.
@@ -121,24 +122,21 @@ def measured(vectors: str, pairs: Sequence[Pair], codecs: Mapping[str, Codec], c
     """A row for each codec and task."""
     for pair in pairs:
         exact, _ = search(pair.queries, Stored(codecs["float32"], pair.documents), DEPTH)
-        fine = {kind: Stored(codecs[kind], codecs[kind].encode(pair.documents)) for kind in ("int8", "float32")}
+        fine = {kind: stored(codecs[kind], pair.documents) for kind in ("int8", "float32")}
         for name, codec in codecs.items():
-            stored = Stored(codec, codec.encode(pair.documents))
             note(f"{vectors}: {pair.task.name}, {name}")
-            yield {"vectors": vectors, "task": pair.task.name, "codec": name, "bytes": codec.bytes_per_vector, **scored(pair, stored, codec, exact, fine)}
+            yield {"vectors": vectors, "task": pair.task.name, "codec": name, "bytes": codec.bytes_per_vector, **scored(pair, stored(codec, pair.documents), codec, exact, fine)}
         if compatible is not None:
-            stored = Stored(codecs[LEARNED], codecs[LEARNED].encode(pair.documents))
-            coded, _ = search(pair.queries, stored, DEPTH, query_codec=compatible)
-            yield {"vectors": vectors, "task": pair.task.name, "codec": COMPATIBLE, "bytes": compatible.bytes_per_vector, "coded": pair.task.score_rankings(coded)}
+            coded = score_coded(pair.task, pair.queries, stored(codecs[LEARNED], pair.documents), query_codec=compatible)
+            yield {"vectors": vectors, "task": pair.task.name, "codec": COMPATIBLE, "bytes": compatible.bytes_per_vector, "coded": coded}
 
 
-def scored(pair: Pair, stored: Stored, codec: Codec, exact: Vectors, fine: Mapping[str, Stored]) -> dict[str, float]:
+def scored(pair: Pair, documents: Stored, codec: Codec, exact: Vectors, fine: Mapping[str, Stored]) -> dict[str, float]:
     """recall@10 and nDCG@10 of one codec on one task."""
-    found, _ = search(pair.queries, stored, DEPTH)
-    coded, _ = search(pair.queries, stored, DEPTH, query_codec=codec)
-    rescored = {f"rescored {kind}": search(pair.queries, stored, DEPTH, rescore=documents)[0] for kind, documents in fine.items()}
-    scores = {"ndcg": found, "coded": coded, **rescored}
-    return {"recall": recall(exact, found)} | {name: pair.task.score_rankings(rows) for name, rows in scores.items()}
+    found, _ = search(pair.queries, documents, DEPTH)
+    coded = score_coded(pair.task, pair.queries, documents, query_codec=codec)
+    rescored = {f"rescored {kind}": score_coded(pair.task, pair.queries, documents, rescore=finer) for kind, finer in fine.items()}
+    return {"recall": recall(exact, found), "ndcg": pair.task.score_rankings(found), "coded": coded, **rescored}
 
 
 def recall(exact: Vectors, found: Vectors) -> float:

@@ -12,9 +12,10 @@ import numpy as np
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.data import Corpus, split
 from emb.distill.run import corpus_of, targets_of, tokenise
-from emb.distill.teacher import cached, weights_hash
+from emb.distill.teacher import cached
 from emb.distill.train import Split
 from emb.errors import DataError, TeacherError, UsageError
+from emb.fingerprints import weights_hash
 from emb.model import EmbeddingModel
 from emb.progress import warn
 from emb.recipes import Recipe

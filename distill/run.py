@@ -26,10 +26,11 @@ from emb.distill.data import Columns, Corpus, Text, read_corpus, split
 from emb.distill.finish import average, flatten_projections
 from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
-from emb.distill.teacher import TeacherIdentity, capture, weights_hash
+from emb.distill.teacher import TeacherIdentity, capture
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path, disk_errors
+from emb.fingerprints import weights_hash
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, ModelSpec, linear, load_model, save_model
 from emb.precision import device, resolve_dtype

@@ -16,16 +16,13 @@ import torch
 from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
 from emb.distill.data import Text
 from emb.errors import TeacherError
-from emb.files import read_json, sha256_file, write_json
+from emb.files import read_json, write_json
 from emb.model import EmbeddingModel
 from emb.progress import bar, note
 
 FACTS = "teacher.json"
 _FLUSH_TEXTS = 8192
 _FLUSH_SECONDS = 30.0
-_IDENTITY = ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.model", "vocab.txt")
-# Facts about the folder, not about the vectors the teacher gives.
-_NOT_IDENTITY = {"emb.json", "parity.json", "evaluation.json", "data_config.json"}
 
 
 @dataclass(frozen=True)
@@ -41,15 +38,6 @@ class TeacherIdentity:
         """Short hash that names the cache folder."""
         content = json.dumps([self.weights, self.max_length, self.dtype])
         return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash of a model folder's weights, tokenizer and module files, by name and content."""
-    files = sorted({path for pattern in _IDENTITY for path in folder.glob(pattern)} - {folder / name for name in _NOT_IDENTITY})
-    state = hashlib.sha256()
-    for path in files:
-        state.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\0".encode())
-    return state.hexdigest()
 
 
 def cache_root() -> Path:

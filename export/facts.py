@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from emb.errors import ArtifactError
 from emb.evaluate import Evaluation, Score
 from emb.export.variants import distinct
 from emb.files import read_json
+from emb.fingerprints import fingerprint
 from emb.manifest import Manifest, Variant, bytes_of, is_artifact
+from emb.progress import warn
 from emb.registry import Teacher, find
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -90,22 +92,24 @@ class Facts:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The scores in `evaluation.json` that are this artifact's: its layers, at most its dims."""
+        """The scores in `evaluation.json` of the very files that lie here; figures of others under this artifact's name are warned of."""
         path = self.folder / "evaluation.json"
         if not path.is_file():
             return Evaluation()
         teacher, scores = _scores(path)
-        others = [score for score in scores if score.model != teacher]
-        named = [score for score in others if score.model == self.folder.resolve().name]
-        alone = others if len({score.model for score in others}) == 1 else []  # the folder may have been renamed
-        mine = [score for score in named or alone if score.layers == self.manifest.layers and score.dim <= self.manifest.dim]
+        here = {fingerprint(self.folder, variant.file) for variant in self.files if (self.folder / variant.file).is_file()}
+        mine = [score for score in scores if score.fingerprint in here]
+        stale = [score for score in scores if score not in mine and score.model == self.folder.resolve().name]
+        if stale or (scores and not mine):
+            warn(f"{path}: {len(stale or scores)} figures are not of the files that lie here and are left out; measure again: emb evaluate {self.folder} --data … --out {path}")
         return Evaluation(mine, teacher)
 
 
 def _scores(path: Path) -> tuple[str | None, list[Score]]:
-    value, known = read_json(path), [each.name for each in fields(Score)]
+    value = read_json(path)
+    known = {each.name: each.default is MISSING for each in fields(Score)}
     try:
-        return value["teacher"], [Score(**{key: one[key] for key in known}) for one in value["scores"]]
+        return value["teacher"], [Score(**{key: one[key] for key, needed in known.items() if needed or key in one}) for one in value["scores"]]
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: not what emb evaluate writes", f"write it again: emb evaluate {path.parent} --data … --out {path}") from error
 
@@ -162,5 +166,6 @@ def _result(facts: Facts, score: Score) -> dict[str, Any]:
     task, metric = _METRICS.get(score.metric, ("feature-extraction", score.metric))
     precision = score.weights if score.vectors == "float32" else f"{score.weights}, {score.vectors} vectors"
     documents = "" if score.side == "symmetric" else f", documents by {facts.evaluation.teacher}"
-    name = f"{score.metric} × 100, {score.dim} dims, {precision}{documents}"
+    stored = f", documents stored as {score.storage}" if score.storage else ""
+    name = f"{score.metric} × 100, {score.dim} dims, {precision}{documents}{stored}"
     return {"task_type": task, "dataset_type": score.task, "dataset_name": score.task, "metric_type": metric, "metric_name": name, "metric_value": round(score.value, 2)}

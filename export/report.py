@@ -305,7 +305,7 @@ def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:
     try:
         evaluation = read_json(path)
         for score in (score for score in evaluation["scores"] if score["model"] != evaluation["teacher"]):
-            title = f"{score['model']}, {score['task']}: {score['metric']}, {score['side']}, {score['weights']}"
+            title = f"{score['model']}, {score['task']}: {score['metric']}, {score['side']}, {score['weights']}" + (f", {score['storage']}" if score.get("storage") else "")
             grids.setdefault(title, {})[score["layers"], score["dim"]] = float(score["value"])
     except (ArtifactError, KeyError, TypeError):
         return {}  # somebody else's file of that name

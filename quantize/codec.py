@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -43,6 +45,14 @@ class Codec(ABC):
     def name(self) -> str:
         """The kind and what distinguishes it from others of its kind, for tables."""
         return self.kind
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of what was fitted: two codecs with the same one give the same codes."""
+        state = hashlib.sha256(json.dumps([self.kind, self.dim, self.settings()], sort_keys=True).encode())
+        for name, array in sorted(self.arrays().items()):
+            state.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        return state.hexdigest()
 
     @abstractmethod
     def arrays(self) -> dict[str, Vectors]:

@@ -19,8 +19,9 @@ from tiny import QUERY_PROMPT
 from emb.distill import teacher as room
 from emb.distill.cache import TeacherCache, row_key
 from emb.distill.data import Text
-from emb.distill.teacher import capture, weights_hash
+from emb.distill.teacher import capture
 from emb.errors import DiskError, TeacherError
+from emb.fingerprints import weights_hash
 from emb.model import load_model
 
 

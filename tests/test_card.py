@@ -18,6 +18,7 @@ from emb.cli import cli
 from emb.errors import ArtifactError
 from emb.export.card import FILE, card, is_generated, write_card
 from emb.export.facts import Facts, hub_id, without_paths
+from emb.fingerprints import fingerprint
 from emb.manifest import Manifest
 
 RECIPE = {"teacher": "/home/me/all-mpnet-base-v2", "student": {"source": "all-MiniLM-L6-v2"}, "capture": {"max_length": 48}, "data": {"sources": ["/home/me/texts.txt"]}}
@@ -50,11 +51,14 @@ def _lineage(folder: Path, **values: Any) -> None:
 
 
 def _score(**values: Any) -> dict[str, Any]:
-    base = {"task": "scifact", "metric": "nDCG@10", "model": "tiny-2x16", "layers": 2, "dim": 16, "weights": "fp32", "vectors": "float32", "side": "symmetric", "value": 43.2109}
-    return base | values
+    base = {"task": "scifact", "metric": "nDCG@10", "model": "tiny-2x16", "layers": 2, "dim": 16, "weights": "fp32", "vectors": "float32", "side": "symmetric"}
+    return base | {"value": 43.2109} | values
 
 
 def _evaluate(folder: Path, *scores: dict[str, Any]) -> None:
+    """An evaluation of the files that lie there, but for scores that name other weights themselves."""
+    files = {variant.weight_dtype: fingerprint(folder, variant.file) for variant in Manifest.load(folder).variants}
+    scores = tuple({"fingerprint": files[score["weights"]]} | score for score in scores)
     (folder / "evaluation.json").write_text(json.dumps({"teacher": "all-mpnet-base-v2", "scores": scores}))
 
 
@@ -116,7 +120,7 @@ def test_a_failed_gate_is_said_with_its_figures(artifact: Path) -> None:
 
 
 def test_scores_are_those_of_this_artifact_alone(artifact: Path) -> None:
-    others = [_score(model="all-mpnet-base-v2", value=99), _score(model="other", value=98), _score(layers=3, value=97), _score(dim=32, value=96)]
+    others = [_score(model=model, value=value, fingerprint="0" * 64) for model, value in (("all-mpnet-base-v2", 99), ("other", 98))]
     _evaluate(artifact, _score(), _score(dim=8, value=31.5), _score(side="asymmetric", weights="int8", value=44.5), *others)
     text = card(Facts.read(artifact, "me/tiny"))
     results = ModelCard(text).data.eval_results
@@ -124,8 +128,44 @@ def test_scores_are_those_of_this_artifact_alone(artifact: Path) -> None:
     assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results] == [("scifact", "ndcg_at_10", 43.21), ("scifact", "ndcg_at_10", 44.5)]
     assert results[1].metric_name == "nDCG@10 × 100, 16 dims, int8, documents by all-mpnet-base-v2"
     assert "31.50" in text
-    assert not re.search(r"9[6789]\.00", text)
+    assert not re.search(r"9[89]\.00", text)
     assert "No benchmark was run" not in text
+
+
+def test_figures_of_other_weights_are_left_out_with_a_warning(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _evaluate(artifact, _score(), _score(weights="int8", value=55.5))
+    assert "43.21" in card(Facts.read(artifact))
+    assert "warning" not in capsys.readouterr().err
+    for variant in Manifest.load(artifact).variants:
+        if variant.weight_dtype == "int8":  # another export
+            shutil.copy(artifact / "onnx" / "model.onnx", artifact / variant.file)
+    text = card(Facts.read(artifact))
+    assert "43.21" in text
+    assert "55.50" not in text
+    assert "1 figures are not of the files that lie here" in capsys.readouterr().err
+    value = json.loads((artifact / "evaluation.json").read_text())
+    for score in value["scores"]:
+        del score["fingerprint"]  # an evaluation that does not say what it scored
+    (artifact / "evaluation.json").write_text(json.dumps(value))
+    assert "No benchmark was run" in card(Facts.read(artifact))
+    assert f"emb evaluate {artifact}" in capsys.readouterr().err
+
+
+def test_a_renamed_artifact_keeps_its_figures(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _evaluate(artifact, _score(), _score(model="all-mpnet-base-v2", fingerprint="0" * 64, value=99))
+    text = card(Facts.read(artifact.rename(artifact.with_name("renamed"))))
+    assert "43.21" in text
+    assert "99.00" not in text
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_scores_of_stored_documents_say_so(artifact: Path) -> None:
+    _evaluate(artifact, _score(), _score(storage="bits + float of 100", value=41.5))
+    text = card(Facts.read(artifact))
+    assert "fp32 → bits + float of 100" in text
+    results = ModelCard(text).data.eval_results
+    assert results is not None
+    assert results[1].metric_name == "nDCG@10 × 100, 16 dims, fp32, documents stored as bits + float of 100"
 
 
 def test_an_evaluation_that_is_none_is_an_error(artifact: Path) -> None:

@@ -6,14 +6,23 @@ import gzip
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from emb.errors import DataError, TeacherError, UsageError
+from emb import console
+from emb.cli import cli
+from emb.errors import ArtifactError, DataError, TeacherError, UsageError
 from emb.evaluate import evaluate
 from emb.export import export
+from emb.export.variants import distinct
+from emb.fingerprints import fingerprint, weights_hash
+from emb.manifest import Manifest
+from emb.quantize.codecs import fit_codec, load_codec, save_codec
+from emb.similarity import truncated
 from emb.tasks import PairTask, RetrievalTask, read_tasks
 
 
@@ -165,6 +174,81 @@ def test_bad_usage(student_folder: Path, beir: Path) -> None:
         evaluate([student_folder], [beir], dims=[4096])
     with pytest.raises(TeacherError):
         evaluate(["./no-such-model"], [beir])
+
+
+@pytest.fixture
+def codec_folder(tmp_path: Path) -> Path:
+    """Sign bits of 16 dims."""
+    codec, quality = fit_codec("binary", np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32), rotation="random")
+    save_codec(codec, tmp_path / "codecs" / "bits", quality)
+    return tmp_path / "codecs" / "bits"
+
+
+def test_documents_stored_as_codes(student_folder: Path, bert_folder: Path, beir: Path, sts: Path, codec_folder: Path) -> None:
+    found = evaluate([student_folder], [beir, sts], teacher=bert_folder, dims=[32], layers=[2], codecs=[codec_folder])
+    coded = [score for score in found.scores if score.storage]
+    assert {(score.task, score.model, score.dim, score.side, score.storage) for score in coded} == {
+        ("tinyset", "tiny-bert", 16, "symmetric", "bits"), ("tinyset", "tiny-student", 16, "symmetric", "bits"), ("tinyset", "tiny-student", 16, "asymmetric", "bits"),
+    }  # fmt: skip
+    [row] = [row for row in found.rows() if row[2] == "fp32 → bits" and row[0] == "tiny-student" and row[4] == "itself"]
+    assert row[-1] == "–"  # pairs are not searched
+    assert found.fingerprints["codecs"] == {"bits": load_codec(codec_folder).fingerprint}
+
+
+def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path, codec_folder: Path) -> None:
+    from emb.evaluate import encode_sides, open_subject
+
+    [task] = read_tasks([beir])
+    assert isinstance(task, RetrievalTask)
+    queries, documents = (truncated(next(iter(side.values())), 16) for side in encode_sides(open_subject(student_folder, [2], "fp32", (), 1), task, None))
+    codec = load_codec(codec_folder)
+    ranked = np.argsort(-(queries @ codec.decode(codec.encode(documents)).T), axis=1, kind="stable")
+    options: dict[str, Any] = {"layers": [2], "dims": [16], "codecs": [codec_folder]}
+    plain, coded = evaluate([student_folder], [beir], **options).scores
+    assert coded.value == pytest.approx(task.score_rankings(ranked))
+    whole = [evaluate([student_folder], [beir], **options, rescore=rescore, depth=20).scores[1] for rescore in ("float", "int8", str(codec_folder))]
+    assert whole[0].value == pytest.approx(plain.value), "rescoring all of them by floats is exact"
+    assert whole[2].value == pytest.approx(coded.value)
+    assert [score.storage for score in whole] == ["bits + float of 20", "bits + int8 of 20", "bits + bits of 20"]
+
+
+def test_codecs_that_cannot_be_scored(student_folder: Path, beir: Path, sts: Path, codec_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no candidates without codes"):
+        evaluate([student_folder], [beir], rescore="float")
+    with pytest.raises(UsageError, match="same name"):
+        evaluate([student_folder], [beir], codecs=[codec_folder, codec_folder])
+    with pytest.raises(UsageError, match="bits: nothing was scored with its 16 dims"):
+        evaluate([student_folder], [sts], codecs=[codec_folder])
+    with pytest.raises(ArtifactError, match="no codec here"):
+        evaluate([student_folder], [beir], codecs=[tmp_path])
+    with pytest.raises(ArtifactError, match="no codec here"):
+        evaluate([student_folder], [beir], codecs=[codec_folder], rescore="int9")
+
+
+def test_the_command_takes_codecs(student_folder: Path, beir: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--layers", "2", "--codec", str(codec_folder), "--rescore", "float", "--depth", "20"]
+    assert console.run(cli, arguments) == 0
+    assert "fp32 → bits + float of 20" in capsys.readouterr().out
+
+
+def test_what_was_scored_is_recorded(student_folder: Path, bert_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> None:
+    [artifact] = export(student_folder, layers=[2], dims=[16], int8=True, min_cosine=0.5, out=tmp_path / "cut")
+    evaluate([artifact], [beir, sts], teacher=bert_folder).save(tmp_path / "evaluation.json")
+    found = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    files = {variant.weight_dtype: fingerprint(artifact, variant.file) for variant in distinct(Manifest.load(artifact))}
+    assert {(score["weights"], score["fingerprint"]) for score in found["scores"] if score["model"] == "cut"} == set(files.items())
+    assert found["fingerprints"]["teacher"] == {"tiny-bert": weights_hash(bert_folder)}
+    assert found["fingerprints"]["data"] == {task.name: task.fingerprint for task in read_tasks([beir, sts])}
+    (beir / "qrels" / "test.tsv").write_text("q0\td1\t1\n", encoding="utf-8")
+    assert read_tasks([beir])[0].fingerprint != found["fingerprints"]["data"]["tinyset"]
+
+
+def test_vectors_of_other_weights_are_not_taken_from_the_cache(student_folder: Path, sts: Path, tmp_path: Path) -> None:
+    [first], [second] = (export(student_folder, layers=[layers], dims=[16], out=tmp_path / str(layers) / "cut") for layers in (2, 3))
+    [before] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache").scores
+    shutil.copy(second / "onnx" / "model.onnx", first / "onnx" / "model.onnx")
+    [after] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache").scores
+    assert before.value != after.value
 
 
 def test_only_files_of_a_precision_are_scored(student_folder: Path, tmp_path: Path, sts: Path) -> None:

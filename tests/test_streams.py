@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from emb import streams
+from emb import streams, writers
 from emb.encoder import Encoder, load
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.streams import encode_file
@@ -28,6 +28,7 @@ def encoder(bert_folder: Path) -> Encoder:
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "BLOCK", 7)
+    monkeypatch.setattr(writers, "ROW_GROUP", 10)
 
 
 def _jsonl(path: Path, texts: Sequence[str]) -> Path:
@@ -60,6 +61,25 @@ def test_parquet_keeps_its_types(encoder: Encoder, sentences: list[str], tmp_pat
     assert table.schema.field("id").type == pyarrow.int16()
     assert table.schema.field("v").type == pyarrow.list_(pyarrow.float32(), encoder.dim)
     assert table.column("body").to_pylist() == sentences
+
+
+def test_nested_columns_and_row_groups(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+    source, out = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    places = [{"file": "a.txt", "lines": [1, index]} for index in range(len(sentences))]
+    pyarrow.parquet.write_table(pyarrow.table({"text": sentences, "place": places}), source)
+    encode_file(encoder, source, out)
+    found = pyarrow.parquet.ParquetFile(out)
+    assert found.read().column("place").to_pylist() == places
+    assert [found.metadata.row_group(index).num_rows for index in range(found.num_row_groups)] == [14, 6]
+    encodings = {column.path_in_schema: column.encodings for column in map(found.metadata.row_group(0).column, range(found.metadata.num_columns))}
+    assert [path for path, used in encodings.items() if "RLE_DICTIONARY" not in used] == ["vector.list.element"]
+
+
+def test_a_field_of_two_types_is_told(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+    source = _jsonl(tmp_path / "in.jsonl", sentences)
+    source.write_text(source.read_text().replace('"id": 19', '"id": "nineteen"'))
+    with pytest.raises(DataError, match=r"in\.jsonl: a field changes its type"):
+        encode_file(encoder, source, tmp_path / "out.parquet")
 
 
 def test_packed_text_lines(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tiny import QUERY_PROMPT
 
 from emb.distill.student import build_student, kept_layers, with_defaults
-from emb.distill.teacher import weights_hash
 from emb.errors import TeacherError, UsageError
+from emb.fingerprints import weights_hash
 from emb.manifest import Manifest
 from emb.model import EmbeddingModel, ModelSpec, layer_stack, load_model
 from emb.recipes import StudentRecipe

@@ -44,9 +44,11 @@ def select_int8(graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: f
     try_all = _Tries(if_same(graph, fused, trial), scratch, trial, settings(runner(graph, trial), trial), min_cosine)
     found = try_all([recipe for recipe in every if recipe.name == known])
     if not any(each.passed for each in found):
-        found = try_all([recipe for recipe in every if not recipe.spare])
+        found = try_all([recipe for recipe in every if recipe.spare is None])
+        if not any(each.passed for each in found):
+            found += try_all([recipe for recipe in every if recipe.spare == "gate"])
         if trial.limit and not any(each.passed and each.bytes <= trial.limit for each in found):
-            found += try_all([recipe for recipe in every if recipe.spare])
+            found += try_all([recipe for recipe in every if recipe.spare == "limit"])
     files = {each.name: scratch / f"{each.name}.onnx" for each in found if each.min_cosine is not None}
     _time(found, files, trial)
     chosen = _choose(found, min_cosine, trial.limit)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from onnx import ModelProto
 
@@ -19,14 +20,15 @@ from emb.quantize.activations import Activation, fixed, per_batch, per_token
 from emb.quantize.fitting import to_fit
 from emb.quantize.matrices import BLOCK, integer, quantize_tables, weight_only
 from emb.quantize.saturation import EIGHT_BITS
-from emb.quantize.sensitive import sensitive
+from emb.quantize.sensitive import by_range, by_token, sensitive
 from emb.quantize.smoothing import smooth
 from emb.quantize.surgery import clone, graph_bytes
 from emb.tokens import Batch
 
 CALIBRATED_BELOW = 1_500_000_000  # bytes
 _CLIPPED = 1e-4  # share of each text's values, on either side, that the clipped ranges leave out
-_KEPT_BLOCK = 128  # inputs that share a scale in matrices kept finer than the others
+_KEPT, _KEPT_MORE = 1 / 6, 1 / 3  # share of the matrices that are kept finer than the others; a MiniLM of 6 layers has 37
+_KEPT_BLOCK = 128  # inputs that share a scale in those
 Build = Callable[[ModelProto, Sequence[Batch]], None]
 
 
@@ -38,13 +40,13 @@ class QuantizeRecipe:
         name: as it appears in reports.
         what: one sentence about it.
         build: edits the float graph in place, with padded batches to calibrate on.
-        spare: tried only where no other file is small enough.
+        spare: what it is held back for: "gate" is tried only where no other passes, "limit" where none that passes is small enough.
     """
 
     name: str
     what: str
     build: Build
-    spare: bool = False
+    spare: Literal["gate", "limit"] | None = None
 
 
 def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) -> list[QuantizeRecipe]:
@@ -60,22 +62,26 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
     ]
     static, per_token = partial(_static, largest=largest), partial(_per_token, largest=largest)
     calibrated = [
-        QuantizeRecipe("dynamic-kept", "dynamic, the most sensitive matrices weight-only", partial(_dynamic, largest=largest, kept=True)),
+        QuantizeRecipe("dynamic-kept", "dynamic, the most sensitive matrices weight-only", partial(_dynamic, largest=largest, kept=_KEPT)),
         QuantizeRecipe("static-smooth", "int8 matrices, activations smoothed and quantised by fixed ranges", static),
         QuantizeRecipe("static-smooth-clipped", "the same, ranges without the outermost values of each text", partial(static, clipped=_CLIPPED)),
-        QuantizeRecipe("static-smooth-kept", "static-smooth, the most sensitive matrices weight-only", partial(static, kept=True)),
+        QuantizeRecipe("static-smooth-kept", "static-smooth, the most sensitive matrices weight-only", partial(static, kept=_KEPT)),
         QuantizeRecipe("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", per_token),
-        QuantizeRecipe("per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=True)),
+        QuantizeRecipe("per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=_KEPT)),
     ]
     spare = [
-        QuantizeRecipe("static-smooth-4bit", "static-smooth, as many matrices in 4 bits as it takes to fit", partial(_fitted, limit=limit or 0, build=static), True),
-        QuantizeRecipe("per-token-smooth-4bit", "per-token-smooth, likewise", partial(_fitted, limit=limit or 0, build=per_token), True),
+        QuantizeRecipe("static-smooth-kept-more", "static-smooth-kept, twice as many matrices weight-only", partial(static, kept=_KEPT_MORE), "gate"),
+        QuantizeRecipe("per-token-smooth-kept-more", "per-token-smooth-kept, likewise", partial(per_token, kept=_KEPT_MORE), "gate"),
     ]
-    return found + (calibrated + (spare if limit else []) if graph_bytes(graph) < CALIBRATED_BELOW else [])
+    fitted = [
+        QuantizeRecipe("static-smooth-4bit", "static-smooth, as many matrices in 4 bits as it takes to fit", partial(_fitted, limit=limit or 0, build=static), "limit"),
+        QuantizeRecipe("per-token-smooth-4bit", "per-token-smooth, likewise", partial(_fitted, limit=limit or 0, build=per_token), "limit"),
+    ]
+    return found + (calibrated + spare + (fitted if limit else []) if graph_bytes(graph) < CALIBRATED_BELOW else [])
 
 
-def _dynamic(model: ModelProto, batches: Sequence[Batch], largest: int, kept: bool = False) -> None:
-    _finish(model, per_batch, sensitive(model, batches) if kept else set(), largest)
+def _dynamic(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:
+    _finish(model, per_batch, sensitive(model, batches, kept, by_range), largest)
 
 
 def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> None:
@@ -83,14 +89,14 @@ def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> Non
     weight_only(model, block)
 
 
-def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: bool = False) -> None:
+def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:
     smooth(model, batches)
-    _finish(model, per_token, sensitive(model, batches) if kept else set(), largest)
+    _finish(model, per_token, sensitive(model, batches, kept, by_token), largest)
 
 
-def _static(model: ModelProto, batches: Sequence[Batch], largest: int, kept: bool = False, clipped: float = 0.0) -> None:
+def _static(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0, clipped: float = 0.0) -> None:
     smooth(model, batches)
-    _finish(model, fixed(model, batches, clipped), sensitive(model, batches) if kept else set(), largest)
+    _finish(model, fixed(model, batches, clipped), sensitive(model, batches, kept, by_range), largest)
 
 
 def _fitted(model: ModelProto, batches: Sequence[Batch], limit: int, build: Build) -> None:

@@ -21,7 +21,7 @@ from emb.quantize.half import write_fp16
 from emb.quantize.matrices import integer, quantize_tables
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS, overflow
 from emb.quantize.select import select_int8
-from emb.quantize.sensitive import product_errors, sensitive
+from emb.quantize.sensitive import by_range, by_token, product_errors, sensitive
 from emb.quantize.smoothing import smooth
 from emb.quantize.surgery import biases, lookups, weighted
 from emb.quantize.trial import Trial, runner, settings
@@ -46,7 +46,9 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
-    assert [recipe.name for recipe in recipes(graph[0])] == NAMES
+    assert [recipe.name for recipe in recipes(graph[0]) if recipe.spare is None] == NAMES
+    spare = {recipe.name: recipe.spare for recipe in recipes(graph[0], limit=1) if recipe.spare}
+    assert spare == {f"{name}-{what}": why for name in ("static-smooth", "per-token-smooth") for what, why in (("kept-more", "gate"), ("4bit", "limit"))}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -152,17 +154,31 @@ def test_the_matrix_that_errs_most_is_found_by_measuring(graph: tuple[Path, Path
     # A channel that is large and counts for nothing: its range leaves no steps for the others.
     weight = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
     weight[0] = 0
-    calm, spoilt = (product_errors(*_product(weight, None, outlier)) for outlier in (1, 1e4))
+    calm, spoilt = (product_errors(*_product(weight, None, outlier), by_range) for outlier in (1, 1e4))
     assert calm["out"] < 0.05
     assert spoilt["out"] > 0.5
     _, fused, trial = graph
     model = onnx.load(str(fused))
-    errors = product_errors(model, trial.calibration)
+    errors = product_errors(model, trial.calibration, by_token)
     assert set(errors) == {node.output[0] for node in weighted(model.graph)}
     worst = max(errors, key=lambda name: errors[name])
-    kept = sensitive(model, trial.calibration)
+    kept = sensitive(model, trial.calibration, 1 / 6, by_token)
     assert worst in kept
     assert 1 <= len(kept) < len(errors) / 2
+
+
+def test_one_large_token_does_not_hide_what_the_others_lose() -> None:
+    rng = np.random.default_rng(0)
+    values, weight = rng.standard_normal((64, 16)).astype(np.float32), rng.standard_normal((16, 8)).astype(np.float32)
+    values[0] *= 1000
+    whole = np.linalg.norm(by_range(values) @ weight - values @ weight) / np.linalg.norm(values @ weight)
+    assert whole < 0.01  # all tokens in one: nothing seems lost
+    model, _ = _product(weight, None)
+    table = next(each for each in model.graph.initializer if each.name == "table")
+    table.CopyFrom(numpy_helper.from_array(values, "table"))
+    batch = [(np.arange(64)[None], np.ones((1, 64), np.int64))]
+    assert product_errors(model, batch, by_range)["out"] > 0.5
+    assert product_errors(model, batch, by_token)["out"] < 0.02
 
 
 def _product(weight: np.ndarray, largest: int | None, outlier: float = 1) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
@@ -192,7 +208,7 @@ def test_a_recipe_that_won_before_is_taken_without_trying_others(graph: tuple[Pa
 
 def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     plain, fused, trial = graph
-    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES)
+    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 2
 
 
 def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
@@ -267,4 +283,4 @@ def test_clipped_ranges_are_narrower(graph: tuple[Path, Path, Trial]) -> None:
 
 def _scales(model: onnx.ModelProto, trial: Trial, clipped: float) -> dict[str, float]:
     integer(model, fixed(model, trial.calibration, clipped))
-    return {each.name: float(numpy_helper.to_array(each)) for each in model.graph.initializer if each.name.endswith("_range") and not each.dims}
+    return {each.name: numpy_helper.to_array(each).item() for each in model.graph.initializer if each.name.endswith("_range")}

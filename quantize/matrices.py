@@ -29,16 +29,16 @@ def quantize_tables(model: ModelProto) -> None:
     replace(model.graph, edits)
 
 
-def weight_only(model: ModelProto, block: int, chosen: set[str] | None = None, bits: int = 8) -> None:
+def weight_only(model: ModelProto, block: int, chosen: set[str] | None = None, bits: int = 8, rounded: bool = True) -> None:
     """Store matrices (all, or those with the outputs `chosen`) in 8 or 4 `bits` with a scale per `block` inputs; onnxruntime's MatMulNBits multiplies.
 
-    `accuracy_level=4` lets it quantise activations too, block by block within a token, so a
-    text's vector does not depend on its batch.
+    With `rounded` it quantises activations too, block by block within a token, so a
+    text's vector does not depend on its batch; without, it computes in floats, several times slower.
     """
     constant, edits = tensors(model.graph), {}
     for node in weighted(model.graph):
         if chosen is None or node.output[0] in chosen:
-            edits[node.output[0]] = [_nbits(model, node, value(constant[node.input[1]]), block, bits)]
+            edits[node.output[0]] = [_nbits(model, node, value(constant[node.input[1]]), block, bits, 4 if rounded else 1)]
     replace(model.graph, edits)
     use_contrib_ops(model)
 
@@ -66,7 +66,7 @@ def integer(model: ModelProto, activation: Activation, largest: int = EIGHT_BITS
     use_contrib_ops(model)
 
 
-def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int, bits: int) -> NodeProto:
+def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int, bits: int, accuracy: int) -> NodeProto:
     inputs, outputs = weight.shape
     blocks = -(-inputs // block)
     padded = np.zeros((outputs, blocks * block), np.float32)
@@ -77,7 +77,7 @@ def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int, bits: 
     stored, scales = add(model.graph, name, levels), add(model.graph, f"{name}_scale", scale.reshape(-1))
     return helper.make_node(
         "MatMulNBits", [node.input[0], stored, scales], list(node.output), domain="com.microsoft",
-        K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4,
+        K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=accuracy,
     )
 
 

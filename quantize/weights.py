@@ -27,7 +27,7 @@ from emb.tokens import Batch
 
 CALIBRATED_BELOW = 1_500_000_000  # bytes
 _CLIPPED = 1e-4  # share of each text's values, on either side, that the clipped ranges leave out
-_KEPT, _KEPT_MORE = 1 / 6, 1 / 3  # share of the matrices that are kept finer than the others; a MiniLM of 6 layers has 37
+_KEPT = 1 / 6  # share of the matrices that are kept finer than the others; a MiniLM of 6 layers has 37
 _KEPT_BLOCK = 128  # inputs that share a scale in those
 Build = Callable[[ModelProto, Sequence[Batch]], None]
 
@@ -60,6 +60,7 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
         QuantizeRecipe("weight-only-128", "8-bit matrices, a scale per 128 inputs", partial(_weight_only, block=128)),
         QuantizeRecipe("weight-only-32", "8-bit matrices, a scale per 32 inputs", partial(_weight_only, block=32)),
     ]
+    rescue = QuantizeRecipe("weight-only-128-float", "weight-only-128, activations in float", partial(_weight_only, block=128, rounded=False), "gate")
     static, per_token = partial(_static, largest=largest), partial(_per_token, largest=largest)
     calibrated = [
         QuantizeRecipe("dynamic-kept", "dynamic, the most sensitive matrices weight-only", partial(_dynamic, largest=largest, kept=_KEPT)),
@@ -69,24 +70,20 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
         QuantizeRecipe("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", per_token),
         QuantizeRecipe("per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=_KEPT)),
     ]
-    spare = [
-        QuantizeRecipe("static-smooth-kept-more", "static-smooth-kept, twice as many matrices weight-only", partial(static, kept=_KEPT_MORE), "gate"),
-        QuantizeRecipe("per-token-smooth-kept-more", "per-token-smooth-kept, likewise", partial(per_token, kept=_KEPT_MORE), "gate"),
-    ]
     fitted = [
         QuantizeRecipe("static-smooth-4bit", "static-smooth, as many matrices in 4 bits as it takes to fit", partial(_fitted, limit=limit or 0, build=static), "limit"),
         QuantizeRecipe("per-token-smooth-4bit", "per-token-smooth, likewise", partial(_fitted, limit=limit or 0, build=per_token), "limit"),
     ]
-    return found + (calibrated + spare + (fitted if limit else []) if graph_bytes(graph) < CALIBRATED_BELOW else [])
+    return [*found, rescue, *(calibrated + (fitted if limit else []) if graph_bytes(graph) < CALIBRATED_BELOW else [])]
 
 
 def _dynamic(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:
     _finish(model, per_batch, sensitive(model, batches, kept, by_range), largest)
 
 
-def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> None:
+def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int, rounded: bool = True) -> None:
     quantize_tables(model)
-    weight_only(model, block)
+    weight_only(model, block, rounded=rounded)
 
 
 def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:

@@ -48,10 +48,10 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
     assert [recipe.name for recipe in recipes(graph[0]) if recipe.spare is None] == NAMES
     spare = {recipe.name: recipe.spare for recipe in recipes(graph[0], limit=1) if recipe.spare}
-    assert spare == {f"{name}-{what}": why for name in ("static-smooth", "per-token-smooth") for what, why in (("kept-more", "gate"), ("4bit", "limit"))}
+    assert spare == {"weight-only-128-float": "gate", "static-smooth-4bit": "limit", "per-token-smooth-4bit": "limit"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "weight-only-128-float"])
 def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
     [recipe] = [each for each in recipes(plain) if each.name == name]
@@ -208,7 +208,7 @@ def test_a_recipe_that_won_before_is_taken_without_trying_others(graph: tuple[Pa
 
 def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     plain, fused, trial = graph
-    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 2
+    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 1
 
 
 def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
@@ -284,3 +284,16 @@ def test_clipped_ranges_are_narrower(graph: tuple[Path, Path, Trial]) -> None:
 def _scales(model: onnx.ModelProto, trial: Trial, clipped: float) -> dict[str, float]:
     integer(model, fixed(model, trial.calibration, clipped))
     return {each.name: numpy_helper.to_array(each).item() for each in model.graph.initializer if each.name.endswith("_range")}
+
+
+def test_where_none_passes_one_with_float_activations_is_tried(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("dynamic", "weight-only-128-float")
+    monkeypatch.setattr(select, "recipes", lambda *given: [each for each in recipes(*given) if each.name in names])
+    plain, fused, trial = graph
+    easy, *rescues = select_int8(plain, fused, tmp_path / "easy" / "int8.onnx", trial, 0.0)
+    assert bool(rescues) != easy.passed  # it may depend on the batch
+    assert easy.min_cosine is not None
+    first, rescue = select_int8(plain, fused, tmp_path / "hard" / "int8.onnx", trial, easy.min_cosine + 1e-6)
+    assert not first.passed
+    assert rescue.passed
+    assert rescue.chosen

@@ -18,7 +18,7 @@ from emb.cli import cli
 from emb.encoder import load
 from emb.engine import library_of, unreported
 from emb.errors import ArtifactError, MissingExtra, UsageError
-from emb.export import export, pipeline, with_ctranslate2
+from emb.export import export, pipeline, small, with_ctranslate2
 from emb.export.validate import validate
 from emb.head import ACTIVATIONS, Dense, Head
 from emb.manifest import Manifest, Variant, bytes_of
@@ -303,7 +303,8 @@ def test_what_the_library_says_is_told_and_nothing_is_left(bert_folder: Path, tm
 
     monkeypatch.setattr(nncf, "quantize", fails)
     monkeypatch.setattr(select, "recipes", lambda *given: recipes(*given)[:1])
-    monkeypatch.setattr(pipeline, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
+    for module in (small, pipeline):
+        monkeypatch.setattr(module, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
     with pytest.raises(ArtifactError, match=r"openvino cannot export this model \(no such operator\)"):
         export(bert_folder, int8=True, exporter="openvino", out=tmp_path / "out", calibration_texts=sentences, threads=1)
     assert list(tmp_path.iterdir()) == []

@@ -56,7 +56,7 @@ class _Counted(Encoder):
         return self.inner.encode(texts, **options)
 
     def run(self, *arguments: Any) -> Vectors:
-        raise NotImplementedError
+        return self.inner.run(*arguments)
 
 
 def _same(first: Path, second: Path) -> bool:

@@ -254,7 +254,9 @@ def test_export_of_a_folder_that_is_no_model(emb: Any, tmp_path: Path) -> None:
 
 def test_an_interrupt_from_outside_ends_with_130(tmp_path: Path) -> None:
     code = (
-        "import time; from emb import console; from emb.cli import cli\n"
+        "import signal, time; from emb import console; from emb.cli import cli\n"
+        # A shell that runs the tests in the background has its children ignore interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "cli.commands['models'].callback = lambda **_: (print('on', flush=True), time.sleep(60))\n"
         "raise SystemExit(console.run(cli, ['models']))"
     )

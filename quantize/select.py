@@ -36,18 +36,18 @@ def select_int8(graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: f
     of speed at one short text and at mixed lengths; if none is small enough, the smallest that passes is
     written, and if none passes, the closest, whose `passed` is False. `fused` is the same graph with fused operators, to build from.
 
-    `known` names the recipe that won on the same layers at another dim: if it passes here too, the others are not tried.
+    `known` names the recipe that won on the same layers at another dim: if it passes and fits here too, the others are not tried.
     """
     every = recipes(graph, trial.largest, trial.limit)
     scratch = out.parent / ".candidates"
     scratch.mkdir(parents=True)
     try_all = _Tries(if_same(graph, fused, trial), scratch, trial, settings(runner(graph, trial), trial), min_cosine)
     found = try_all([recipe for recipe in every if recipe.name == known])
-    if not any(each.passed for each in found):
+    if not _small(found, trial.limit):
         found = try_all([recipe for recipe in every if recipe.spare is None])
         if not any(each.passed for each in found):
             found += try_all([recipe for recipe in every if recipe.spare == "gate"])
-        if trial.limit and not any(each.passed and each.bytes <= trial.limit for each in found):
+        if not _small(found, trial.limit):
             found += try_all([recipe for recipe in every if recipe.spare == "limit"])
     files = {each.name: scratch / f"{each.name}.onnx" for each in found if each.min_cosine is not None}
     _time(found, files, trial)
@@ -112,8 +112,7 @@ def _choose(candidates: Sequence[Candidate], min_cosine: float, limit: int | Non
     ran = [each for each in candidates if each.min_cosine is not None]
     if not ran:
         raise ArtifactError("no 8-bit recipe gave a graph that runs", "; ".join(f"{each.name}: {each.reason}" for each in candidates))
-    passed = [each for each in ran if each.passed]
-    small = [each for each in passed if not limit or each.bytes <= limit]
+    passed, small = [each for each in ran if each.passed], _small(ran, limit)
     chosen = max(small, key=_speed) if small else min(passed, key=lambda each: each.bytes) if passed else max(ran, key=lambda each: each.min_cosine or 0.0)
     chosen.chosen = True
     if not passed:
@@ -123,6 +122,11 @@ def _choose(candidates: Sequence[Candidate], min_cosine: float, limit: int | Non
     for each in passed:
         each.reason = _verdict(each, bool(small), limit)
     return chosen
+
+
+def _small(candidates: Sequence[Candidate], limit: int | None) -> list[Candidate]:
+    """Those that pass, within the limit where there is one."""
+    return [each for each in candidates if each.passed and not (limit and each.bytes > limit)]
 
 
 def _verdict(each: Candidate, fits: bool, limit: int | None) -> str:

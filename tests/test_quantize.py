@@ -250,6 +250,15 @@ def test_spare_recipes_are_tried_only_where_no_other_file_is_small_enough(graph:
     assert "MatMulNBits" in {node.op_type for node in stored.graph.node}
 
 
+def test_a_recipe_that_won_before_must_fit_here_too(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "recipes", lambda *given: recipes(*given)[1:3])
+    plain, fused, trial = graph
+    found = select_int8(plain, fused, tmp_path / "free" / "int8.onnx", trial, 0.5)
+    small, large = sorted(found, key=lambda each: each.bytes)
+    again = select_int8(plain, fused, tmp_path / "tight" / "int8.onnx", dataclasses.replace(trial, limit=small.bytes), 0.5, known=large.name)
+    assert [each.name for each in again if each.chosen] == [small.name]
+
+
 def test_where_nothing_is_small_enough_the_smallest_that_passes_is_written(
     graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

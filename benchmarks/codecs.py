@@ -15,7 +15,9 @@ from typing import Any
 
 from common import Figure, Report, parser
 
-from emb.evaluate import encode_sides, open_subject
+from emb.evaluate.evaluate import encode_sides, open_subject
+from emb.evaluate.storage import score_coded, stored
+from emb.evaluate.tasks import DEPTH, RetrievalTask, read_tasks
 from emb.files import atomic_path
 from emb.progress import note
 from emb.quantize.codec import Codec, Vectors
@@ -23,8 +25,6 @@ from emb.quantize.codecs import fit_codec, load_codec, save_codec
 from emb.quantize.rescoring import Stored, search
 from emb.quantize.sources import read_vectors
 from emb.similarity import unit
-from emb.storage import score_coded, stored
-from emb.tasks import DEPTH, RetrievalTask, read_tasks
 
 # Kind and options of each, by the name of its folder; sizes are those of 768 dims.
 CODECS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -19,10 +19,10 @@ from statistics import median
 import torch
 from common import Figure, Report, Series, interleave, model_folder, parser, ratio, sample
 
-from emb.encoder import Encoder, OnnxEncoder
 from emb.manifest import Manifest, Variant
 from emb.model import open_sentence_transformer
-from emb.sessions import open_session
+from emb.serve.encoder import Encoder, OnnxEncoder
+from emb.serve.sessions import open_session
 
 BATCH = 32
 SHORT = 60  # characters

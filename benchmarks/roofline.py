@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emb.manifest import Manifest
 from emb.quantize.surgery import tensors
-from emb.sessions import Runner, open_session
+from emb.serve.sessions import Runner, open_session
 
 BATCH, TOKENS = 32, 128
 

@@ -1,15 +1,11 @@
-"""Exporting: slice, graph, 8-bit weights, and the proof that they are the model they came from."""
+"""Exporting: the slice, its graph, and the files in 16, 8 and 4 bits made of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from emb.extras import needs_extra
-
-if TYPE_CHECKING:
-    from emb.export.grid import Grid
 
 
 def export(
@@ -77,47 +73,3 @@ def export(
         max_mb=max_mb,
     )  # fmt: skip
     return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)
-
-
-def export_grid(
-    source: str | Path | None = None,
-    *,
-    layers: Sequence[int] = (),
-    dims: Sequence[int] = (),
-    target: str | None = None,
-    keep: bool = True,
-    max_mb: float | None = None,
-    min_quality: float = 0.95,
-    out: str | Path | None = None,
-    overwrite: bool = False,
-    verify: bool = True,
-    **options: Any,
-) -> Grid:
-    """Export every (layers, dim) pair with 8-bit weights, measure all files side by side, and choose one.
-
-    Writes `grid.json` and `grid.html` beside the artifacts.
-
-    Args:
-        source: as for `export`.
-        layers, dims: every combination; none given means every exit, every dim that was trained.
-        target: a purpose, one of `emb.export.choice.TARGETS`; None chooses nothing.
-        keep: leave all artifacts in place; otherwise only the chosen one stays, at `out` or `<run>/exports/<target>`.
-        max_mb: largest file that may be chosen, in megabytes; 8-bit files are made to fit, as by `export`.
-        min_quality: share of the best file's quality (the reference's neighbours that it finds) that a chosen one must keep.
-        options: the other options of `export`.
-
-    Raises:
-        GateFailed: no file keeps to the limits.
-        EmbError: what `export` raises.
-    """
-    with needs_extra():
-        from emb.export.choice import Limits
-        from emb.export.grid import export_grid as run
-        from emb.export.options import Options
-
-    place = None if out is None else Path(out)
-    limits = Limits(max_mb, min_quality)
-    return run(
-        None if source is None else Path(source), layers, dims, Options(**options, max_mb=max_mb),
-        target=target, keep=keep, limits=limits, out=place, overwrite=overwrite, verify=verify,
-    )  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from emb.errors import ArtifactError
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
-from emb.sessions import open_session
+from emb.serve.sessions import open_session
 from emb.similarity import Vectors
 from emb.tokens import Batch, Ids
 

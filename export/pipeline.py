@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from emb.distill.recall import recall
-from emb.encoder import OnnxEncoder
 from emb.export.check import check_graph, check_slice
 from emb.export.exporters import add_others, check_exporters
 from emb.export.external import declare
@@ -29,6 +28,7 @@ from emb.progress import note
 from emb.quantize.half import MIN_COSINE, select_fp16
 from emb.quantize.outputs import VECTOR_DTYPES, write_vectors
 from emb.quantize.vectors import BINARY, calibrate
+from emb.serve.encoder import OnnxEncoder
 
 FP16 = "onnx/model_fp16.onnx"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emb.encoder import OnnxEncoder
 from emb.export.options import Options
 from emb.export.probes import UNUSUAL, Sample, probes, samples
 from emb.export.source import Source
@@ -12,6 +11,7 @@ from emb.export.texts import texts_for
 from emb.manifest import Manifest
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS
 from emb.quantize.trial import Trial
+from emb.serve.encoder import OnnxEncoder
 
 _CALIBRATION = 256  # texts that int8 ranges come from
 _RANGED = 64  # ordinary texts that activations are watched on, besides unusual ones

@@ -7,9 +7,9 @@ from typing import Any
 
 from emb.errors import ArtifactError, MissingExtra
 from emb.export.graph import silent
-from emb.head import ACTIVATIONS
 from emb.manifest import Variant
 from emb.model import EmbeddingModel, quiet
+from emb.serve.head import ACTIVATIONS
 
 NAME = "ctranslate2"
 FILE = "ctranslate2/model.bin"

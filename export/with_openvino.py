@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emb.engine import unreported
 from emb.errors import MissingExtra
 from emb.export.graph import silent
 from emb.manifest import Variant
+from emb.serve.engine import unreported
 from emb.tokens import Batch
 
 NAME = "openvino"

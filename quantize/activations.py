@@ -74,7 +74,7 @@ def fixed(model: ModelProto, batches: Sequence[Batch], clipped: float = 0.0) -> 
 
 def observe(model: ModelProto, batches: Sequence[Batch]) -> Iterator[tuple[str, Array]]:
     """Every matrix's input `(tokens, channels)` with its name, one after another for each of `batches`."""
-    from emb.sessions import open_session
+    from emb.serve.sessions import open_session
 
     names = list(dict.fromkeys(node.input[0] for node in weighted(model.graph)))
     if not names:  # asked for nothing, onnxruntime returns everything

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from emb.encoder import Vectors
 from emb.errors import ArtifactError
 from emb.quantize.surgery import graph_bytes, save_graph
 from emb.quantize.trial import Trial, if_same, runner, settings
 from emb.quantize.weights import QuantizeRecipe
+from emb.serve.encoder import Vectors
 from emb.similarity import cosines
 from emb.tokens import Batch
 

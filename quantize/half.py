@@ -19,7 +19,7 @@ from emb.errors import ArtifactError
 from emb.progress import warn
 from emb.quantize.surgery import Array, add, data_file, lookups, replace, save_graph, tensors, value, weighted
 from emb.quantize.trial import Rows, Trial, smallest_cosine
-from emb.sessions import open_session
+from emb.serve.sessions import open_session
 from emb.tokens import TextTokenizer
 
 MIN_COSINE = 0.9999

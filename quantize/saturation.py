@@ -13,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, helper, numpy_helper
 
 from emb.quantize.surgery import Array, clone, tensors
-from emb.sessions import open_session
+from emb.serve.sessions import open_session
 from emb.tokens import Batch
 
 SEVEN_BITS, EIGHT_BITS = 63, 127  # largest weight

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from emb.encoder import Vectors
 from emb.errors import ArtifactError
 from emb.progress import bar, warn
 from emb.quantize.candidate import Candidate, measured
@@ -20,6 +19,7 @@ from emb.quantize.saturation import overflow
 from emb.quantize.surgery import graph_bytes, save_graph
 from emb.quantize.trial import Rows, Trial, if_same, runner, settings
 from emb.quantize.weights import CALIBRATED_BELOW, QuantizeRecipe, recipes
+from emb.serve.encoder import Vectors
 
 ROUNDS = 5
 TIMED = 48  # texts whose throughput is measured: the ordinary ones, which come first

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from emb.encoder import Vectors
 from emb.progress import warn
 from emb.quantize.saturation import EIGHT_BITS
-from emb.sessions import Runner
+from emb.serve.encoder import Vectors
+from emb.serve.sessions import Runner
 from emb.similarity import cosines
 from emb.tokens import Batch, TextTokenizer, token_budget_batches
 

@@ -16,13 +16,13 @@ import json
 import os
 import subprocess
 import time
+import tomllib
 import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-_PACKAGES = ("", "distill", "export", "quantize", "recipes")
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ def _requirements(stack: Stack) -> str:
 
 
 def _shipped_files() -> list[str]:
-    found = (path for package in _PACKAGES for pattern in ("*.py", "*.yaml") for path in (ROOT / package).glob(pattern))
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = [ROOT.joinpath(*package.split(".")[1:]) for package in packages]
+    found = (path for folder in folders for pattern in ("*.py", "*.yaml") for path in folder.glob(pattern))
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 

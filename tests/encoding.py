@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from emb import streams, unfinished
-from emb.encoder import load
-from emb.streams import encode_file
+from emb.encode import streams, unfinished
+from emb.encode.streams import encode_file
+from emb.serve.encoder import load
 
 BLOCK = 3
 

@@ -23,23 +23,23 @@ from torch import nn
 
 import emb
 from emb import layout
-from emb.doctor import examine
 from emb.errors import ArtifactError, UsageError
 from emb.export import check, pipeline
 from emb.export.graph import write_graph
 from emb.export.slice import slice_model
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, cut_layers, linear, load_model, save_model
+from emb.publish.doctor import examine
 from emb.quantize import half, select, surgery
 from emb.quantize.fusing import fuse
 from emb.quantize.half import select_fp16
 from emb.quantize.select import select_int8
 from emb.quantize.trial import Trial, smallest_cosine
 from emb.quantize.weights import recipes
-from emb.sessions import open_session
+from emb.serve.sessions import open_session
+from emb.serve.torch_encoder import TorchEncoder
 from emb.similarity import Vectors, cosines
 from emb.tokens import Batch
-from emb.torch_encoder import TorchEncoder
 
 # One longer than any model here reads, one with no text, one with letters that no tokenizer here knows.
 TEXTS = [*SENTENCES[:7], " ".join(SENTENCES), "", "Tōkyō 東京 😀"]

@@ -16,10 +16,10 @@ import emb
 from emb import console
 from emb.cli import cli
 from emb.errors import ArtifactError
-from emb.export.card import FILE, card, is_generated, write_card
-from emb.export.facts import Facts, hub_id, without_paths
 from emb.fingerprints import fingerprint
 from emb.manifest import Manifest
+from emb.publish.card import FILE, card, is_generated, write_card
+from emb.publish.facts import Facts, hub_id, without_paths
 
 RECIPE = {"teacher": "/home/me/all-mpnet-base-v2", "student": {"source": "all-MiniLM-L6-v2"}, "capture": {"max_length": 48}, "data": {"sources": ["/home/me/texts.txt"]}}
 
@@ -149,6 +149,17 @@ def test_figures_of_other_weights_are_left_out_with_a_warning(artifact: Path, ca
     (artifact / "evaluation.json").write_text(json.dumps(value))
     assert "No benchmark was run" in card(Facts.read(artifact))
     assert f"emb evaluate {artifact}" in capsys.readouterr().err
+
+
+def test_figures_on_documents_of_another_teacher_are_left_out_with_a_warning(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _evaluate(artifact, _score(), _score(side="asymmetric", value=31.5))
+    value = json.loads((artifact / "evaluation.json").read_text())
+    for weights, shown in (("w1", True), ("w2", False)):
+        (artifact / "evaluation.json").write_text(json.dumps(value | {"fingerprints": {"teacher": {"all-mpnet-base-v2": weights}}}))
+        text = card(Facts.read(artifact))
+        assert "43.21" in text
+        assert ("31.50" in text) == shown
+        assert ("other weights than this artifact's teacher" in capsys.readouterr().err) != shown
 
 
 def test_a_renamed_artifact_keeps_its_figures(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:

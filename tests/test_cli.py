@@ -18,9 +18,9 @@ import pytest
 
 from emb import console
 from emb.cli import SHELLS, cli
+from emb.commands.options import duration, numbers, setting
 from emb.console import Outcome, plain, reports, table
 from emb.errors import ArtifactError, DataError, EmbError, GateFailed, TeacherError, UsageError
-from emb.options import duration, numbers, setting
 
 HEAVY = ("torch", "transformers", "sentence_transformers", "onnx", "onnxruntime", "numpy", "pydantic", "yaml", "rich")
 

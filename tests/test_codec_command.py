@@ -13,10 +13,10 @@ import pytest
 from emb import console
 from emb.cli import cli
 from emb.distill.cache import TeacherCache
-from emb.encoder import load
 from emb.errors import DataError
 from emb.quantize.codecs import load_codec
 from emb.quantize.sources import read_vectors
+from emb.serve.encoder import load
 
 VECTORS = np.random.default_rng(0).standard_normal((250, 32)).astype(np.float32)
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emb.codec_command import KINDS
+from emb.commands.codec import KINDS
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.quantize.bebr import BebrCodec
 from emb.quantize.binary import BinaryCodec

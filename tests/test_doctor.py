@@ -12,9 +12,9 @@ import onnx
 import pytest
 
 import emb
-from emb.doctor import examine, line
 from emb.errors import ArtifactError
 from emb.manifest import Manifest, Variant
+from emb.publish.doctor import examine, line
 
 
 @pytest.fixture(scope="module")

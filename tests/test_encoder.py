@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
-from emb.encoder import load
 from emb.errors import ArtifactError, UsageError
 from emb.export import export
 from emb.manifest import Manifest
+from emb.serve.encoder import load
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_serving_imports_no_torch(artifact: Path) -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'transformers', 'sentence_transformers', 'onnx'): sys.modules[name] = None\n"
-        "from emb.encoder import load\n"
+        "from emb.serve.encoder import load\n"
         f"assert load({str(artifact)!r}).encode_query(['a text']).shape == (1, 16)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

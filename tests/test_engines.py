@@ -15,17 +15,17 @@ from tiny import tiny_bert
 
 from emb import console
 from emb.cli import cli
-from emb.encoder import load
-from emb.engine import library_of, unreported
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.export import export, pipeline, small, with_ctranslate2
-from emb.export.validate import validate
-from emb.head import ACTIVATIONS, Dense, Head
 from emb.manifest import Manifest, Variant, bytes_of
 from emb.model import EmbeddingModel, load_model, pool, save_model
 from emb.quantize import select
 from emb.quantize.weights import recipes
+from emb.serve.encoder import load
+from emb.serve.engine import library_of, unreported
+from emb.serve.head import ACTIVATIONS, Dense, Head
 from emb.similarity import cosines
+from emb.validate.validate import validate
 
 OPENVINO, OPENVINO8 = "openvino/openvino_model.xml", "openvino/openvino_model_qint8_quantized.xml"
 CTRANSLATE2 = "ctranslate2/model.bin"

@@ -16,14 +16,14 @@ import pytest
 from emb import console
 from emb.cli import cli
 from emb.errors import ArtifactError, DataError, TeacherError, UsageError
-from emb.evaluate import evaluate
+from emb.evaluate.evaluate import evaluate
+from emb.evaluate.tasks import PairTask, RetrievalTask, read_tasks
 from emb.export import export
 from emb.export.variants import distinct
 from emb.fingerprints import fingerprint, weights_hash
 from emb.manifest import Manifest
 from emb.quantize.codecs import fit_codec, load_codec, save_codec
 from emb.similarity import truncated
-from emb.tasks import PairTask, RetrievalTask, read_tasks
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_student_and_teacher(student_folder: Path, bert_folder: Path, beir: Path
 def test_an_exit_scores_as_the_model_cut_there(student_folder: Path, beir: Path) -> None:
     from emb.manifest import LayerDimPair
     from emb.model import load_model
-    from emb.torch_encoder import TorchEncoder
+    from emb.serve.torch_encoder import TorchEncoder
 
     (task,) = read_tasks([beir])
     encoder = TorchEncoder(load_model(student_folder), LayerDimPair(2, 16))
@@ -147,9 +147,22 @@ def test_a_foreign_model_is_not_tried_on_the_teachers_documents(bert_folder: Pat
     assert {score.side for score in found.scores} == {"symmetric"}
 
 
+def test_documents_of_other_weights_than_the_students_teacher_are_warned_of(
+    student_folder: Path, bert_folder: Path, beir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = shutil.copytree(student_folder, tmp_path / "student")
+    for weights, told in ((weights_hash(bert_folder), False), ("other", True)):
+        manifest = Manifest.load(student)
+        manifest.lineage["teacher"] = {"name": "tiny-bert", "weights": weights}
+        manifest.write(student)
+        found = evaluate([student], [beir], teacher=bert_folder, dims=[32], layers=[2])
+        assert "asymmetric" in {score.side for score in found.scores}
+        assert ("was distilled from other weights" in capsys.readouterr().err) == told
+
+
 def test_the_cache_gives_the_same_scores_without_encoding(student_folder: Path, sts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache")
-    monkeypatch.setattr("emb.evaluate.TorchSubject.vectors", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("emb.evaluate.subjects.TorchSubject.vectors", lambda *_: pytest.fail("encoded again"))
     assert evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache").scores == first.scores
 
 
@@ -196,7 +209,7 @@ def test_documents_stored_as_codes(student_folder: Path, bert_folder: Path, beir
 
 
 def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path, codec_folder: Path) -> None:
-    from emb.evaluate import encode_sides, open_subject
+    from emb.evaluate.evaluate import encode_sides, open_subject
 
     [task] = read_tasks([beir])
     assert isinstance(task, RetrievalTask)

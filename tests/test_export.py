@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emb.encoder import load
 from emb.errors import ArtifactError, DiskError, UsageError
 from emb.export import export, pipeline
 from emb.files import write_json
@@ -17,6 +16,7 @@ from emb.manifest import Manifest
 from emb.quantize import select
 from emb.quantize.vectors import binarize, quantize_int8, unpack_binary
 from emb.quantize.weights import recipes
+from emb.serve.encoder import load
 from emb.similarity import cosines
 
 INT8 = "onnx/model_qint8_avx512_vnni.onnx"

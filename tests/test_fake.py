@@ -21,7 +21,7 @@ from emb.quantize.fake import int4 as fake_int4
 from emb.quantize.matrices import integer, quantize_tables, weight_only
 from emb.quantize.saturation import EIGHT_BITS
 from emb.quantize.surgery import save_graph
-from emb.sessions import open_session
+from emb.serve.sessions import open_session
 from emb.similarity import cosines
 
 Edit = Callable[[onnx.ModelProto], None]

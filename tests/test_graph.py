@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emb.encoder import Encoder
 from emb.export.graph import write_graph
 from emb.model import load_model
 from emb.quantize import surgery
 from emb.quantize.fusing import fuse
 from emb.quantize.surgery import graph_bytes
-from emb.sessions import open_session
-from emb.torch_encoder import TorchEncoder
+from emb.serve.encoder import Encoder
+from emb.serve.sessions import open_session
+from emb.serve.torch_encoder import TorchEncoder
 
 
 class _Graph(Encoder):

@@ -9,12 +9,12 @@ import pytest
 from distilling import corpus_file, distil
 
 import emb
-from emb.cli import TARGETS as OFFERED
+from emb.commands.export import TARGETS as OFFERED
 from emb.errors import GateFailed, UsageError
-from emb.export.choice import TARGETS, Limits, choose, dominates, mark
-from emb.export.grid import Grid
-from emb.export.grid_report import as_text
-from emb.export.points import Point
+from emb.grid.choice import TARGETS, Limits, choose, dominates, mark
+from emb.grid.grid import Grid
+from emb.grid.grid_report import as_text
+from emb.grid.points import Point
 from emb.manifest import Manifest
 
 

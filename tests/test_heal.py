@@ -19,18 +19,18 @@ from emb.cli import cli
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.data import Corpus, Text, split
 from emb.distill.recall import Recalled, recall
-from emb.encoder import load
 from emb.errors import DataError, TeacherError, UsageError
 from emb.export import export, small
 from emb.export.heal import Aim, Healed, _Healing, forget, heal
-from emb.export.validate import validate
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import EmbeddingModel, load_model, save_model
 from emb.quantize import int4, select
 from emb.quantize.fake import PRECISIONS, fake_quantised
 from emb.quantize.weights import recipes
 from emb.recipes import Recipe, TrainingRecipe
+from emb.serve.encoder import load
 from emb.similarity import cosines
+from emb.validate.validate import validate
 
 PAIR, FOUR_BITS = LayerDimPair(3, 32), Aim(("int4",))
 SHORT: dict[str, Any] = {"epochs": 50, "max_steps": 12, "lr": 1e-3, "lr_end": 1e-4, "warmup_steps": 2, "tokens_per_batch": 256, "precision": "fp32", "evaluate_every": 10**9}

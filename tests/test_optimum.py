@@ -11,14 +11,14 @@ import pytest
 
 from emb import console
 from emb.cli import cli
-from emb.encoder import load
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.export import export, pipeline, small
-from emb.export.validate import validate
 from emb.manifest import Manifest
 from emb.quantize import select
 from emb.quantize.weights import recipes
+from emb.serve.encoder import load
 from emb.similarity import cosines
+from emb.validate.validate import validate
 
 INT8 = "onnx/model_qint8_avx512_vnni.onnx"
 THEIRS, THEIR_INT8 = "onnx/model_optimum.onnx", "onnx/model_optimum_qint8_avx512_vnni.onnx"

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
-RUNTIME = ("emb", "emb.encoder", "emb.cli", "emb.console", "emb.registry", "emb.manifest", "emb.tokens", "emb.similarity", "emb.streams", "emb.quantize.codecs")
+RUNTIME = ("emb", "emb.serve.encoder", "emb.cli", "emb.console", "emb.registry", "emb.manifest", "emb.tokens", "emb.similarity", "emb.encode.streams", "emb.quantize.codecs")
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
 
 
@@ -133,7 +133,7 @@ def test_the_public_names_are_the_doors() -> None:
 
 def test_doors_stay_doors_when_their_rooms_are_imported() -> None:
     code = (
-        "import emb, emb.distill.data, emb.export.slice, emb.encoder; from emb.distill import corpus\n"
+        "import emb, emb.distill.data, emb.export.slice, emb.serve.encoder; from emb.distill import corpus\n"
         "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

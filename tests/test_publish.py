@@ -20,10 +20,10 @@ import emb
 from emb import console
 from emb.cli import cli
 from emb.errors import ArtifactError, GateFailed, HubError, UsageError
-from emb.export.card import is_generated
-from emb.export.push import push
 from emb.files import sha256_file
 from emb.manifest import Manifest
+from emb.publish.card import is_generated
+from emb.publish.push import push
 
 REPO = "me/tiny"
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from emb.export.charts import Axis, Series, line_chart
-from emb.export.report import as_text, candidates, front, read_log, render
-from emb.export.validate import Gate, ParityReport, VariantReport
 from emb.manifest import Manifest
+from emb.report.charts import Axis, Series, line_chart
+from emb.validate.findings import Gate, ParityReport, VariantReport
+from emb.validate.pareto import candidates, front
+from emb.validate.report import render
+from emb.validate.terminal import as_text
+from emb.validate.training import read_log
 
 HOSTILE = '<script>alert("1")</script>\x07\u202e'
 _VOID = {"meta", "link", "br", "hr", "img", "input"}

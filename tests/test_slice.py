@@ -15,7 +15,7 @@ from emb.errors import UsageError
 from emb.export.slice import resolve_pairs, slice_model
 from emb.manifest import LayerDimPair, Manifest
 from emb.model import load_model, save_model
-from emb.torch_encoder import TorchEncoder
+from emb.serve.torch_encoder import TorchEncoder
 
 
 @pytest.mark.parametrize("pair", [LayerDimPair(1, 16), LayerDimPair(2, 48), LayerDimPair(3, 8)], ids=str)

@@ -14,10 +14,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from emb import streams, writers
-from emb.encoder import Encoder, load
+from emb.encode import streams, writers
+from emb.encode.streams import encode_file
 from emb.errors import ArtifactError, DataError, UsageError
-from emb.streams import encode_file
+from emb.serve.encoder import Encoder, load
 
 
 @pytest.fixture(scope="module")

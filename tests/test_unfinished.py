@@ -17,11 +17,11 @@ from encoding import BLOCK, encode, small
 
 from emb.cli import cli
 from emb.console import run as run_command
-from emb.encoder import Encoder, Vectors, load
+from emb.encode.streams import encode_file
+from emb.encode.unfinished import left_behind, open_unfinished
 from emb.errors import ArtifactError, DataError
 from emb.quantize.scalar import Float16Codec
-from emb.streams import encode_file
-from emb.unfinished import left_behind, open_unfinished
+from emb.serve.encoder import Encoder, Vectors, load
 
 SUFFIXES = [".npy", ".jsonl", ".parquet"]
 
@@ -66,12 +66,12 @@ def _same(first: Path, second: Path) -> bool:
 
 
 DEATHS = [
-    ("emb.encoder", "Encoder.encode", 1),
-    ("emb.encoder", "Encoder.encode", 4),
-    ("emb.unfinished", "Unfinished.add", 3),  # bytes that no list speaks of
+    ("emb.serve.encoder", "Encoder.encode", 1),
+    ("emb.serve.encoder", "Encoder.encode", 4),
+    ("emb.encode.unfinished", "Unfinished.add", 3),  # bytes that no list speaks of
     ("os", "fsync", 5),
     ("os", "fsync", 6),
-    ("emb.unfinished", "Unfinished.cut", 7),
+    ("emb.encode.unfinished", "Unfinished.cut", 7),
     ("pathlib", "Path.replace", 1),  # all of it is there, without its name
 ]
 
@@ -94,7 +94,7 @@ def test_a_killed_process_is_gone_on_with_and_the_file_is_the_same(suffix: str, 
 def test_a_process_killed_again_and_again_ends_all_the_same(bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
     source, out = _source(tmp_path, sentences), tmp_path / "out.npy"
     for _ in range(3):
-        assert finish(start(encode, bert_folder, source, out, die=("emb.encoder", "Encoder.encode", 3))) == -signal.SIGKILL
+        assert finish(start(encode, bert_folder, source, out, die=("emb.serve.encoder", "Encoder.encode", 3))) == -signal.SIGKILL
     counted = _Counted(encoder)
     encode_file(counted, source, out, model="m")
     assert counted.texts == len(sentences) - 3 * 2 * BLOCK

@@ -12,17 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from emb.encoder import load
 from emb.errors import ArtifactError, TeacherError, UsageError
 from emb.export.graph import write_graph
 from emb.export.probes import probes
 from emb.export.slice import slice_model
-from emb.export.validate import ParityReport, Thresholds, validate
 from emb.manifest import LayerDimPair, Manifest, Variant
 from emb.model import EmbeddingModel, load_model, save_model
 from emb.quantize.outputs import VECTOR_DTYPES, write_vectors
 from emb.quantize.vectors import calibrate
 from emb.runs import write_status
+from emb.serve.encoder import load
+from emb.validate.findings import ParityReport, Thresholds
+from emb.validate.validate import validate
 
 Embed = Callable[[EmbeddingModel, Tensor, Tensor], Tensor]
 
@@ -242,7 +243,7 @@ def test_the_gate_of_int8(artifact: Path, sentences: list[str]) -> None:
 
 def _with_stored_vectors(folder: Path, made_from: Path, sentences: list[str]) -> None:
     """Add the int8 and binary files of `made_from` to the artifact in `folder`."""
-    from emb.encoder import OnnxEncoder
+    from emb.serve.encoder import OnnxEncoder
 
     ranges = calibrate(OnnxEncoder(folder).encode([*sentences, *(probe.text for probe in probes(64))]))
     for kind in VECTOR_DTYPES:

@@ -1,0 +1,1 @@
+"""The commands of `emb`, a file for each that has many options."""

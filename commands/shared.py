@@ -1,0 +1,32 @@
+"""What several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Lists = Sequence[tuple[int, ...]]
+
+
+def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the names of `emb models`, and folders."""
+    from emb.registry import teachers
+
+    names = [name for name in teachers() if name.lower().startswith(incomplete.lower())]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+def output(command: Command) -> Command:
+    """Add --out and --overwrite."""
+    command = click.option("--overwrite", is_flag=True, help="Replace what --out holds.")(command)
+    return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")(command)
+
+
+def flat(groups: Lists) -> tuple[int, ...]:
+    """Every number once, in the order given."""
+    return tuple(dict.fromkeys(number for group in groups for number in group))

@@ -1,0 +1,1 @@
+"""Scores on retrieval and similarity."""

@@ -1,0 +1,193 @@
+"""Models under evaluation: a folder in torch with every exit, or the ONNX files of an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from emb.errors import UsageError
+from emb.evaluate.scores import Point
+from emb.export.variants import as_floats, distinct
+from emb.fingerprints import fingerprint
+from emb.manifest import Manifest, Variant, is_artifact, weights_name
+from emb.progress import bar
+from emb.similarity import Vectors
+from emb.tokens import token_budget_batches
+
+if TYPE_CHECKING:
+    from emb.model import EmbeddingModel
+    from emb.serve.encoder import Encoder
+
+_BUDGET_CPU, _BUDGET_GPU = 512, 65536
+
+
+class Subject(Protocol):
+    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass, `fingerprint` what an output depends on.
+
+    `taught_by` is the fingerprint of the teacher that it was distilled from, if that is known.
+    """
+
+    name: str
+    folder: Path
+    in_teacher_space: bool
+    taught_by: str | None
+
+    @property
+    def hashes(self) -> Sequence[str]: ...
+
+    def fingerprint(self, point: Point) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]: ...
+
+
+def open_subject(model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None) -> Subject:
+    """A model by path or name, ready to encode; `evaluate` describes the arguments."""
+    name, folder = locate(model)
+    manifest = Manifest.load(folder) if is_artifact(folder) else None
+    if manifest and manifest.variants:
+        return OnnxSubject.open(name, folder, manifest, precisions, threads)
+    return TorchSubject.open(name, folder, manifest, layers, dtype)
+
+
+def locate(model: str | Path) -> tuple[str, Path]:
+    """A model's name and folder; of a run, its student's.
+
+    Raises:
+        TeacherError: no such model.
+    """
+    from emb.registry import resolve
+
+    path = Path(model)
+    if (path / "run.json").is_file():
+        return path.name, path / "student"
+    found = resolve(model)
+    # `runs/english/student` and `exports/4x128` say more than their last part.
+    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
+
+
+@dataclass(repr=False)
+class TorchSubject:
+    """A sentence-transformers folder in torch: every exit in one forward pass."""
+
+    name: str
+    folder: Path
+    model: EmbeddingModel
+    exits: list[int]
+    dtype: str
+    in_teacher_space: bool
+    taught_by: str | None
+
+    def __repr__(self) -> str:  # what its vectors depend on besides the files
+        return f"torch {self.exits} {self.dtype}"
+
+    @classmethod
+    def open(cls, name: str, folder: Path, manifest: Manifest | None, layers: Sequence[int], dtype: str) -> TorchSubject:
+        """Load a folder, with its manifest if it has one; `layers` chooses among its exits.
+
+        Raises:
+            UsageError: an exit that was not trained.
+        """
+        from emb.model import load_model
+        from emb.precision import device, resolve_dtype
+
+        model = load_model(folder, dtype=resolve_dtype(dtype)).to(device())
+        missing = sorted(set(layers) - set(model.exits))
+        if missing:
+            raise UsageError(f"--layers {missing[0]}: {name} has no output there", f"it has them at {', '.join(map(str, model.exits))}")
+        return cls(name, folder, model, sorted(layers) or model.exits, dtype, bool(manifest and manifest.kind != "encoder"), _teacher_of(manifest))
+
+    @cached_property
+    def hashes(self) -> Sequence[str]:
+        """The folder's."""
+        return [fingerprint(self.folder)]
+
+    def fingerprint(self, point: Point) -> str:
+        """The folder's: every exit is in it."""
+        return self.hashes[0]
+
+    @property
+    def dim(self) -> int:
+        """Width of the deepest exit's vectors."""
+        return self.model.dim
+
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
+        """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
+        import torch
+
+        from emb.precision import device
+
+        place = device()
+        tokenizer = self.model.tokenizer()
+        rows = tokenizer.encode(texts, self.model.spec.prompt(kind))
+        found: dict[int, Vectors] = {}
+        with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode():
+            for batch in token_budget_batches([len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU):
+                ids, mask = (torch.from_numpy(array).to(place) for array in tokenizer.pad([rows[i] for i in batch]))
+                for exit_, vectors in self.model(ids, mask, self.exits).items():
+                    found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
+                advance(int(mask.sum()))
+        weights = "fp32" if next(self.model.parameters()).dtype == torch.float32 else "bf16"
+        return {Point(exit_, weights): vectors for exit_, vectors in found.items()}
+
+
+@dataclass(repr=False)
+class OnnxSubject:
+    """An exported folder: every ONNX file in it, through onnxruntime."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    encoders: list[tuple[Variant, Encoder]]
+    in_teacher_space: bool
+    taught_by: str | None
+
+    def __repr__(self) -> str:
+        return f"onnx {[variant.file for variant, _ in self.encoders]}"
+
+    @classmethod
+    def open(cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None) -> OnnxSubject:
+        """Open every variant of the given precisions, those that failed their gate too: the table shows what that costs.
+
+        Raises:
+            UsageError: no variant has such weights.
+        """
+        from emb.serve.encoder import OnnxEncoder
+
+        wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
+        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads)) for variant in wanted]
+        if not encoders:
+            raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
+        return cls(name, folder, manifest, encoders, manifest.kind != "encoder", _teacher_of(manifest))
+
+    @cached_property
+    def hashes(self) -> Sequence[str]:
+        """Of each file."""
+        return [fingerprint(self.folder, variant.file) for variant, _ in self.encoders]
+
+    def fingerprint(self, point: Point) -> str:
+        """That of the file whose output `point` is."""
+        return dict(zip((self._point(variant) for variant, _ in self.encoders), self.hashes, strict=True))[point]
+
+    @property
+    def dim(self) -> int:
+        """Width of the vectors."""
+        return self.manifest.dim
+
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
+        """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""
+        return {self._point(variant): as_floats(encoder.encode(texts, kind=kind, progress=True), variant, self.manifest) for variant, encoder in self.encoders}
+
+    def _point(self, variant: Variant) -> Point:
+        return Point(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)
+
+
+def _teacher_of(manifest: Manifest | None) -> str | None:
+    return ((manifest.lineage.get("teacher") or {}).get("weights") if manifest else None) or None

@@ -1,0 +1,1 @@
+"""What pages are made of: the frame, charts, and tables that several share."""

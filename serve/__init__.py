@@ -1,0 +1,1 @@
+"""Serving: texts to vectors from what was exported, without torch."""

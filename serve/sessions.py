@@ -1,0 +1,73 @@
+"""An ONNX file behind onnxruntime: padded batches in, the text vectors out. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emb.errors import ArtifactError
+from emb.serve.engine import Array, Engine
+from emb.tokens import Batch
+
+
+class Runner(Engine):
+    """One ONNX model, for one batch or for many."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        """Open `path` with `threads` threads (None: one per core).
+
+        Raises:
+            ArtifactError: missing or not an ONNX model.
+        """
+        super().__init__(threads)
+        self.path = path
+        self.session = open_session(path, threads)
+        names = [output.name for output in self.session.get_outputs()]  # token vectors are for other clients
+        self._wanted = ["sentence_embedding" if "sentence_embedding" in names else names[0]]
+
+    def run(self, batch: Batch) -> Array:
+        """The vectors of one batch, ids and mask `(batch, tokens)`."""
+        return self._answer(self.session, batch)
+
+    def beside(self) -> Callable[[Batch], Array]:
+        """What answers one of several batches, on the thread that calls."""
+        return partial(self._answer, self._single)
+
+    @cached_property
+    def _single(self) -> Any:
+        """A second session whose operators stay on the thread that calls."""
+        return open_session(self.path, 1)
+
+    def _answer(self, session: Any, batch: Batch) -> Array:
+        (found,) = session.run(self._wanted, {"input_ids": batch[0], "attention_mask": batch[1]})
+        return np.asarray(found)
+
+
+def open_session(model: Path | bytes, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU with `threads` threads (None: one per core).
+
+    Raises:
+        ArtifactError: missing or not an ONNX model.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    # Threads that spin while they wait take the core from whoever shares the machine, and threads
+    # that sleep take time to wake: a short spin costs nobody much, and ends with the batch.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Shapes differ from batch to batch: a plan of memory for each would be kept and never reused.
+    options.enable_mem_pattern = False
+    if isinstance(model, Path) and not model.is_file():
+        raise ArtifactError(f"{model}: no such file", "export the artifact again")
+    try:
+        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base
+        name = model if isinstance(model, Path) else "model"
+        raise ArtifactError(f"{name}: onnxruntime cannot open it ({str(error).splitlines()[0]})", "export the artifact again") from error

@@ -1,0 +1,40 @@
+"""The proof: every file that ships, run as clients run it, against the model it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emb.extras import needs_extra
+
+if TYPE_CHECKING:
+    from emb.validate.findings import ParityReport
+
+
+def validate(
+    artifact: str | Path | None = None,
+    *,
+    against: str | Path | None = None,
+    data: Sequence[str] = (),
+    texts: Sequence[str] | None = None,
+    max_texts: int = 500,
+    min_cosine: float | None = None,
+    verify: bool = True,
+    threads: int | None = None,
+) -> ParityReport:
+    """Compare the files of an exported artifact with the model they were made from.
+
+    Writes `parity.json` and `report.html` into it and marks each file as passed or not;
+    `emb.validate.validate.validate` describes the arguments.
+
+    Raises:
+        ArtifactError: not an exported artifact, or changed since it was written.
+        DataError: `data` cannot be read.
+        TeacherError: `against` cannot be found.
+    """
+    with needs_extra():
+        from emb.validate.validate import validate as prove
+    return prove(
+        artifact, against=against, data=data, texts=texts, max_texts=max_texts, min_cosine=min_cosine, verify=verify, threads=threads
+    )

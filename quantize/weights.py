@@ -18,9 +18,9 @@ from onnx import ModelProto
 
 from emb.quantize.activations import Activation, fixed, per_batch, per_token
 from emb.quantize.fitting import to_fit
-from emb.quantize.matrices import BLOCK, integer, quantize_tables, weight_only
+from emb.quantize.matrices import BLOCK, integer, quantize_tables, stored, weight_only
 from emb.quantize.saturation import EIGHT_BITS
-from emb.quantize.sensitive import by_range, by_token, sensitive
+from emb.quantize.sensitive import sensitive
 from emb.quantize.smoothing import smooth
 from emb.quantize.surgery import clone, graph_bytes
 from emb.tokens import Batch
@@ -28,8 +28,10 @@ from emb.tokens import Batch
 CALIBRATED_BELOW = 1_500_000_000  # bytes
 _CLIPPED = 1e-4  # share of each text's values, on either side, that the clipped ranges leave out
 _KEPT = 1 / 6  # share of the matrices that are kept finer than the others; a MiniLM of 6 layers has 37
-_KEPT_BLOCK = 128  # inputs that share a scale in those
+_IN_FLOAT = 1 / 2  # share of the matrices that are computed with in float, where that is needed
+_KEPT_BLOCK = 128  # inputs that share a scale in either
 Build = Callable[[ModelProto, Sequence[Batch]], None]
+Keep = Callable[[ModelProto, int, set[str]], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
         QuantizeRecipe("weight-only-128", "8-bit matrices, a scale per 128 inputs", partial(_weight_only, block=128)),
         QuantizeRecipe("weight-only-32", "8-bit matrices, a scale per 32 inputs", partial(_weight_only, block=32)),
     ]
-    rescue = QuantizeRecipe("weight-only-128-float", "weight-only-128, activations in float", partial(_weight_only, block=128, rounded=False), "gate")
+    rescue = QuantizeRecipe("stored-128", "matrices in 8 bits, a scale per 128 inputs, computed with in float", _stored, "gate")
     static, per_token = partial(_static, largest=largest), partial(_per_token, largest=largest)
     calibrated = [
         QuantizeRecipe("dynamic-kept", "dynamic, the most sensitive matrices weight-only", partial(_dynamic, largest=largest, kept=_KEPT)),
@@ -69,6 +71,7 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
         QuantizeRecipe("static-smooth-kept", "static-smooth, the most sensitive matrices weight-only", partial(static, kept=_KEPT)),
         QuantizeRecipe("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", per_token),
         QuantizeRecipe("per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=_KEPT)),
+        QuantizeRecipe("per-token-smooth-float", "the same with half of the matrices, and those computed with in float", partial(per_token, kept=_IN_FLOAT, keep=stored), "gate"),
     ]
     fitted = [
         QuantizeRecipe("static-smooth-4bit", "static-smooth, as many matrices in 4 bits as it takes to fit", partial(_fitted, limit=limit or 0, build=static), "limit"),
@@ -78,22 +81,27 @@ def recipes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
 
 
 def _dynamic(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:
-    _finish(model, per_batch, sensitive(model, batches, kept, by_range), largest)
+    _finish(model, batches, per_batch, largest, kept)
 
 
-def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int, rounded: bool = True) -> None:
+def _weight_only(model: ModelProto, batches: Sequence[Batch], block: int) -> None:
     quantize_tables(model)
-    weight_only(model, block, rounded=rounded)
+    weight_only(model, block)
 
 
-def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0) -> None:
+def _stored(model: ModelProto, batches: Sequence[Batch]) -> None:
+    quantize_tables(model)
+    stored(model, _KEPT_BLOCK)
+
+
+def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0, keep: Keep = weight_only) -> None:
     smooth(model, batches)
-    _finish(model, per_token, sensitive(model, batches, kept, by_token), largest)
+    _finish(model, batches, per_token, largest, kept, keep)
 
 
 def _static(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0, clipped: float = 0.0) -> None:
     smooth(model, batches)
-    _finish(model, fixed(model, batches, clipped), sensitive(model, batches, kept, by_range), largest)
+    _finish(model, batches, fixed(model, batches, clipped), largest, kept)
 
 
 def _fitted(model: ModelProto, batches: Sequence[Batch], limit: int, build: Build) -> None:
@@ -103,8 +111,10 @@ def _fitted(model: ModelProto, batches: Sequence[Batch], limit: int, build: Buil
     build(model, batches)
 
 
-def _finish(model: ModelProto, activation: Activation, kept: set[str], largest: int) -> None:
+def _finish(model: ModelProto, batches: Sequence[Batch], activation: Activation, largest: int, kept: float, keep: Keep = weight_only) -> None:
+    """Tables, the share `kept` of the matrices as `keep` makes them, and the others multiplied in whole numbers."""
+    chosen = sensitive(model, batches, kept, activation)
     quantize_tables(model)
-    if kept:
-        weight_only(model, _KEPT_BLOCK, kept)
+    if chosen:
+        keep(model, _KEPT_BLOCK, chosen)
     integer(model, activation, largest)

@@ -26,8 +26,7 @@ class Runner(Engine):
         super().__init__(threads)
         self.path = path
         self.session = open_session(path, threads)
-        names = [output.name for output in self.session.get_outputs()]  # token vectors are for other clients
-        self._wanted = ["sentence_embedding" if "sentence_embedding" in names else names[0]]
+        self._wanted = [vector_output(self.session)]
 
     def run(self, batch: Batch) -> Array:
         """The vectors of one batch, ids and mask `(batch, tokens)`."""
@@ -45,6 +44,12 @@ class Runner(Engine):
     def _answer(self, session: Any, batch: Batch) -> Array:
         (found,) = session.run(self._wanted, {"input_ids": batch[0], "attention_mask": batch[1]})
         return np.asarray(found)
+
+
+def vector_output(session: Any) -> str:
+    """The name of a session's output that holds text vectors; token vectors are for other clients."""
+    names = [str(output.name) for output in session.get_outputs()]
+    return "sentence_embedding" if "sentence_embedding" in names else names[0]
 
 
 def open_session(model: Path | bytes, threads: int | None = None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,21 @@ from onnx import numpy_helper
 
 from emb.export.graph import write_graph
 from emb.model import load_model
-from emb.quantize import select
-from emb.quantize.activations import fixed, per_batch
+from emb.quantize import matrices, select
+from emb.quantize.activations import fixed, per_batch, per_token
 from emb.quantize.candidate import Candidate, measured
 from emb.quantize.fitting import product_losses, to_fit
 from emb.quantize.fusing import fuse
 from emb.quantize.half import write_fp16
-from emb.quantize.matrices import integer, quantize_tables
+from emb.quantize.matrices import integer, quantize_tables, stored
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS, overflow
 from emb.quantize.select import select_int8
-from emb.quantize.sensitive import by_range, by_token, product_errors, sensitive
+from emb.quantize.sensitive import influences, sensitive
 from emb.quantize.smoothing import smooth
 from emb.quantize.surgery import biases, lookups, weighted
 from emb.quantize.trial import Trial, runner, settings
 from emb.quantize.weights import QuantizeRecipe, recipes
+from emb.serve.sessions import Runner
 from emb.similarity import cosines
 
 NAMES = [
@@ -48,10 +50,10 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
     assert [recipe.name for recipe in recipes(graph[0]) if recipe.spare is None] == NAMES
     spare = {recipe.name: recipe.spare for recipe in recipes(graph[0], limit=1) if recipe.spare}
-    assert spare == {"weight-only-128-float": "gate", "static-smooth-4bit": "limit", "per-token-smooth-4bit": "limit"}
+    assert spare == {"stored-128": "gate", "per-token-smooth-float": "gate", "static-smooth-4bit": "limit", "per-token-smooth-4bit": "limit"}
 
 
-@pytest.mark.parametrize("name", [*NAMES, "weight-only-128-float"])
+@pytest.mark.parametrize("name", [*NAMES, "stored-128", "per-token-smooth-float"])
 def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
     [recipe] = [each for each in recipes(plain) if each.name == name]
@@ -150,35 +152,57 @@ def test_sums_of_two_products_overflow_16_bits_only_with_8_bit_weights() -> None
     assert overflow(*_product(heavy, SEVEN_BITS)) == 0
 
 
-def test_the_matrix_that_errs_most_is_found_by_measuring(graph: tuple[Path, Path, Trial]) -> None:
+def test_the_matrix_that_moves_the_vectors_most_is_found_by_running_the_model(graph: tuple[Path, Path, Trial]) -> None:
+    _, fused, trial = graph
+    model = onnx.load(str(fused))
+    moved = influences(model, trial.calibration, per_token)
+    assert set(moved) == {node.output[0] for node in weighted(model.graph)}
+    assert all(0 < each < 0.1 for each in moved.values())
+    kept = sensitive(model, trial.calibration, 1 / 6, per_token)
+    assert len(kept) == math.ceil(len(moved) / 6)
+    assert min(moved[name] for name in kept) >= max(each for name, each in moved.items() if name not in kept)
+
+
+def test_influence_is_what_the_recipe_itself_does_to_one_matrix(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fused, trial = graph
+    model = onnx.load(str(fused))
+    moved = influences(model, trial.calibration, per_token)
+    worst = max(moved, key=lambda name: moved[name])
+    monkeypatch.setattr(matrices, "weighted", lambda graph: [node for node in weighted(graph) if node.output[0] == worst])
+    integer(model, per_token)
+    onnx.save(model, str(tmp_path / "one.onnx"))
+    cut = [(ids[:, :64], mask[:, :64]) for ids, mask in trial.calibration]
+    before, after = (np.concatenate([Runner(path).run(batch) for batch in cut]) for path in (fused, tmp_path / "one.onnx"))
+    assert moved[worst] == pytest.approx(1 - cosines(before, after).min(), rel=0.05, abs=1e-6)
+
+
+def test_an_activation_that_leaves_no_steps_for_the_others_makes_its_matrix_sensitive() -> None:
     # A channel that is large and counts for nothing: its range leaves no steps for the others.
     weight = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
     weight[0] = 0
-    calm, spoilt = (product_errors(*_product(weight, None, outlier), by_range) for outlier in (1, 1e4))
-    assert calm["out"] < 0.05
-    assert spoilt["out"] > 0.5
+    calm, spoilt = (influences(*_averaged(*_product(weight, None, outlier)), per_batch)["out"] for outlier in (1, 1e4))
+    assert calm < 0.01
+    assert spoilt > 0.1
+
+
+def test_stored_matrices_are_floats_again_whatever_their_size(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     _, fused, trial = graph
-    model = onnx.load(str(fused))
-    errors = product_errors(model, trial.calibration, by_token)
-    assert set(errors) == {node.output[0] for node in weighted(model.graph)}
-    worst = max(errors, key=lambda name: errors[name])
-    kept = sensitive(model, trial.calibration, 1 / 6, by_token)
-    assert worst in kept
-    assert 1 <= len(kept) < len(errors) / 2
+    for block in (16, 128):  # of 32 inputs, 128 is no part: one scale for a column
+        model = onnx.load(str(fused))
+        stored(model, block)
+        onnx.save(model, str(tmp_path / "stored.onnx"))
+        found, expected = (np.concatenate([Runner(path).run(batch) for batch in trial.calibration]) for path in (tmp_path / "stored.onnx", fused))
+        assert cosines(found, expected).min() > 0.9995
+        levels = [each for each in model.graph.initializer if each.name.endswith("_stored")]
+        assert len(levels) >= 8
+        assert all(numpy_helper.to_array(each).dtype == np.int8 for each in levels)
 
 
-def test_one_large_token_does_not_hide_what_the_others_lose() -> None:
-    rng = np.random.default_rng(0)
-    values, weight = rng.standard_normal((64, 16)).astype(np.float32), rng.standard_normal((16, 8)).astype(np.float32)
-    values[0] *= 1000
-    whole = np.linalg.norm(by_range(values) @ weight - values @ weight) / np.linalg.norm(values @ weight)
-    assert whole < 0.01  # all tokens in one: nothing seems lost
-    model, _ = _product(weight, None)
-    table = next(each for each in model.graph.initializer if each.name == "table")
-    table.CopyFrom(numpy_helper.from_array(values, "table"))
-    batch = [(np.arange(64)[None], np.ones((1, 64), np.int64))]
-    assert product_errors(model, batch, by_range)["out"] > 0.5
-    assert product_errors(model, batch, by_token)["out"] < 0.02
+def _averaged(model: onnx.ModelProto, batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
+    """The model with the mean of its tokens as the vector of a text."""
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["out"], ["sentence_embedding"], axes=[1], keepdims=0))
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info("sentence_embedding"))
+    return model, batches
 
 
 def _product(weight: np.ndarray, largest: int | None, outlier: float = 1) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
@@ -208,7 +232,7 @@ def test_a_recipe_that_won_before_is_taken_without_trying_others(graph: tuple[Pa
 
 def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
     plain, fused, trial = graph
-    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 1
+    assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 2
 
 
 def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
@@ -295,8 +319,8 @@ def _scales(model: onnx.ModelProto, trial: Trial, clipped: float) -> dict[str, f
     return {each.name: numpy_helper.to_array(each).item() for each in model.graph.initializer if each.name.endswith("_range")}
 
 
-def test_where_none_passes_one_with_float_activations_is_tried(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("dynamic", "weight-only-128-float")
+def test_where_none_passes_one_that_computes_in_floats_is_tried(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("dynamic", "stored-128")
     monkeypatch.setattr(select, "recipes", lambda *given: [each for each in recipes(*given) if each.name in names])
     plain, fused, trial = graph
     easy, *rescues = select_int8(plain, fused, tmp_path / "easy" / "int8.onnx", trial, 0.0)

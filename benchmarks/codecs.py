@@ -15,8 +15,9 @@ from typing import Any
 
 from common import Figure, Report, parser
 
-from emb.evaluate.evaluate import encode_sides, open_subject
+from emb.evaluate.evaluate import encode_sides
 from emb.evaluate.storage import score_coded, stored
+from emb.evaluate.subjects import open_subject
 from emb.evaluate.tasks import DEPTH, RetrievalTask, read_tasks
 from emb.files import atomic_path
 from emb.progress import note

@@ -13,9 +13,11 @@ from emb.errors import ArtifactError
 from emb.serve.engine import Array, Engine
 from emb.tokens import Batch
 
+_SHORT = 64  # tokens, padding included, of a batch that waits for its threads longer than they compute
+
 
 class Runner(Engine):
-    """One ONNX model, for one batch or for many."""
+    """One ONNX model, for one batch or for many; what it opens besides the first session, it opens when that is needed."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         """Open `path` with `threads` threads (None: one per core).
@@ -25,21 +27,26 @@ class Runner(Engine):
         """
         super().__init__(threads)
         self.path = path
-        self.session = open_session(path, threads)
+        self.session = open_session(path, threads, eager=True)
         self._wanted = [vector_output(self.session)]
 
     def run(self, batch: Batch) -> Array:
         """The vectors of one batch, ids and mask `(batch, tokens)`."""
-        return self._answer(self.session, batch)
+        return self._answer(self.session if batch[0].size <= _SHORT else self._patient, batch)
 
     def beside(self) -> Callable[[Batch], Array]:
         """What answers one of several batches, on the thread that calls."""
         return partial(self._answer, self._single)
 
     @cached_property
+    def _patient(self) -> Any:
+        """A session whose threads do not wait long for one another."""
+        return self.session if self.threads == 1 else open_session(self.path, self.threads)
+
+    @cached_property
     def _single(self) -> Any:
-        """A second session whose operators stay on the thread that calls."""
-        return open_session(self.path, 1)
+        """A session whose operators stay on the thread that calls."""
+        return self.session if self.threads == 1 else open_session(self.path, 1)
 
     def _answer(self, session: Any, batch: Batch) -> Array:
         (found,) = session.run(self._wanted, {"input_ids": batch[0], "attention_mask": batch[1]})
@@ -52,8 +59,12 @@ def vector_output(session: Any) -> str:
     return "sentence_embedding" if "sentence_embedding" in names else names[0]
 
 
-def open_session(model: Path | bytes, threads: int | None = None) -> Any:
+def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool = False) -> Any:
     """An onnxruntime session on the CPU with `threads` threads (None: one per core).
+
+    Threads that sleep while they wait take time to wake, which a short text pays for at every operator;
+    threads that spin take the core from whoever shares the machine, which a long batch pays for where
+    anybody does (docs/log.md). An `eager` session is for short ones: all is as onnxruntime has it.
 
     Raises:
         ArtifactError: missing or not an ONNX model.
@@ -63,12 +74,11 @@ def open_session(model: Path | bytes, threads: int | None = None) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    # Threads that spin while they wait take the core from whoever shares the machine, and threads
-    # that sleep take time to wake: a short spin costs nobody much, and ends with the batch.
-    options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Shapes differ from batch to batch: a plan of memory for each would be kept and never reused.
-    options.enable_mem_pattern = False
+    if not eager:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", "20")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Shapes differ from batch to batch: a plan of memory for each would be kept and never reused.
+        options.enable_mem_pattern = False
     if isinstance(model, Path) and not model.is_file():
         raise ArtifactError(f"{model}: no such file", "export the artifact again")
     try:

@@ -15,6 +15,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.export import export
 from emb.manifest import Manifest
 from emb.serve.encoder import load
+from emb.serve.sessions import Runner
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,17 @@ def artifact(student_folder: Path, sentences: list[str], tmp_path_factory: pytes
 def test_vectors_do_not_depend_on_the_threads(artifact: Path, sentences: list[str]) -> None:
     one, four = (load(artifact, threads=threads).encode(sentences, tokens_per_batch=64) for threads in (1, 4))
     assert np.allclose(one, four, atol=1e-6)
+
+
+def test_a_short_text_and_a_long_batch_have_sessions_of_their_own_and_the_same_vectors(artifact: Path, sentences: list[str]) -> None:
+    runner = Runner(artifact / "onnx" / "model.onnx", 2)
+    tokenizer = load(artifact).tokenizer
+    batch = tokenizer.pad(tokenizer.encode(sentences))
+    assert batch[0].size > 64
+    [short] = runner.run((batch[0][:1], batch[1][:1]))
+    assert "_patient" not in vars(runner)
+    np.testing.assert_allclose(runner.run(batch)[0], short, atol=3e-6)
+    assert "_patient" in vars(runner)
 
 
 @pytest.mark.parametrize("kind", ["query", "document"])

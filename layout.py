@@ -28,7 +28,7 @@ _FLAGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "
 def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[tuple[Any, Any, str]]) -> None:
     """Write the module files around an encoder already saved in `folder`.
 
-    `spec` holds pooling, normalize, max_length and prompts; `dense` the (weight, bias or None)
+    `spec` holds pooling, normalize, max_length, prompts, default_prompt and similarity; `dense` the (weight, bias or None)
     torch tensors of the projections and the class path of the activation behind each, in order.
     """
     types = ["Transformer", "Pooling", *["Dense"] * len(dense), *(["Normalize"] if spec["normalize"] else [])]
@@ -42,11 +42,11 @@ def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int,
         write_json(folder / paths[-1] / "config.json", {})
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": spec["max_length"], "do_lower_case": spec.get("lowercase", False)})
     prompts = {"query": "", "document": "", **spec["prompts"]}
-    names = {"model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    names = {"model_type": "SentenceTransformer", "prompts": prompts, "default_prompt_name": spec.get("default_prompt"), "similarity_fn_name": spec.get("similarity", "cosine")}
     write_json(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "5.1.0"}, **names})
 
 
-def write_limits(folder: Path, max_length: int, inputs: Sequence[str]) -> None:
+def write_limits(folder: Path, max_length: int, inputs: Sequence[str], side: str = "right") -> None:
     """Let the tokenizer's own files say where texts are cut and that batches are padded to their longest.
 
     Each client reads another of them: fastembed the smaller of `model_max_length` and `max_length`,
@@ -59,9 +59,9 @@ def write_limits(folder: Path, max_length: int, inputs: Sequence[str]) -> None:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # its name before transformers 5, which knows both
     if config.get("tokenizer_class") in _REBUILT:
         config |= _ends(folder, config)
-    write_json(folder / "tokenizer_config.json", config | {"model_max_length": max_length, "model_input_names": list(inputs)})
+    write_json(folder / "tokenizer_config.json", config | {"model_max_length": max_length, "model_input_names": list(inputs), "truncation_side": side})
     tokenizer = read_json(folder / "tokenizer.json")
-    tokenizer["truncation"] = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
+    tokenizer["truncation"] = {"direction": side.capitalize(), "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
     if tokenizer.get("padding"):
         tokenizer["padding"]["strategy"] = "BatchLongest"
     with atomic_path(folder / "tokenizer.json") as partial:

@@ -55,7 +55,8 @@ class Manifest:
             foreign model, exported as it is).
         layers, dim: of the vectors this folder's default model returns.
         pooling: "mean", "cls" or "lasttoken".
-        prompts: prefix per kind of text, "query" and "document".
+        prompts: prefix by name, "query", "document" and others.
+        similarity: what its vectors are compared with: "cosine", "dot", "euclidean" or "manhattan".
         pairs: the (layers, dim) pairs trained, each with its held-out scores.
         lineage: teacher, recipe, data, seeds, versions.
         calibration: per-dimension ranges (2, dim) for int8 vectors, and the binary convention.
@@ -74,6 +75,7 @@ class Manifest:
     lineage: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    similarity: str = "cosine"
     schema: int = SCHEMA
 
     @classmethod

@@ -22,7 +22,9 @@ from emb.errors import ArtifactError, UsageError
 from emb.files import read_json, write_json
 from emb.layout import EXITS_FILE, write_limits, write_older_keys, write_sentence_transformers
 from emb.manifest import LayerDimPair, Manifest, is_artifact
-from emb.tokens import TextTokenizer, token_budget_batches
+from emb.module_settings import refuse_settings
+from emb.reference import check_reference
+from emb.tokens import TextTokenizer, prompt_of, token_budget_batches
 
 POOLINGS = ("mean", "cls", "lasttoken")
 
@@ -31,17 +33,24 @@ _COUNTING = threading.Lock()
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What turns token vectors into a text vector, and text into tokens."""
+    """What turns token vectors into a text vector, and text into tokens.
+
+    `prompts` are all that the model names, as its folder has them; `default_prompt` is the name of the one that
+    sentence-transformers takes where none is asked for; `similarity` the function that its vectors are compared with.
+    """
 
     pooling: str = "mean"
     normalize: bool = True
     max_length: int = 512
     prompts: dict[str, str] = field(default_factory=dict)
     lowercase: bool = False
+    truncation_side: str = "right"
+    default_prompt: str | None = None
+    similarity: str = "cosine"
 
     def prompt(self, kind: str) -> str:
         """The prefix for a "query" or a "document"; a model without one gets none."""
-        return self.prompts.get(kind, "")
+        return prompt_of(self.prompts, kind)
 
 
 class EmbeddingModel(nn.Module):
@@ -91,7 +100,8 @@ class EmbeddingModel(nn.Module):
         backend = type(self.hf_tokenizer.backend_tokenizer).from_str(self.hf_tokenizer.backend_tokenizer.to_str())
         pad = self.hf_tokenizer.pad_token_id
         pad = pad if pad is not None else (self.hf_tokenizer.eos_token_id or 0)
-        return TextTokenizer(backend, max_length=self.spec.max_length, pad_id=int(pad), lowercase=self.spec.lowercase)
+        spec = self.spec
+        return TextTokenizer(backend, max_length=spec.max_length, pad_id=int(pad), lowercase=spec.lowercase, side=spec.truncation_side)
 
     def token_states(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
         """Hidden states `(batch, tokens, hidden)` at each of `exits` (1-based layer counts)."""
@@ -176,7 +186,9 @@ def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_
         ArtifactError: not a model, or one with modules that cannot be sliced or exported.
     """
     loaded = open_sentence_transformer(source, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
-    return _from_sentence_transformers(loaded, Path(source)).eval()
+    model = _from_sentence_transformers(loaded, Path(source)).eval()
+    check_reference(loaded.eval(), model, source)
+    return model
 
 
 def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> Any:
@@ -206,7 +218,8 @@ def save_model(model: EmbeddingModel, folder: Path) -> None:
     _keep_window(model.encoder.config, folder)
     write_older_keys(folder)
     taken = inspect.signature(model.encoder.forward).parameters
-    write_limits(folder, model.spec.max_length, [name for name in model.hf_tokenizer.model_input_names if name in taken])
+    inputs = [name for name in model.hf_tokenizer.model_input_names if name in taken]
+    write_limits(folder, model.spec.max_length, inputs, model.spec.truncation_side)
     deepest = model.exits[-1]
     write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, _dense_parts(model.heads[str(deepest)]))
     others = {f"{n}.weight": _only_linear(model.heads[str(n)]).weight.detach().contiguous() for n in model.exits[:-1]}
@@ -271,21 +284,40 @@ def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList
 
 
 def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
-    transformer, pooling, *rest = list(loaded)
+    transformer, pooling, *rest = _supported(list(loaded), source)
     kinds = [type(module).__name__ for module in rest]
-    if type(pooling).__name__ != "Pooling" or set(kinds) - {"Dense", "Normalize"} or "Normalize" in kinds[:-1]:
-        names = ", ".join([type(pooling).__name__, *kinds])
-        raise ArtifactError(f"{source}: modules {names} are not supported", "supported after the encoder, in this order: Pooling, any number of Dense, Normalize")
-    prompts = {kind: prompt for kind, prompt in loaded.prompts.items() if kind in ("query", "document")}
+    prompts = dict(loaded.prompts)
     if any(prompts.values()) and not getattr(pooling, "include_prompt", True):
         raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", "1_Pooling/config.json says include_prompt: false")
-    lowercase = bool(getattr(transformer, "do_lower_case", False))
-    spec = ModelSpec(_pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer), prompts, lowercase)
+    tokenizer = transformer.tokenizer
+    spec = ModelSpec(
+        _pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer, source), prompts, _lowered_beforehand(transformer),
+        getattr(tokenizer, "truncation_side", "right"), loaded.default_prompt_name, loaded.similarity_fn_name or "cosine",
+    )  # fmt: skip
     dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
     encoder = transformer.auto_model
     heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
     heads |= _saved_exits(source)
-    return EmbeddingModel(encoder, transformer.tokenizer, spec, heads)
+    return EmbeddingModel(encoder, tokenizer, spec, heads)
+
+
+def _supported(modules: list[Any], source: Path) -> list[Any]:
+    """The modules, each of a kind, in an order and with settings that are carried."""
+    kinds = [type(module).__name__ for module in modules]
+    pooled, rest = kinds[:2] == ["Transformer", "Pooling"], kinds[2:]
+    if not pooled or set(rest) - {"Dense", "Normalize"} or "Normalize" in rest[:-1]:
+        hint = "supported, in this order: Transformer, Pooling, any number of Dense, Normalize; of a Router give the folder of one side"
+        raise ArtifactError(f"{source}: modules {', '.join(kinds)} are not supported", hint)
+    for module, kind in zip(modules, kinds, strict=True):
+        refuse_settings(module, kind, source)
+    return modules
+
+
+def _lowered_beforehand(transformer: Any) -> bool:
+    # sentence-transformers 6 puts the lowering into the tokenizer, whose rules differ from Python's (final sigma),
+    # and it is saved with it; 5 lowers each text before.
+    lowers = bool(getattr(transformer, "do_lower_case", False))
+    return lowers and "Lowercase" not in str(transformer.tokenizer.backend_tokenizer.normalizer)
 
 
 def _saved_exits(source: Path) -> dict[int, nn.Module]:
@@ -315,13 +347,25 @@ def _pooling_mode(pooling: Any) -> str:
     return "+".join(name for flag, name in flags.items() if config.get(flag)) or "unknown"
 
 
-def _max_length(loaded: Any, transformer: Any) -> int:
-    return int(min(limit for limit in (loaded.max_seq_length, _positions(transformer.auto_model), 32768) if limit))
+def _max_length(loaded: Any, transformer: Any, source: Path) -> int:
+    asked, trained = loaded.max_seq_length, _positions(transformer.auto_model)
+    if asked and trained and asked > trained and not _counts_positions(transformer.auto_model):
+        raise ArtifactError(
+            f"{source}: asks for a window of {asked:,} tokens, its positions were trained up to {trained:,}",
+            f"set max_seq_length to {trained} in sentence_bert_config.json, and model_max_length in tokenizer_config.json",
+        )
+    return int(min(limit for limit in (asked, trained, 32768) if limit))
+
+
+def _counts_positions(encoder: PreTrainedModel) -> bool:
+    """Whether there is a row for each position: beyond the last, sentence-transformers itself fails."""
+    return isinstance(getattr(getattr(encoder, "embeddings", None), "position_embeddings", None), nn.Embedding)
 
 
 def _positions(encoder: PreTrainedModel) -> int | None:
     """How many tokens the encoder has positions for, if that is limited."""
     limit: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    limit = limit if limit and limit > 0 else None  # XLNet says -1
     table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
     # RoBERTa and MPNet count from behind the id of the padding token: of 514 rows, 512 are for texts.
     offset: int | None = getattr(table, "padding_idx", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,24 @@ Ids = np.ndarray[Any, np.dtype[np.int64]]
 Batch = tuple[Ids, Ids]
 
 
+def prompt_of(prompts: Mapping[str, str], kind: str) -> str:
+    """The prompt of a "query" or a "document": E5 and its like call that of documents "passage", others "corpus"."""
+    names = ("document", "passage", "corpus") if kind == "document" else (kind,)
+    return next((prompts[name] for name in names if prompts.get(name)), "")
+
+
 class TextTokenizer:
     """A `tokenizers.Tokenizer` with this project's conventions.
 
     Padding and truncation stored in `tokenizer.json` are ignored (all-MiniLM-L6-v2 ships with a
     fixed length of 128): texts are cut at `max_length` tokens, special tokens included, and
-    padded to the longest of their batch.
+    padded to the longest of their batch. `side` is the one where they are cut.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, lowercase: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, lowercase: bool = False, side: str = "right") -> None:
         self.tokenizer = tokenizer
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length)
+        self.tokenizer.enable_truncation(max_length, direction=side)
         self.max_length = max_length
         self.pad_id = pad_id
         self.lowercase = lowercase
@@ -45,7 +51,8 @@ class TextTokenizer:
         tokenizer = Tokenizer.from_file(str(path))
         config = read_json(folder / "tokenizer_config.json")
         lowercase = (folder / "sentence_bert_config.json").is_file() and bool(read_json(folder / "sentence_bert_config.json").get("do_lower_case"))
-        return cls(tokenizer, max_length=max_length, pad_id=_pad_id(tokenizer, config), lowercase=lowercase)
+        side = config.get("truncation_side", "right")
+        return cls(tokenizer, max_length=max_length, pad_id=_pad_id(tokenizer, config), lowercase=lowercase, side=side)
 
     def encode(self, texts: Sequence[str], prompts: Sequence[str] | str = "") -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Token ids of each text behind its prompt (one for all, or one per text)."""

@@ -50,7 +50,7 @@ def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelS
     encoder = _fresh_encoder(base, int(fresh[1]), int(fresh[2]), seed) if fresh else base.encoder
     spec = dataclasses.replace(
         base.spec, normalize=teacher_spec.normalize, prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
-        max_length=min(base.spec.max_length, teacher_spec.max_length),
+        max_length=min(base.spec.max_length, teacher_spec.max_length), default_prompt=None, similarity=teacher_spec.similarity,
     )  # fmt: skip
     student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
     keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
-from emb.distill.data import Text
+from emb.distill.data import KINDS, Text
 from emb.errors import TeacherError
 from emb.files import read_json, write_json
 from emb.model import EmbeddingModel
@@ -58,7 +58,7 @@ def capture(teacher: EmbeddingModel, identity: TeacherIdentity, texts: Sequence[
     keys = [row_key(teacher.spec.prompt(item.kind), item.text) for item in texts]
     if cache.missing(keys):
         with cache.lock():
-            write_json(folder / FACTS, vars(identity) | {"dim": teacher.dim, "prompts": teacher.spec.prompts})
+            write_json(folder / FACTS, vars(identity) | {"dim": teacher.dim, "prompts": {kind: teacher.spec.prompt(kind) for kind in KINDS}})
             _fill(cache, teacher, texts, keys, tokens_per_batch)
     return cache.view(keys)
 

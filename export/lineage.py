@@ -27,5 +27,5 @@ def manifest_for(source: Source, model: EmbeddingModel, pair: LayerDimPair) -> M
     return Manifest(
         "encoder" if known is None else "slice" if known.kind == "student" else known.kind, pair.layers, pair.dim, spec.pooling, spec.normalize,
         spec.max_length, dict(spec.prompts), [scores for scores in (known.pairs if known else []) if (scores["layers"], scores["dim"]) == (pair.layers, pair.dim)],
-        lineage=lineage,
+        lineage=lineage, similarity=spec.similarity,
     )

@@ -12,6 +12,7 @@ from emb.manifest import Manifest
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS
 from emb.quantize.trial import Trial
 from emb.serve.encoder import OnnxEncoder
+from emb.tokens import prompt_of
 
 _CALIBRATION = 256  # texts that int8 ranges come from
 _RANGED = 64  # ordinary texts that activations are watched on, besides unusual ones
@@ -36,7 +37,7 @@ def texts_of(options: Options, source: Source, max_length: int) -> Texts:
 
 def trial_of(manifest: Manifest, encoder: OnnxEncoder, options: Options, texts: Texts) -> Trial:
     """What the files of one export are held to."""
-    rows = [encoder.tokenizer.encode([each.text], manifest.prompts.get(each.kind, ""))[0] for each in texts.judged]
+    rows = [encoder.tokenizer.encode([each.text], prompt_of(manifest.prompts, each.kind))[0] for each in texts.judged]
     rows = list({row.tobytes(): row for row in rows}.values())  # without prompts, a query is a document
     calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode([*texts.calibration[:_RANGED], *UNUSUAL])]
     largest, limit = SEVEN_BITS if options.reduce_range else EIGHT_BITS, round(options.max_mb * 1e6) if options.max_mb else None

@@ -16,7 +16,7 @@ import numpy as np
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.manifest import Manifest, Variant, is_artifact
 from emb.serve.engine import open_engine
-from emb.tokens import Batch, Ids, TextTokenizer, token_budget_batches
+from emb.tokens import Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 BACKENDS = ("auto", "onnx", "torch")
@@ -105,7 +105,7 @@ class Encoder(ABC):
     def _prompt(self, kind: str) -> str:
         if kind not in ("query", "document"):
             raise UsageError(f"kind {kind!r} is unknown", 'kinds are "query" and "document"')
-        return self.prompts.get(kind, "")
+        return prompt_of(self.prompts, kind)
 
     def _check(self, dim: int | None) -> None:
         if dim is not None and not 1 <= dim <= self.dim:

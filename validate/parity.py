@@ -33,7 +33,7 @@ def reference_vectors(model: Any, samples: Sequence[Sample]) -> Vectors:
 
     Not this package's own loader: an error that slicing, export and loader share would not show.
     """
-    return by_kind(samples, lambda texts, kind: np.asarray(model.encode(list(texts), prompt=model.prompts.get(kind, ""), batch_size=8, show_progress_bar=False)))
+    return by_kind(samples, lambda texts, kind: np.asarray(model.encode(list(texts), prompt=prompt_of(model.prompts, kind), batch_size=8, show_progress_bar=False)))
 
 
 def by_kind(samples: Sequence[Sample], encode: Callable[[Sequence[str], str], Vectors]) -> Vectors:
@@ -74,7 +74,7 @@ def _one_by_one(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Vectors, V
 
 
 def _mixed(encoder: Encoder, samples: Sequence[Sample], side: str) -> Vectors:
-    rows = encoder.tokenizer.encode([sample.text for sample in samples], [encoder.prompts.get(sample.kind, "") for sample in samples])
+    rows = encoder.tokenizer.encode([sample.text for sample in samples], [prompt_of(encoder.prompts, sample.kind) for sample in samples])
     order = np.random.default_rng(0).permutation(len(rows))
     batches = [order[start : start + _MIXED] for start in range(0, len(order), _MIXED)]
     parts = [encoder.run(*encoder.tokenizer.pad([rows[index] for index in batch], side)) for batch in batches]

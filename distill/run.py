@@ -271,7 +271,10 @@ def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], line
     spec = student.spec
     with atomic_folder(out / "student", replace=True) as folder:
         save_model(student.cpu().float(), folder)
-        manifest = Manifest("student", student.layers, student.dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts), pairs=scores, lineage=lineage, similarity=spec.similarity)
+        manifest = Manifest(
+            "student", student.layers, student.dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts),
+            pairs=scores, lineage=lineage, similarity=spec.similarity,
+        )  # fmt: skip
         manifest.save(folder)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from emb.export.probes import Sample
 from emb.similarity import Vectors, compare, cosines
+from emb.tokens import prompt_of
 
 if TYPE_CHECKING:
     from emb.serve.encoder import Encoder

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from emb.errors import ArtifactError
+from emb.similarity import cosines
 
 if TYPE_CHECKING:
     from emb.model import EmbeddingModel
@@ -90,10 +91,3 @@ def _vector(model: EmbeddingModel, text: str) -> np.ndarray[Any, np.dtype[np.flo
     ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad(padder.encode([text])))
     with torch.inference_mode():
         return np.asarray(model.embed(ids, mask).float().cpu()[0].numpy())
-
-
-def cosines(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Cosines `(texts,)` of rows `(texts, dim)`; two rows of zeros agree."""
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both_zero = ~a.any(1) & ~b.any(1)
-    return np.where(both_zero, 1.0, (a * b).sum(1) / np.maximum(lengths, 1e-12))

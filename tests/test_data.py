@@ -135,11 +135,11 @@ def test_line_of_a_megabyte(tmp_path: Path) -> None:
         assert max(map(len, _texts(read_corpus([str(path)])))) == 999_999
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"text": "broken \\ud83d emoji"}\n' + "".join(json.dumps({"text": text}) + "\n" for text in WORDS), encoding="utf-8")
     corpus = read_corpus([str(path)])
-    assert corpus.texts[0].text == "broken ? emoji"
+    assert corpus.texts[0].text == "broken \ufffd emoji"
     assert len(corpus.digest) == 32
 
 

@@ -159,6 +159,7 @@ def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
 
 
 def _undecodable(path: Path) -> tuple[int, bytes]:
+    number = 0
     with _open(path) as handle:
         for number, line in enumerate(handle, 1):
             try:

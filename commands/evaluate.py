@@ -25,6 +25,7 @@ from emb.console import Outcome, reports
     help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, or a "
     "folder of those; repeat for several.",
 )
+@click.option("--split", metavar="NAME", help="Grades of BEIR folders: qrels/NAME.tsv. Default: test.")
 @click.option(
     "--dims", type=numbers, metavar="N[,N…]", multiple=True,
     help="Dims to cut the vectors to. Default: common sizes up to the model's own.",

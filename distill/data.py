@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from emb.records import SUFFIXES, Record, read_records, suffix, text_of
 
 KINDS = ("document", "query")
 MIN_TEXTS = 16
+# What comes with data and is prose about it: README.md, LICENSE-MIT.txt. A README.jsonl would be data.
+_ABOUT = re.compile(r"(readme|licen[sc]e|copying|notice|changelog|citation|contributing|authors)([._ -].*)?\.(md|txt)(\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +57,28 @@ class Corpus:
 
 
 def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int | None = None) -> Corpus:
-    """Read every source, drop empty texts and duplicates, and keep the first `limit`.
+    """Read every source, drop records without a text and duplicates, and keep the first `limit`; say how many.
 
     A source is a file (txt: a text per line; md: a text per paragraph; jsonl, csv, tsv, Parquet:
-    a record each; `.gz` of any), a folder of such files, or a `datasets` hub id, and may be
-    prefixed with its kind: `query=questions.txt`.
+    a record each; `.gz` of any), a folder of such files (without README, LICENSE and the like), or a
+    `datasets` hub id, and may be prefixed with its kind: `query=questions.txt`. Null is no text.
 
     Raises:
-        DataError: a source is missing, unreadable, lacks the field, or too few texts remain.
+        DataError: a source is missing, unreadable, lacks the field, a text is no string, or too few remain.
     """
     seen: dict[bytes, Text] = {}
-    total = 0
+    total = absent = 0
     for item in (item for source in sources for item in _read_source(source, columns)):
-        text = _whole(item.text.strip())
+        text = item.text.strip()
         if not text:
+            absent += 1
             continue
         total += 1
         seen.setdefault(_key(item.kind, text), Text(text, item.kind))
         if limit is not None and len(seen) >= limit:
             break
+    if absent:
+        note(f"{absent:,} records without a text left out")
     return checked(Corpus(list(seen.values())), total, sources)
 
 
@@ -84,11 +90,6 @@ def checked(corpus: Corpus, total: int, sources: Sequence[str]) -> Corpus:
     if total > len(corpus):
         note(f"{total - len(corpus):,} duplicate texts dropped")
     return corpus
-
-
-def _whole(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which no tokenizer takes.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _key(kind: str, text: str) -> bytes:
@@ -111,16 +112,29 @@ def _read_source(source: str, columns: Columns) -> Iterator[Text]:
 
 
 def _read_folder(folder: Path, columns: Columns) -> Iterator[Text]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix(path) in SUFFIXES]
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in found if _is_data(path.relative_to(folder))]
+    left_out = [str(path) for path in (path.relative_to(folder) for path in found) if not _is_data(path)]
     if not files:
         raise DataError(f"{folder}: holds no file to read", f"known: {' '.join(SUFFIXES)}, each also as .gz")
+    if left_out:
+        more = f" and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
+        note(f"{folder}: not read as texts: {', '.join(left_out[:5])}{more}")
     for path in files:
         yield from _read_file(path, columns)
 
 
+def _is_data(path: Path) -> bool:
+    """Whether a file of a folder, `path` from there, can be read and is neither hidden nor about the data."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return suffix(path) in SUFFIXES and not hidden and _ABOUT.fullmatch(path.name) is None
+
+
 def _read_file(path: Path, columns: Columns) -> Iterator[Text]:
+    lines = suffix(path) == ".txt"  # a blank line there stands between texts and is no record
     for where, record in read_records(path, columns.text, (columns.text, columns.kind)):
-        yield _from_record(record, where, columns)
+        if not lines or record[columns.text].strip():
+            yield _from_record(record, where, columns)
 
 
 def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
@@ -128,15 +142,16 @@ def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
 
     try:
         rows: Iterable[Any] = load_dataset(name, split="train", streaming=True)
-        for record in rows:
-            yield _from_record(record, name, columns)
+        for number, record in enumerate(rows, 1):
+            yield _from_record(record, f"{name}, row {number}", columns)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise DataError(f"{name}: neither a file nor a data set that can be reached ({reason})", "check the path given to --data, or the network for a hub id") from error
 
 
 def _from_record(record: Record, where: str, columns: Columns) -> Text:
-    value, kind = text_of(record, columns.text, where), record.get(columns.kind) or columns.default_kind
+    value, kind = text_of(record, columns.text, where), record.get(columns.kind) if columns.kind else None
+    kind = columns.default_kind if kind in (None, "") else kind
     if kind not in KINDS:
         raise DataError(f"{where}: kind {kind!r}", f"{columns.kind} must be one of {', '.join(KINDS)}; name another field with --kind-field")
     return Text(value, sys.intern(kind))

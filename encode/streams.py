@@ -41,7 +41,7 @@ def encode_file(
     a call that was stopped, however, is gone on with by the next one with the same arguments.
 
     Raises:
-        DataError: `source` cannot be read, holds no record, or a record lacks `field`.
+        DataError: `source` cannot be read, holds no record, or a record lacks `field` or has no text there; null is an empty text.
         UsageError: `out` ends in something else, or a record has a `column` already, or the codec is of another dim.
         ArtifactError: `out` exists and `overwrite` is not set, or another process is writing it.
         DiskError: no room; what was done is kept.
@@ -82,7 +82,7 @@ def _tell(job: Unfinished, out: Path) -> None:
 def _blocks(source: Path, field: str, column: str | None) -> Iterator[tuple[list[Record], list[str]]]:
     located = read_records(source, field)
     while block := list(islice(located, BLOCK)):
-        if column in block[0][1]:
+        if any(column in record for _, record in block):
             raise UsageError(f"{source}: records have a field {column!r} already", "name another with --column")
         yield [record for _, record in block], [text_of(record, field, where) for where, record in block]
 

@@ -15,7 +15,7 @@ import numpy as np
 from emb.encode.unfinished import DATA, Unfinished
 from emb.errors import DataError
 from emb.extras import needs_extra
-from emb.records import Record, suffix
+from emb.records import Record, parquet_errors, suffix
 from emb.serve.encoder import Vectors
 
 ROW_GROUP = 4096  # records of a Parquet file that are written together
@@ -106,7 +106,8 @@ class Parquet:
         with needs_extra():
             import pyarrow.parquet
         self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
-        self.schema = pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
+        with parquet_errors(source):
+            self.schema = pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
         self.path = job.folder / "whole.parquet"
         self.writer: Any = None
         self.records: list[Record] = []
@@ -144,7 +145,7 @@ class Parquet:
     def _table(self, records: list[Record]) -> Any:
         try:
             table = self.arrow.Table.from_pylist(records, schema=self.schema)
-        except (self.arrow.ArrowInvalid, self.arrow.ArrowTypeError) as error:
+        except (self.arrow.ArrowException, OverflowError) as error:
             raise DataError(f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead") from error
         self.schema = table.schema
         return table

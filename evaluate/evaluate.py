@@ -43,6 +43,7 @@ def evaluate(
     codecs: Sequence[str | Path] = (),
     rescore: str | None = None,
     depth: int = DEPTH,
+    split: str | None = None,
 ) -> Evaluation:
     """Score `models`, and `teacher` if given, on every task in `data`.
 
@@ -62,16 +63,17 @@ def evaluate(
             stores them, with float queries, where vectors have a codec's dim or more.
         rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
         depth: how many of them.
+        split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
 
     Raises:
-        DataError: an evaluation set that is missing or damaged.
-        UsageError: a dim or exit that no model has, or a codec of more dims than any.
+        DataError: an evaluation set that is missing or damaged, or has no such split.
+        UsageError: a dim or exit that no model has, a split without a BEIR folder, or a codec of more dims than any.
         ArtifactError: no codec in a folder.
         TeacherError: a model that cannot be found.
     """
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
-    tasks, storages = read_tasks(data), open_storages(codecs, rescore, depth)
+    tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
     opened_teacher = open_subject(teacher, (), dtype, (), threads) if teacher is not None else None
     result = Evaluation(teacher=opened_teacher.name if opened_teacher else None, fingerprints=_fingerprints(tasks, opened_teacher, storages))
     indexes: dict[str, Vectors] = {}

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from emb.errors import DataError
+from emb.errors import DataError, UsageError
 from emb.fingerprints import content_hash
+from emb.progress import note
+from emb.records import Record, read_lines, read_records, suffix, text_of
 from emb.similarity import Vectors, cosines, spearman, unit
 
 _CUT = 10
 DEPTH = _CUT + 1  # one more, for the query that is a document itself
 _LAYOUTS = "known: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv) or a table of sentence1, sentence2, score (.tsv, .csv), each plain or .gz"
+_GRADES = "each line: query-id, corpus-id and a whole number, or TREC's query-id, 0, corpus-id and a whole number, separated by tabs"
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,23 @@ class PairTask:
         return 100 * spearman(cosines(first, second), np.asarray(self.scores))
 
 
-class _PlainTabs(csv.excel_tab):
-    quoting = csv.QUOTE_NONE
-
-
 Task: TypeAlias = RetrievalTask | PairTask
 
 
-def read_tasks(paths: Sequence[str | Path]) -> list[Task]:
+def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Task]:
     """Read every task named by `paths`; a folder that is no BEIR folder stands for the tasks in it.
 
+    `split` names the grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
+
     Raises:
-        DataError: a path that is missing, holds no task, or is damaged (file and line are named).
+        DataError: a path that is missing, holds no task, or is damaged (file and line are named),
+            or a BEIR folder without that split.
+        UsageError: a split, and no BEIR folder.
     """
-    tasks = [_read(path) for given in paths for path in _task_paths(Path(given))]
+    found = [path for given in paths for path in _task_paths(Path(given))]
+    if split is not None and not any(path.is_dir() for path in found):
+        raise UsageError(f"--split {split}: no BEIR folder among the data", "tables of pairs have no splits: leave --split out")
+    tasks = [_read_beir(path, split or "test") if path.is_dir() else _read_pairs(path) for path in found]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise DataError(f"two evaluation sets have the same name: {', '.join(names)}", "rename one of the folders or files")
@@ -124,69 +127,133 @@ def _task_paths(path: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path) -> Task:
-    return _read_beir(path) if path.is_dir() else _read_pairs(path)
-
-
 def _is_beir(path: Path) -> bool:
     return path.is_dir() and any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz"))
 
 
 def _is_table(path: Path) -> bool:
-    return path.is_file() and path.name.removesuffix(".gz").endswith((".tsv", ".csv"))
+    return path.is_file() and suffix(path) in (".tsv", ".csv") and not path.name.startswith(".")
 
 
-def _read_beir(folder: Path) -> RetrievalTask:
-    documents = {key: _document(row) for key, row in _read_rows(folder, "corpus.jsonl")}
-    queries = {key: str(row["text"]) for key, row in _read_rows(folder, "queries.jsonl")}
-    relevant = _read_grades(_either(folder / "qrels", "test.tsv"))
+def _read_beir(folder: Path, split: str) -> RetrievalTask:
+    documents = _read_texts(_either(folder, "corpus.jsonl"), _document)
+    queries = _read_texts(_either(folder, "queries.jsonl"), lambda row, where: _text(row, "text", where))
+    path = _grades_path(folder, split)
+    relevant = _read_grades(path, queries)
+    if strangers := len(relevant.keys() - queries.keys()):
+        note(f"{path}: {strangers:,} of {len(relevant):,} graded queries are not in queries.jsonl and are left out")
     asked = {key: queries[key] for key, grades in relevant.items() if key in queries and not grades.keys().isdisjoint(documents)}
     if not asked:
-        raise DataError(f"{folder}: no query has a relevant document", "check that the ids in qrels/test.tsv are those of queries.jsonl and corpus.jsonl")
+        hint = f"check that the ids in qrels/{path.name} are those of queries.jsonl and corpus.jsonl"
+        raise DataError(f"{folder}: no query has a relevant document", hint)
     return RetrievalTask(folder.name, asked, documents, relevant)
 
 
-def _document(row: dict[str, Any]) -> str:
-    # BEIR's convention: the title is the beginning of the text.
-    return f"{row.get('title') or ''} {row['text']}".strip()
+def _grades_path(folder: Path, split: str) -> Path:
+    found = {path.name.removesuffix(".gz").removesuffix(".tsv"): path for path in sorted((folder / "qrels").glob("*.tsv*"), reverse=True)}
+    if split in found:
+        return found[split]
+    if not found:
+        raise DataError(f"{folder / 'qrels' / split}.tsv: no such file, nor {split}.tsv.gz", _LAYOUTS)
+    names = ", ".join(sorted(found))
+    raise DataError(f"{folder}: no split {split!r} in qrels", f"there is {names}: choose one with --split")
 
 
-def _read_rows(folder: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    path = _either(folder, name)
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-            yield str(row["_id"]), row | {"text": row["text"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}, line {number}: not a JSON object with _id and text ({error!r})", "one JSON object a line") from error
+def _document(row: Record, where: str) -> str:
+    # BEIR's convention: the title is the beginning of the text. A title may be absent or null.
+    title = text_of(row, "title", where) if "title" in row else ""
+    return f"{title} {_text(row, 'text', where)}".strip()
 
 
-def _read_grades(path: Path) -> dict[str, dict[str, int]]:
-    grades: dict[str, dict[str, int]] = {}
-    for number, line in _lines(path):
-        cells = line.rstrip("\r\n").split("\t")
-        if number == 1 and not cells[-1].lstrip("-").isdigit():
-            continue  # the header
-        try:
-            query, document, grade = cells[0], cells[-2], int(cells[-1])
-        except (ValueError, IndexError) as error:
-            raise DataError(f"{path}, line {number}: not query-id, corpus-id and a whole number", "three columns separated by tabs") from error
+def _text(row: Record, field: str, where: str) -> str:
+    if row.get(field) is None:
+        raise DataError(f"{where}: {'null' if field in row else 'nothing'} where {field!r} should be", _LAYOUTS)
+    return text_of(row, field, where)
+
+
+def _read_texts(path: Path, text: Callable[[Record, str], str]) -> dict[str, str]:
+    """The texts of a file by their ids."""
+    texts: dict[str, str] = {}
+    for where, row in read_records(path):
+        key = _key(row, where)
+        if key in texts:
+            raise DataError(f"{where}: the id {key!r} is used a second time", "give every text an id of its own")
+        texts[key] = text(row, where)
+    return texts
+
+
+def _key(row: Record, where: str) -> str:
+    key = row.get("_id")
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(key)
+    if not isinstance(key, str) or not key:
+        raise DataError(f"{where}: no _id that is a string or a whole number", 'for example {"_id": "d1", "text": "…"}')
+    return key
+
+
+def _read_grades(path: Path, queries: Container[str]) -> dict[str, dict[str, int]]:
+    """Grades above 0, by query and document.
+
+    Lines are query, document, grade, with a header or without, or TREC's query, iteration, document,
+    grade; between them stands a tab, or blanks.
+    """
+    grades: dict[tuple[str, str], int] = {}
+    width = 0
+    for where, line in read_lines(path):
+        cells = [cell.strip() for cell in line.split("\t")] if "\t" in line else line.split()
+        if not width:
+            width = len(cells)
+            if width in (3, 4) and cells[0] not in queries and _is_word(cells[-1]):
+                continue  # the header
+        if len(cells) != width or width not in (3, 4):
+            raise DataError(f"{where}: {len(cells)} columns, not {width if width in (3, 4) else '3 or 4'}", _GRADES)
+        pair, grade = (cells[0], cells[-2]), _grade(cells[-1], where)
+        if grades.setdefault(pair, grade) != grade:
+            raise DataError(f"{where}: a second grade for query {pair[0]!r} and document {pair[1]!r}", "keep one of them")
+    relevant: dict[str, dict[str, int]] = {}
+    for (query, document), grade in grades.items():
         if grade > 0:
-            grades.setdefault(query, {})[document] = grade
-    return grades
+            relevant.setdefault(query, {})[document] = grade
+    return relevant
+
+
+def _is_word(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return bool(cell)
+    return False
+
+
+def _grade(cell: str, where: str) -> int:
+    score = _finite(cell, "grade", where)
+    if not score.is_integer():
+        raise DataError(f"{where}: grade {cell!r} is not a whole number", _GRADES)
+    return int(score)
+
+
+def _finite(cell: Any, name: str, where: str) -> float:
+    try:
+        number = math.nan if isinstance(cell, bool) else float(cell)
+    except (ValueError, TypeError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{where}: {name} {cell!r} is not a finite number", f"mend the {name}, or take the line out")
+    return number
 
 
 def _read_pairs(path: Path) -> PairTask:
-    dialect = csv.excel if path.name.removesuffix(".gz").endswith(".csv") else _PlainTabs
-    try:
-        rows = list(csv.DictReader(io.StringIO("".join(line for _, line in _lines(path))), dialect=dialect))
-        columns = [[row[name] for row in rows] for name in ("sentence1", "sentence2", "score")]
-        scores = [float(score) for score in columns[2]]
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(f"{path}: columns sentence1, sentence2 and a number score are needed ({error!r})", _LAYOUTS) from error
-    if len(rows) < 2:
-        raise DataError(f"{path}: {len(rows)} pairs; a rank correlation needs at least 2")
-    return PairTask(path.name.split(".")[0], columns[0], columns[1], scores)
+    first, second, scores = [], [], []
+    for where, row in read_records(path, "sentence1"):
+        for column in ("sentence1", "sentence2", "score"):
+            if column not in row:
+                raise DataError(f"{where}: no column {column!r}; found: {', '.join(map(str, row))}", _LAYOUTS)
+        first.append(_text(row, "sentence1", where))
+        second.append(_text(row, "sentence2", where))
+        scores.append(_finite(row["score"], "score", where))
+    if len(set(scores)) < 2:
+        raise DataError(f"{path}: {len(scores)} pairs; a rank correlation needs at least 2 with different scores", _LAYOUTS)
+    return PairTask(path.name.split(".")[0], first, second, scores)
 
 
 def _either(folder: Path, name: str) -> Path:
@@ -194,15 +261,6 @@ def _either(folder: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise DataError(f"{folder / name}: no such file, nor {name}.gz", _LAYOUTS)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="") as handle:
-            yield from ((number, line) for number, line in enumerate(handle, 1) if line.strip())
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})", "save it as UTF-8") from error
 
 
 def _dcg(grades: Sequence[int]) -> float:

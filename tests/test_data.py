@@ -135,11 +135,11 @@ def test_line_of_a_megabyte(tmp_path: Path) -> None:
         assert max(map(len, _texts(read_corpus([str(path)])))) == 999_999
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path: Path) -> None:
+def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
     path.write_text('{"text": "broken \\ud83d emoji"}\n' + "".join(json.dumps({"text": text}) + "\n" for text in WORDS), encoding="utf-8")
     corpus = read_corpus([str(path)])
-    assert corpus.texts[0].text == "broken ? emoji"
+    assert corpus.texts[0].text == "broken \ufffd emoji"
     assert len(corpus.digest) == 32
 
 
@@ -255,6 +255,61 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "open", refuse)
     assert "Permission denied" in _error(path).message
+
+
+def test_a_number_is_no_text_and_null_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "corpus.jsonl"
+    _jsonl(path)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write('{"text": null}\n{"text": "  "}\n')
+    assert _texts(read_corpus([str(path)])) == WORDS
+    assert "2 records without a text left out" in capsys.readouterr().err
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write('{"text": NaN}\n')
+    assert f"{path}:23: 'text' is NaN" in _error(path).message
+
+
+def test_blank_lines_of_a_text_file_are_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "corpus.txt").write_text("\n\n".join(WORDS), encoding="utf-8")
+    assert _texts(read_corpus([str(tmp_path / "corpus.txt")])) == WORDS
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_without_what_is_about_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _jsonl(tmp_path / "README.jsonl")  # of records, so it is data
+    about = ["README.md", "readme.txt", "README.zh.md", "LICENSE.txt", "LICENSE-MIT.txt.gz", "Licence.md", ".hidden.txt", ".cache/part.txt", "sub/NOTICE.txt", "picture.png"]
+    for name in about:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("Not a text of the corpus.", encoding="utf-8")
+    assert _texts(read_corpus([str(tmp_path)])) == WORDS
+    said = capsys.readouterr().err
+    assert "not read as texts: .cache/part.txt, .hidden.txt" in said
+    assert f"and {len(about) - 5} more" in said
+    (tmp_path / "readmes.txt").write_text("A text of the corpus.", encoding="utf-8")
+    assert len(read_corpus([str(tmp_path)])) == len(WORDS) + 1
+
+
+def test_a_hidden_folder_that_is_named_itself_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".data").mkdir()
+    _txt(tmp_path / ".data" / "a.txt")
+    assert _texts(read_corpus([str(tmp_path / ".data")])) == WORDS
+
+
+def test_readme_is_read_where_it_is_named_itself(tmp_path: Path) -> None:
+    _md(tmp_path / "README.md")
+    assert _texts(read_corpus([str(tmp_path / "README.md")])) == WORDS
+
+
+def test_a_column_without_a_name_is_no_kind(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.csv"  # as pandas writes it, with the row's number before
+    path.write_text(",text\n" + "".join(f"{i},text {i}\n" for i in range(20)), encoding="utf-8")
+    assert {item.kind for item in read_corpus([f"query={path}"]).texts} == {"query"}
+
+
+def test_a_kind_that_is_false_is_no_kind(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.jsonl"
+    path.write_text('{"text": "a", "kind": false}\n', encoding="utf-8")
+    assert f"{path}:1: kind False" in _error(path).message
 
 
 # --- data sets of the hub ---

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,7 @@ def test_bad_sets(tmp_path: Path, beir: Path, sts: Path) -> None:
     with pytest.raises(DataError, match="same name"):
         read_tasks([beir, beir])
     (beir / "queries.jsonl").write_text('{"_id": "q0", "text": "fine"}\n{"id": "q1"}\n', encoding="utf-8")
-    with pytest.raises(DataError, match="line 2"):
+    with pytest.raises(DataError, match=r"queries\.jsonl:2: no _id"):
         read_tasks([beir])
     sts.write_text("sentence1\tscore\na\tmuch\n", encoding="utf-8")
     with pytest.raises(DataError, match="sentence2"):
@@ -114,8 +116,108 @@ def test_qrels_of_other_ids(beir: Path) -> None:
     with pytest.raises(DataError, match="no query has a relevant document"):
         read_tasks([beir])
     (beir / "qrels" / "test.tsv").write_text("q0\td0\tgood\nq1\td1\tbad\n", encoding="utf-8")
-    with pytest.raises(DataError, match="line 2"):
+    with pytest.raises(DataError, match=r"test\.tsv:1: grade 'good'"):
         read_tasks([beir])
+
+
+def _grade(beir: Path, *lines: str, split: str = "test") -> None:
+    (beir / "qrels" / f"{split}.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("query-id\tcorpus-id\tscore", "q0\td0\t2", "q1\td1\t1"), ("q0\td0\t2", "q1\td1\t1.0"), ("q0\t0\td0\t2", "q1\t0\td1\t1"),
+     ("q0 0 d0 2", "q1 Q0  d1 1"), ("qid\titer\tdocid\trel", "q0\t0\td0\t2", "q1\t0\td1\t1"), ("\ufeffq0\td0\t2\r", "\r", "q1\td1\t1\r")],
+    ids=["header", "plain", "trec", "trec-blanks", "trec-header", "windows"],
+)  # fmt: skip
+def test_grades_in_every_layout(beir: Path, lines: tuple[str, ...]) -> None:
+    _grade(beir, *lines)
+    [task] = read_tasks([beir])
+    assert isinstance(task, RetrievalTask)
+    assert task.relevant == {"q0": {"d0": 2}, "q1": {"d1": 1}}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("q1\td1\tnan", "grade 'nan' is not a finite"), ("q1\td1\tinf", "grade 'inf'"), ("q1\td1\t", "grade ''"), ("q1\td1\t0.5", "'0.5' is not a whole"), ("q1\td1", "2 columns, not 3"),
+     ("q1\t0\td1\t1", "4 columns, not 3"), ("q0\td0\t2", "a second grade for query 'q0' and document 'd0'")],
+)  # fmt: skip
+def test_grades_that_are_none(beir: Path, line: str, said: str) -> None:
+    _grade(beir, "query-id\tcorpus-id\tscore", "q0\td0\t1", "q0\td0\t1", line)
+    with pytest.raises(DataError, match=rf"test\.tsv:4: .*{re.escape(said)}"):
+        read_tasks([beir])
+
+
+def test_a_first_line_that_is_no_header_is_not_taken_for_one(beir: Path) -> None:
+    _grade(beir, "q0\td0\tnan", "q1\td1\t1")
+    with pytest.raises(DataError, match=r"test\.tsv:1: grade 'nan'"):
+        read_tasks([beir])
+
+
+def test_a_split_is_chosen_and_those_there_are_are_named(
+    beir: Path, sts: Path, student_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _grade(beir, "q3\td3\t1", "gone\td3\t1", split="dev")
+    [table, task] = read_tasks([beir.parent], "dev")
+    assert isinstance(task, RetrievalTask)
+    assert list(task.queries) == ["q3"]
+    assert "1 of 2 graded queries are not in queries.jsonl" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(DataError, match="no split 'train' in qrels\n.*dev, test"):
+        read_tasks([beir], "train")
+    with pytest.raises(UsageError, match="no BEIR folder"):
+        read_tasks([sts], "test")
+    taken: list[Any] = []
+    monkeypatch.setattr("emb.evaluate.evaluate.read_tasks", lambda data, split: taken.append(split) or read_tasks(data, split))
+    assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--split", "train"]) == 2
+    assert "there is dev, test" in capsys.readouterr().err
+    assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16"]) == 0
+    assert taken == ["train", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "said"),
+    [("queries", {"_id": "q0", "text": "again"}, "the id 'q0' is used a second time"), ("queries", {"_id": "x", "text": None}, "null where 'text'"),
+     ("queries", {"_id": "x"}, "nothing where 'text'"), ("queries", {"_id": "x", "text": 5}, "'text' is the number 5"), ("queries", {"_id": None, "text": "a"}, "no _id"),
+     ("queries", {"_id": 1.5, "text": "a"}, "no _id"), ("queries", {"_id": "", "text": "a"}, "no _id"), ("corpus", {"_id": "d0", "text": "again"}, "the id 'd0'"),
+     ("corpus", {"_id": "x", "title": math.nan, "text": "a"}, "'title' is NaN"), ("corpus", {"_id": "x", "title": "a"}, "nothing where 'text'")],
+)  # fmt: skip
+def test_rows_of_beir_that_are_none(beir: Path, sentences: list[str], name: str, row: dict[str, Any], said: str) -> None:
+    path = next(beir.glob(f"{name}.jsonl*"))
+    with gzip.open(path, "at", encoding="utf-8") if path.suffix == ".gz" else path.open("a", encoding="utf-8") as handle:
+        handle.write(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=re.escape(f"{path}:{len(sentences) + 1}: ") + f".*{said}"):
+        read_tasks([beir])
+
+
+def test_ids_may_be_whole_numbers_and_titles_null(beir: Path) -> None:
+    (beir / "queries.jsonl").write_text('\ufeff{"_id": 7, "text": "a question"}\n', encoding="utf-8")
+    with gzip.open(beir / "corpus.jsonl.gz", "wt", encoding="utf-8") as handle:
+        handle.write('{"_id": 8, "title": null, "text": "an answer"}\n')
+    _grade(beir, "7\t8\t1")
+    [task] = read_tasks([beir])
+    assert isinstance(task, RetrievalTask)
+    assert (task.queries, task.documents) == ({"7": "a question"}, {"8": "an answer"})
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "", "1e999", "four", "3,5"])
+@pytest.mark.parametrize("name", ["pairs.tsv", "pairs.csv"])
+def test_scores_of_pairs_that_are_no_numbers(tmp_path: Path, cell: str, name: str) -> None:
+    rows = [["sentence1", "sentence2", "score"], ["a", "b", "1"], ["two\nlines" if name == "pairs.csv" else "a", "c", "2"], ["a", "d", cell]]
+    with (tmp_path / name).open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, delimiter="," if name == "pairs.csv" else "\t").writerows(rows)
+    line = 5 if name == "pairs.csv" else 4
+    with pytest.raises(DataError, match=rf"{name}:{line}: score '{cell}' is not a finite number"):
+        read_tasks([tmp_path / name])
+
+
+def test_pairs_that_cannot_be_ranked_or_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.tsv"
+    path.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1.0\n", encoding="utf-8")
+    with pytest.raises(DataError, match="2 pairs; .* different scores"):
+        read_tasks([path])
+    path.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"pairs\.tsv:3: 2 fields where the header has 3"):
+        read_tasks([path])
 
 
 def test_student_and_teacher(student_folder: Path, bert_folder: Path, beir: Path, sts: Path) -> None:

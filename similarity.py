@@ -63,6 +63,16 @@ def compare(reference: Vectors, candidate: Vectors) -> Parity:
     )
 
 
+def dots(a: Vectors, b: Vectors) -> Vectors:
+    """Dot products `(rows of a, rows of b)` float32 that depend on the two rows alone.
+
+    A product of matrices in float32 adds in an order that depends on the processor and on where a row stands: two
+    equal documents get scores that differ in the last bit, and rank by chance. Summed in float64 and rounded once,
+    they tie, and a stable sort keeps their order.
+    """
+    return np.asarray(np.asarray(a, np.float64) @ np.asarray(b, np.float64).T, np.float32)
+
+
 def cosines(a: Vectors, b: Vectors) -> Vectors:
     """Cosine `(texts,)` of each row of `a` with the same row of `b`.
 

@@ -13,6 +13,7 @@ from abc import abstractmethod
 import numpy as np
 
 from emb.quantize.codec import Codec, Codes, Vectors
+from emb.similarity import dots
 
 # (8, 256): for each byte, +1 or -1 per bit, the highest bit first as numpy packs them.
 _SIGNS = 2 * np.unpackbits(np.arange(256, dtype=np.uint8)[None], axis=0).astype(np.float32) - 1
@@ -58,11 +59,11 @@ class BitCodec(Codec):
 
     def decode(self, codes: Codes) -> Vectors:
         """See `Codec`."""
-        return signs(codes, len(self.atoms)) @ self.atoms + self.offset
+        return dots(signs(codes, len(self.atoms)), self.atoms.T) + self.offset
 
     def scores(self, queries: Vectors, codes: Codes) -> Vectors:
         """See `Codec`; through lookup tables."""
         queries = self._fitting(queries)
-        weights, common = queries @ self.atoms.T, queries @ self.offset
+        weights, common = dots(queries, self.atoms), dots(queries, self.offset[None])[:, 0]
         parts = [looked_up(tables(weights[start : start + _TABLES_AT_ONCE]), codes) for start in range(0, len(queries), _TABLES_AT_ONCE)]
         return np.concatenate(parts) + common[:, None] if parts else np.empty((0, len(codes)), np.float32)

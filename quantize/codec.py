@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from emb.errors import UsageError
+from emb.similarity import dots
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 Codes = np.ndarray[Any, np.dtype[Any]]
@@ -86,7 +87,7 @@ class Codec(ABC):
             UsageError: queries of another dim.
         """
         queries = self._fitting(queries)
-        blocks = [queries @ self.decode(codes[start : start + _BLOCK]).T for start in range(0, len(codes), _BLOCK)]
+        blocks = [dots(queries, self.decode(codes[start : start + _BLOCK])) for start in range(0, len(codes), _BLOCK)]
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(queries), 0), np.float32)
 
     def symmetric(self, query_codes: Codes, codes: Codes) -> Vectors:

@@ -167,7 +167,12 @@ def test_a_split_is_chosen_and_those_there_are_are_named(
     with pytest.raises(UsageError, match="no BEIR folder"):
         read_tasks([sts], "test")
     taken: list[Any] = []
-    monkeypatch.setattr("emb.evaluate.evaluate.read_tasks", lambda data, split: taken.append(split) or read_tasks(data, split))
+
+    def read(data: Any, split: str | None) -> Any:
+        taken.append(split)
+        return read_tasks(data, split)
+
+    monkeypatch.setattr("emb.evaluate.evaluate.read_tasks", read)
     assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--split", "train"]) == 2
     assert "there is dev, test" in capsys.readouterr().err
     assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16"]) == 0

@@ -73,7 +73,7 @@ def test_parquet_errors_of_every_kind_are_ours(tmp_path: Path) -> None:
 
 
 def test_half_a_pair_is_replaced_everywhere_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ['{"text": "whole \\ud83d\\ude00"}', '{"text": "half \\ud83d", "more": [{"\\uDC00": "\\udfff"}]}', '{"text": "\\udc00"}']
+    lines = ['{"text": "whole \\ud83d\\ude00"}', '{"text": "half \\ud83d", "more": [{"\\uDC00": "\\udfff"}]}', '{"text": "\\uDC00"}']
     found = [record for _, record in _read(tmp_path / "t.jsonl", "\n".join(lines))]
     assert found == [{"text": "whole \U0001f600"}, {"text": "half \ufffd", "more": [{"\ufffd": "\ufffd"}]}, {"text": "\ufffd"}]
     said = " ".join(capsys.readouterr().err.split())
@@ -170,7 +170,7 @@ def test_what_others_write_reads_back(tmp_path_factory: pytest.TempPathFactory, 
     folder = tmp_path_factory.mktemp("good")
     sheet = io.StringIO(newline="")
     # Without \r in its line ends, the writer of some Pythons leaves a \r inside a text unquoted.
-    quoting = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
+    quoting: Any = csv.QUOTE_MINIMAL if end == "\r\n" else csv.QUOTE_ALL
     csv.writer(sheet, lineterminator=end, quoting=quoting).writerows([("id", "text"), *rows])
     objects = "".join(json.dumps({"id": a, "text": b}, ensure_ascii=mark) + end for a, b in rows)
     for name, content in (("t.csv", sheet.getvalue()), ("t.jsonl", objects)):

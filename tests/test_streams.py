@@ -82,6 +82,42 @@ def test_a_field_of_two_types_is_told(encoder: Encoder, sentences: list[str], tm
         encode_file(encoder, source, tmp_path / "out.parquet")
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".npy"])
+def test_half_a_surrogate_pair_is_written_as_the_replacement_character(encoder: Encoder, tmp_path: Path, suffix: str) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
+    source.write_text('{"id": 0, "text": "hot \\ud83d water", "more": "\\ud83d"}\n{"id": 1, "text": null, "more": ""}\n', encoding="utf-8")
+    assert encode_file(encoder, source, out) == 2
+    assert np.allclose(_vectors(out), encoder.encode(["hot \ufffd water", ""], kind="document"), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", ["NaN", "12.5", "true", "[]", '"a\\u0000b"'])
+def test_what_is_no_text_is_refused_by_line(encoder: Encoder, tmp_path: Path, value: str) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(f'{{"text": "the water"}}\n{{"text": {value}}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"in\.jsonl:2: 'text'"):
+        encode_file(encoder, source, tmp_path / "out.npy")
+    assert not (tmp_path / "out.npy").exists()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".npy"])
+def test_a_damaged_parquet_file_is_told(encoder: Encoder, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        encode_file(encoder, tmp_path / "in.parquet", tmp_path / f"out{suffix}")
+
+
+def test_a_number_too_large_for_parquet_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "a", "n": {10**30}}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"in\.jsonl: a field"):
+        encode_file(encoder, tmp_path / "in.jsonl", tmp_path / "out.parquet")
+
+
+def test_a_vector_column_that_a_later_record_has_is_not_written_over(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n{"text": "b", "vector": [1]}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="'vector' already"):
+        encode_file(encoder, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
 def test_packed_text_lines(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
     with gzip.open(tmp_path / "in.txt.gz", "wt", encoding="utf-8") as handle:
         handle.write("\n".join(sentences))

@@ -1,6 +1,6 @@
 """How every command speaks: result on stdout, the rest on stderr, one exit code, one JSON object.
 
-Exit codes: 0 done · 1 a quality gate failed · 2 bad usage or bad input · 130 stopped with Ctrl-C.
+Exit codes: 0 done · 1 a quality gate failed · 2 bad usage or bad input · 70 a fault of this program · 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import math
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 
 import click
 
-from emb.errors import EmbError, UsageError
+from emb.errors import EmbError, UsageError, first_line
 from emb.extras import needs_extra
 
 _ON_INTERRUPT = {
@@ -32,6 +34,12 @@ class Interrupted(EmbError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+
+
+class Unexpected(EmbError):
+    """A fault of this program, or of a library below it, that nobody foresaw."""
+
+    exit_code = 70
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,17 @@ def run(group: click.Group, args: Sequence[str]) -> int:
         # The reader of stdout has gone (`emb models | head -1`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:  # a fault of this program: one line for the user, the rest in a file
+        if os.environ.get("EMB_DEBUG"):
+            raise
+        return _fail(args, Unexpected(f"unexpected: {type(error).__name__}: {first_line(error)}", f"the traceback is in {_log(error)}; EMB_DEBUG=1 shows it"))
+
+
+def _log(error: BaseException) -> str:
+    handle, name = tempfile.mkstemp(prefix="emb-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    return name
 
 
 def _fail(args: Sequence[str], error: EmbError) -> int:

@@ -18,6 +18,11 @@ Each says what is wrong and where, and `hint` is the command or edit that mends 
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, on one line; its name where it says nothing."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
+
+
 class EmbError(Exception):
     """Base of all errors raised for reasons a user can mend."""
 

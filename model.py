@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from emb.errors import ArtifactError, UsageError
+from emb.errors import ArtifactError, EmbError, UsageError, first_line
 from emb.files import read_json, write_json
+from emb.intake import check_folder, check_loading, check_weights, loading_noted
 from emb.layout import EXITS_FILE, write_limits, write_older_keys, write_sentence_transformers
 from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.module_settings import refuse_settings
@@ -176,7 +177,9 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     # The position comes from the mask, never from the column: padding may stand on either side.
     steps = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     index = mask.argmax(1) if pooling == "cls" else (steps * mask).argmax(1)
-    return states.gather(1, index.view(-1, 1, 1).expand(-1, 1, states.shape[-1])).squeeze(1)
+    picked = states.gather(1, index.view(-1, 1, 1).expand(-1, 1, states.shape[-1])).squeeze(1)
+    # A text without any token has no vector, as with the mean: what stands in its padding is nothing.
+    return torch.where(mask.sum(1, keepdim=True) > 0, picked, torch.zeros_like(picked))
 
 
 def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> EmbeddingModel:
@@ -197,17 +200,23 @@ def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.
     Raises:
         ArtifactError: not a model.
     """
-    with quiet():
+    if Path(source).is_dir():
+        check_folder(Path(source))
+    with quiet(), loading_noted() as infos:
         from sentence_transformers import SentenceTransformer
 
         try:
-            return SentenceTransformer(
+            loaded = SentenceTransformer(
                 str(source), device="cpu", trust_remote_code=trust_remote_code, revision=revision,
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({reason})", "give a folder with config.json, model.safetensors and tokenizer.json") from error
+        except EmbError:
+            raise
+        except Exception as error:  # what these libraries raise on a damaged folder shares no base
+            hint = "give a folder with config.json, model.safetensors and tokenizer.json"
+            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({first_line(error)})", hint) from error
+    check_loading(source, infos)
+    return loaded
 
 
 def save_model(model: EmbeddingModel, folder: Path) -> None:
@@ -296,6 +305,7 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
     )  # fmt: skip
     dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
     encoder = transformer.auto_model
+    check_weights(source, encoder, len(tokenizer))
     heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
     heads |= _saved_exits(source)
     return EmbeddingModel(encoder, tokenizer, spec, heads)

@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from emb.errors import ArtifactError, EmbError, first_line
 from emb.export.masks import traceable_masks
 from emb.model import EmbeddingModel
 from emb.quantize.surgery import save_graph
@@ -20,6 +21,7 @@ from emb.quantize.surgery import save_graph
 GRAPH = "onnx/model.onnx"  # in an artifact
 OUTPUT, TOKENS = "sentence_embedding", "last_hidden_state"
 OPSET = 17
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 class _Whole(nn.Module):
@@ -48,9 +50,21 @@ def write_graph(model: EmbeddingModel, path: Path) -> Path:
     # Beyond the limit the exporter strews one file per tensor: into a folder of their own.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".graph-") as scratch:
         traced = Path(scratch) / path.name
-        _trace(model, traced)
+        _traced(model, traced)
         save_graph(onnx.load(str(traced)), path)
     return path
+
+
+def _traced(model: EmbeddingModel, path: Path) -> None:
+    try:
+        _trace(model, path)
+    except (OSError, MemoryError, EmbError):
+        raise  # a full disk is told as one
+    except Exception as error:  # what the exporter raises shares no base
+        name = type(model.encoder).__name__
+        if any(getattr(model.encoder.config, key, None) for key in _EXPERTS):
+            name += ", a mixture of experts,"
+        raise ArtifactError(f"{name} cannot be exported to ONNX ({first_line(error)})", "encode with torch instead: emb encode --model FOLDER") from error
 
 
 def _trace(model: EmbeddingModel, path: Path) -> None:

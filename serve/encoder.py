@@ -51,12 +51,18 @@ class Encoder(ABC):
         those as they are stored: int8 `(texts, dim)`, uint8 `(texts, dim / 8)`.
 
         Raises:
-            UsageError: an unknown kind, a `dim` beyond the model's, or one string instead of a list.
+            UsageError: an unknown kind, a `dim` beyond the model's, one string instead of a list, or an item that is no text.
+            ArtifactError: a vector that is not finite; the text is named.
         """
         if isinstance(texts, str):
             raise UsageError("encode() takes a list of texts and got one string", "write encode([text])")
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a list of str")
         rows = self.tokenizer.encode(texts, self._prompt(kind))
-        return self.encode_ids(rows, dim=dim, tokens_per_batch=tokens_per_batch, progress=progress)
+        vectors = self.encode_ids(rows, dim=dim, tokens_per_batch=tokens_per_batch, progress=progress)
+        _require_finite(vectors, texts)
+        return vectors
 
     def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
         """`encode` with the prompt of queries."""
@@ -167,6 +173,14 @@ def load(path: str | Path, *, backend: str = "auto", file: str | None = None, th
     except ImportError as error:
         raise MissingExtra(f"{folder}: holds no ONNX file, and torch is not installed ({error.name})", "pip install 'emb-distill[train]', or export it first") from error
     return load_torch(folder, threads)
+
+
+def _require_finite(vectors: Vectors, texts: Sequence[str]) -> None:
+    # One sum over all: NaN and infinity come through it, and a sum too large for float32 is looked at again.
+    if vectors.dtype.kind != "f" or np.isfinite(vectors.sum()) or np.isfinite(vectors).all():
+        return
+    place = int(np.argmin(np.isfinite(vectors).all(1)))
+    raise ArtifactError(f"text {place + 1} gets NaN or infinity: {texts[place][:80]!r}", "the model's weights are damaged, or too large for the file's precision; validate it")
 
 
 def _has_onnx(folder: Path) -> bool:

@@ -87,4 +87,5 @@ def _pool(states: Array, lengths: Array, pooling: str) -> Array:
         means: Array = (weights[:, None] @ states)[:, 0] / np.maximum(lengths, 1).astype(states.dtype)[:, None]
         return means
     picked: Array = states[np.arange(len(states)), 0 if pooling == "cls" else np.maximum(lengths - 1, 0)]
-    return picked
+    empty: Array = np.where(lengths[:, None] > 0, picked, np.zeros_like(picked))
+    return empty

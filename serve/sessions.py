@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, first_line
 from emb.serve.engine import Array, Engine
 from emb.tokens import Batch
 
@@ -85,4 +85,4 @@ def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool
         return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base
         name = model if isinstance(model, Path) else "model"
-        raise ArtifactError(f"{name}: onnxruntime cannot open it ({str(error).splitlines()[0]})", "export the artifact again") from error
+        raise ArtifactError(f"{name}: onnxruntime cannot open it ({first_line(error)})", "export the artifact again") from error

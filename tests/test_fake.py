@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from emb.export.graph import write_graph
+from emb.machine import has_vnni
 from emb.model import EmbeddingModel, load_model
 from emb.quantize import int4
 from emb.quantize.activations import per_token
@@ -48,6 +49,8 @@ def _vectors(model: EmbeddingModel, sentences: list[str], precision: str | None)
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 @pytest.mark.parametrize("folder", ["bert_folder", "qwen3_folder"])
 def test_training_sees_what_ships(folder: str, precision: str, request: pytest.FixtureRequest, sentences: list[str], tmp_path: Path) -> None:
+    if precision == "int8" and not has_vnni():
+        pytest.skip("this processor clips sums of two products to 16 bits, which training does not play")
     model = load_model(request.getfixturevalue(folder))
     graph = onnx.load(str(write_graph(model, tmp_path / "model.onnx")))
     FILES[precision](graph)

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 from emb.cli import cli
 from emb.console import run as run_command
 from emb.distill import run as room
-from emb.errors import DiskError
+from emb.distill.data import Text
+from emb.distill.teacher import _check_finite
+from emb.errors import DiskError, TeacherError
 from emb.manifest import Manifest
 
 QUICK = ["--set", "capture.dtype=fp32", "--set", "training.precision=fp32", "--max-steps", "2", "--layers", "2"]
@@ -119,10 +121,17 @@ def test_teacher_whose_weights_are_broken(bert_folder: Path, workplace: Path, ca
     code = run_command(cli, ["distill", "--teacher", "broken", "--data", "corpus.jsonl", "--out", "run", *QUICK])
     told = capsys.readouterr().err
     assert code == 2
-    assert "the teacher returned NaN or infinity for: '" in told
-    assert "capture.dtype=fp32" in told
+    assert "layer.1.output.dense.bias holds NaN or infinity" in told
     assert not list((workplace / "cache").rglob("*.npy"))
     assert not (workplace / "run").exists()
+
+
+def test_a_teacher_s_vector_that_is_not_finite_is_told_by_its_text() -> None:
+    vectors = torch.ones(3, 4)
+    vectors[1, 2] = float("inf")
+    with pytest.raises(TeacherError, match="NaN or infinity for: 'the second'") as caught:
+        _check_finite(vectors, [Text("one"), Text("the second"), Text("three")])
+    assert "capture.dtype=fp32" in caught.value.hint
 
 
 def test_errors_in_json(bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from emb.errors import first_line
 from emb.export.probes import Sample
 from emb.export.variants import as_floats, same_file
 from emb.manifest import Manifest, Variant, bytes_of
@@ -48,7 +49,7 @@ def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: 
             report.load_seconds = time.perf_counter() - start
             runs = run_settings(encoder, measured.samples, advance)
     except Exception as error:  # whatever the runtime raises on a file is that file's failure
-        report.error = str(error).splitlines()[0]
+        report.error = first_line(error)
         report.gates = [Gate("runs", 0.0, 1.0, False)]
         return report
     texts = [sample.text for sample in measured.samples if sample.group == "text"]

@@ -305,10 +305,15 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
     )  # fmt: skip
     dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
     encoder = transformer.auto_model
-    check_weights(source, encoder, len(tokenizer))
+    check_weights(source, encoder, _ids(tokenizer))
     heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
     heads |= _saved_exits(source)
     return EmbeddingModel(encoder, tokenizer, spec, heads)
+
+
+def _ids(tokenizer: Any) -> int:
+    """How many ids texts can get; transformers adds a token for masking to tokenizers that have none, which no text gets."""
+    return 1 + max(number for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token)
 
 
 def _supported(modules: list[Any], source: Path) -> list[Any]:

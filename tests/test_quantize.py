@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from emb.export.graph import write_graph
+from emb.machine import has_vnni
 from emb.model import load_model
 from emb.quantize import matrices, select
 from emb.quantize.activations import fixed, per_batch, per_token
@@ -29,6 +30,8 @@ from emb.quantize.trial import Trial, runner, settings
 from emb.quantize.weights import QuantizeRecipe, recipes
 from emb.serve.sessions import Runner
 from emb.similarity import cosines
+
+LARGEST = EIGHT_BITS if has_vnni() else SEVEN_BITS  # without VNNI, sums of products of 8 bits are clipped
 
 NAMES = [
     "dynamic", "weight-only-128", "weight-only-32", "dynamic-kept", "static-smooth", "static-smooth-clipped", "static-smooth-kept",
@@ -56,7 +59,7 @@ def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
 @pytest.mark.parametrize("name", [*NAMES, "stored-128", "per-token-smooth-float"])
 def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
     plain, fused, trial = graph
-    [recipe] = [each for each in recipes(plain) if each.name == name]
+    [recipe] = [each for each in recipes(plain, LARGEST) if each.name == name]
     found = measured(recipe, fused, tmp_path / "try.onnx", trial, settings(runner(plain, trial), trial), 0.95)
     assert found.min_cosine is not None
     assert found.min_cosine >= 0.95, found
@@ -163,6 +166,7 @@ def test_the_matrix_that_moves_the_vectors_most_is_found_by_running_the_model(gr
     assert min(moved[name] for name in kept) >= max(each for name, each in moved.items() if name not in kept)
 
 
+@pytest.mark.skipif(not has_vnni(), reason="the runtime clips sums of two products to 16 bits, which the measure does not")
 def test_influence_is_what_the_recipe_itself_does_to_one_matrix(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, fused, trial = graph
     model = onnx.load(str(fused))
@@ -239,7 +243,7 @@ def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph:
     _, fused, trial = graph
     model = onnx.load(str(fused))
     expected = biases(model.graph)
-    integer(model, per_batch)
+    integer(model, per_batch, LARGEST)
     products = [node for node in model.graph.node if node.op_type == "MatMulIntegerToFloat"]
     assert sum(len(node.input) == 7 for node in products) == len(expected)
     assert not biases(model.graph)

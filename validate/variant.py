@@ -53,7 +53,7 @@ def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: 
         report.gates = [Gate("runs", 0.0, 1.0, False)]
         return report
     texts = [sample.text for sample in measured.samples if sample.group == "text"]
-    report.speed = throughput(lambda batch: encoder.encode(batch), texts, sum(map(len, encoder.tokenizer.encode(texts))))
+    report.speed = throughput(lambda batch: encoder.encode_ids(encoder.tokenizer.encode(batch)), texts, sum(map(len, encoder.tokenizer.encode(texts))))
     seconds = runs.seconds[measured.rows("text")]
     report.latency_ms = {name: 1000 * float(np.percentile(seconds, share)) for name, share in (("p50", 50), ("p95", 95))}
     return _judge(report, manifest, variant, limits, measured, runs)

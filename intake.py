@@ -105,7 +105,7 @@ def loading_noted() -> Iterator[list[dict[str, Any]]]:
         try:
             yield found
         finally:
-            PreTrainedModel.from_pretrained = original
+            PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
 
 
 def check_loading(source: str | Path, infos: list[dict[str, Any]]) -> None:
@@ -133,7 +133,7 @@ def check_weights(source: str | Path, model: torch.nn.Module, ids: int) -> None:
         # A sum is quick and keeps what is not a number; a sum that is too large is looked at again.
         if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
             raise ArtifactError(f"{source}: {name} holds NaN or infinity: its values are not finite", "the weights are damaged: download or train them again")
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    table = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     rows = getattr(table, "num_embeddings", None)
     if rows is not None and rows < ids:
         raise ArtifactError(f"{source}: the tokenizer gives {ids:,} ids, the token table has {rows:,} rows", "use the tokenizer that belongs to these weights")

@@ -313,7 +313,7 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
 
 def _ids(tokenizer: Any) -> int:
     """How many ids texts can get; transformers adds a token for masking to tokenizers that have none, which no text gets."""
-    return 1 + max(number for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token)
+    return 1 + max(int(number) for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token)
 
 
 def _supported(modules: list[Any], source: Path) -> list[Any]:

@@ -135,7 +135,7 @@ def geometry_spearman(a: Vectors, b: Vectors) -> float:
     if len(rows) < 3:
         return 1.0
     upper = np.triu_indices(len(rows), 1)
-    return spearman(*((vectors @ vectors.T)[upper] for vectors in (unit(a[rows]), unit(b[rows]))))
+    return spearman(*(dots(vectors, vectors)[upper] for vectors in (unit(a[rows]), unit(b[rows]))))
 
 
 def spearman(x: Vectors, y: Vectors) -> float:
@@ -158,10 +158,18 @@ def _shared(sides: list[tuple[Vectors, Vectors]], rows: slice, k: int) -> Vector
 
 
 def _neighbours(queries: Vectors, index: Vectors, first: int, k: int) -> Vectors:
-    scores = queries @ index.T
+    scores = dots(queries, index)
     itself = np.arange(len(queries))
     scores[itself, itself + first] = -np.inf
-    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    return _highest(scores, k)
+
+
+def _highest(scores: Vectors, k: int) -> Vectors:
+    """Columns `(rows, k)` of the `k` highest scores of each row, ascending; among equal ones the first columns."""
+    least = np.partition(scores, -k, axis=1)[:, -k, None]
+    above, level = scores > least, scores == least
+    wanted = k - above.sum(1, keepdims=True)  # of those that are level: a partition alone would take any of them
+    return np.nonzero(above | (level & (level.cumsum(1) <= wanted)))[1].reshape(-1, k)
 
 
 def _is_zero(vectors: Vectors) -> Vectors:

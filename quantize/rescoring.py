@@ -45,7 +45,7 @@ def search(queries: Vectors, documents: Stored, k: int = 10, *, rescore: Stored 
         return _best(scores, k)
     if len(rescore.codes) != len(documents.codes):
         raise UsageError(f"{len(documents.codes):,} coded documents and {len(rescore.codes):,} to rescore with", "encode the same texts with both codecs")
-    rows, _ = _best(scores, max(depth, k))
+    rows = np.sort(_best(scores, max(depth, k))[0], axis=1)  # in the order of the documents, for what ties in the second pass
     order, found = _best(_rescored(queries, rescore, rows), k)
     return np.take_along_axis(rows, order, 1), found
 

@@ -17,6 +17,7 @@ from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
 from emb.distill.data import KINDS, Text
 from emb.errors import TeacherError
 from emb.files import read_json, write_json
+from emb.finite import first_not_finite
 from emb.model import EmbeddingModel
 from emb.progress import bar, note
 
@@ -85,7 +86,7 @@ def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], k
     with bar("teacher vectors (tokens)", sum(len(row) for row in rows)) as advance:
         for batch, vectors in teacher.embed_ids(rows, tokens_per_batch=tokens_per_batch):
             half = vectors.half()  # beyond 65504 it is infinity
-            _check_finite(half, [texts[todo[i]] for i in batch])
+            _check_finite(half, [todo[i] for i in batch], texts)
             pending_keys += [keys[todo[i]] for i in batch]
             pending.append(half.numpy())
             advance(sum(len(rows[i]) for i in batch))
@@ -96,7 +97,11 @@ def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], k
         cache.append(pending_keys, np.concatenate(pending))
 
 
-def _check_finite(vectors: torch.Tensor, texts: Sequence[Text]) -> None:
-    bad = (~torch.isfinite(vectors).all(1)).nonzero().flatten().tolist()
-    if bad:
-        raise TeacherError(f"the teacher returned NaN or infinity for: {texts[bad[0]].text[:80]!r}", "try --set capture.dtype=fp32, and check the teacher's weights")
+def _check_finite(vectors: torch.Tensor, places: Sequence[int], texts: Sequence[Text]) -> None:
+    bad = first_not_finite(vectors.numpy())
+    if bad is not None:
+        place = places[bad]
+        raise TeacherError(
+            f"the teacher returned NaN or infinity for: {texts[place].text[:80]!r} (text {place + 1:,} of {len(texts):,})",
+            "try --set capture.dtype=fp32, and check the teacher's weights",
+        )

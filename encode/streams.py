@@ -11,6 +11,7 @@ from emb.encode.unfinished import Unfinished, finish, left_behind, open_unfinish
 from emb.encode.writers import WRITERS, Writer
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.fingerprints import content_hash
+from emb.finite import NotFiniteError
 from emb.progress import bar, note
 from emb.quantize.codec import Codec
 from emb.records import Record, read_records, text_of
@@ -44,6 +45,7 @@ def encode_file(
         DataError: `source` cannot be read, holds no record, or a record lacks `field` or has no text there; null is an empty text.
         UsageError: `out` ends in something else, or a record has a `column` already, or the codec is of another dim.
         ArtifactError: `out` exists and `overwrite` is not set, or another process is writing it.
+        NotFiniteError: a vector that is not finite; its text is named by its place in `source`, and `out` does not appear.
         DiskError: no room; what was done is kept.
     """
     writer = WRITERS.get(out.suffix.lower())
@@ -55,7 +57,10 @@ def encode_file(
         _tell(job, out)
         target, count = writer(job, source, column, stack), 0
         for records, texts in _blocks(source, field, None if out.suffix == ".npy" else column):
-            _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, dim=dim), codec))
+            try:
+                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, dim=dim), codec))
+            except NotFiniteError as error:
+                raise error.placed(count, f"{source}: ") from None
             count += len(records)
             advance(len(records))
         if not count:

@@ -22,6 +22,7 @@ from emb.evaluate.storage import Storage, open_storages
 from emb.evaluate.subjects import Subject, open_subject
 from emb.evaluate.tasks import RetrievalTask, Task, read_tasks
 from emb.files import atomic_path
+from emb.finite import require_finite
 from emb.progress import note, warn
 from emb.quantize.rescoring import DEPTH
 from emb.similarity import Vectors, truncated
@@ -70,6 +71,7 @@ def evaluate(
         UsageError: a dim or exit that no model has, a split without a BEIR folder, or a codec of more dims than any.
         ArtifactError: no codec in a folder.
         TeacherError: a model that cannot be found.
+        NotFiniteError: a model gave NaN or infinity; the text is named.
     """
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
@@ -151,15 +153,21 @@ def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict
 
 def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | None) -> dict[Point, Vectors]:
     if cache is None:
-        return subject.vectors(texts, kind)
+        return _finite(subject, subject.vectors(texts, kind), texts)
     path = cache / f"{_cache_key(subject, texts, kind)}.npz"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return {Point(**json.loads(name)): stored[name] for name in stored.files}
-    found = subject.vectors(texts, kind)
+        with np.load(path, allow_pickle=False) as stored:  # checked as well: an older version wrote whatever it got
+            return _finite(subject, {Point(**json.loads(name)): stored[name] for name in stored.files}, texts)
+    found = _finite(subject, subject.vectors(texts, kind), texts)
     arrays: dict[str, Any] = {json.dumps(dataclasses.asdict(point)): vectors for point, vectors in found.items()}
     with atomic_path(path) as partial, partial.open("wb") as handle:
         np.savez(handle, **arrays)
+    return found
+
+
+def _finite(subject: Subject, found: dict[Point, Vectors], texts: Sequence[str]) -> dict[Point, Vectors]:
+    for point, vectors in found.items():
+        require_finite(vectors, texts, f"{subject.name}, layer {point.layers}: ")
     return found
 
 

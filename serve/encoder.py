@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from emb.errors import ArtifactError, MissingExtra, UsageError
+from emb.finite import NotFiniteError, require_finite
 from emb.manifest import Manifest, Variant, is_artifact
 from emb.serve.engine import open_engine
 from emb.tokens import Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
@@ -61,7 +62,7 @@ class Encoder(ABC):
                 raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a list of str")
         rows = self.tokenizer.encode(texts, self._prompt(kind))
         vectors = self.encode_ids(rows, dim=dim, tokens_per_batch=tokens_per_batch, progress=progress)
-        _require_finite(vectors, texts)
+        require_finite(vectors, texts)
         return vectors
 
     def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
@@ -74,9 +75,13 @@ class Encoder(ABC):
 
     def encode_stream(self, texts: Iterable[str], *, block: int = 4096, **options: Any) -> Iterator[Vectors]:
         """`encode` of texts without end: vectors `(block, dim)` at a time, in order; the last block may be shorter."""
-        source = iter(texts)
+        source, count = iter(texts), 0
         while part := list(islice(source, block)):
-            yield self.encode(part, **options)
+            try:
+                yield self.encode(part, **options)
+            except NotFiniteError as error:
+                raise error.placed(count) from None
+            count += len(part)
 
     async def encode_async(self, texts: Sequence[str], **options: Any) -> Vectors:
         """`encode` in a thread: an event loop goes on serving meanwhile."""
@@ -173,14 +178,6 @@ def load(path: str | Path, *, backend: str = "auto", file: str | None = None, th
     except ImportError as error:
         raise MissingExtra(f"{folder}: holds no ONNX file, and torch is not installed ({error.name})", "pip install 'emb-distill[train]', or export it first") from error
     return load_torch(folder, threads)
-
-
-def _require_finite(vectors: Vectors, texts: Sequence[str]) -> None:
-    # One sum over all: NaN and infinity come through it, and a sum too large for float32 is looked at again.
-    if vectors.dtype.kind != "f" or np.isfinite(vectors.sum()) or np.isfinite(vectors).all():
-        return
-    place = int(np.argmin(np.isfinite(vectors).all(1)))
-    raise ArtifactError(f"text {place + 1} gets NaN or infinity: {texts[place][:80]!r}", "the model's weights are damaged, or too large for the file's precision; validate it")
 
 
 def _has_onnx(folder: Path) -> bool:

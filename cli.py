@@ -20,9 +20,17 @@ from emb.console import Outcome, reports
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog="Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input.")
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input, 70 an unexpected error (its traceback is in a log file), "
+    "130 stopped with Ctrl-C, 143 with SIGTERM."
+)
+
+
+@click.group(invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...", context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(package_name="emb-distill", prog_name="emb")
-def cli() -> None:
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of every error; EMB_DEBUG=1 does too.")  # console.run looks for it
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.
 
     \b
@@ -30,6 +38,8 @@ def cli() -> None:
     emb export --layers 4 --dim 128 --int8
     emb validate
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 @cli.command()

@@ -1,6 +1,8 @@
 """How every command speaks: result on stdout, the rest on stderr, one exit code, one JSON object.
 
-Exit codes: 0 done · 1 a quality gate failed · 2 bad usage or bad input · 70 a fault of this program · 130 stopped with Ctrl-C.
+Exit codes: 0 done · 1 a quality gate failed · 2 bad usage or bad input · 70 an error that nobody foresaw, with its
+traceback in a log file · 130 stopped with Ctrl-C · 143 stopped with SIGTERM. `emb --debug COMMAND`, or EMB_DEBUG=1,
+shows the traceback of every error.
 """
 
 from __future__ import annotations
@@ -11,17 +13,22 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
 
-from emb.errors import EmbError, UsageError, first_line
+from emb.errors import EmbError, Terminated, UsageError, first_line
 from emb.extras import needs_extra
 
 _ON_INTERRUPT = {
@@ -31,7 +38,7 @@ _ON_INTERRUPT = {
 
 
 class Interrupted(EmbError):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C, or SIGTERM came."""
 
     exit_code = 130
 
@@ -40,6 +47,9 @@ class Unexpected(EmbError):
     """A fault of this program, or of a library below it, that nobody foresaw."""
 
     exit_code = 70
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}"
 
 
 @dataclass(frozen=True)
@@ -71,33 +81,81 @@ def reports(command: Callable[..., Outcome]) -> Callable[..., int]:
 
 
 def run(group: click.Group, args: Sequence[str]) -> int:
-    """Carry out `args` and return the exit code; errors a user can mend are told without a traceback."""
+    """Carry out `args` and return the exit code; no error is told with a traceback, unless `--debug` asks for it."""
     try:
-        with needs_extra():
+        with needs_extra(), _terminated():
             return int(group.main(list(args), prog_name="emb", standalone_mode=False) or 0)
-    except EmbError as error:
-        return _fail(args, error)
-    except click.UsageError as error:
-        return _fail(args, UsageError(error.format_message(), f"see: {error.ctx.command_path} --help" if error.ctx else ""))
-    except click.ClickException as error:
-        return _fail(args, UsageError(error.format_message()))
-    except (KeyboardInterrupt, click.Abort):
-        return _fail(args, Interrupted("stopped", _ON_INTERRUPT.get(args[0] if args else "", "run the same command again")))
     except BrokenPipeError:
         # The reader of stdout has gone (`emb models | head -1`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:  # a fault of this program: one line for the user, the rest in a file
-        if os.environ.get("EMB_DEBUG"):
-            raise
-        return _fail(args, Unexpected(f"unexpected: {type(error).__name__}: {first_line(error)}", f"the traceback is in {_log(error)}; EMB_DEBUG=1 shows it"))
+    except (Exception, KeyboardInterrupt) as error:
+        cause = _behind(error)
+        if _debugging(args):
+            traceback.print_exception(cause)
+        return _fail(args, _ours(args, cause))
 
 
-def _log(error: BaseException) -> str:
-    handle, name = tempfile.mkstemp(prefix="emb-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.writelines(traceback.format_exception(error))
-    return name
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM, which would otherwise end the process where it stands."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _behind(error: BaseException) -> BaseException:
+    # click makes one exception of Ctrl-C and of the end of a file, which a damaged .npy raises too.
+    return error.__cause__ if isinstance(error, click.Abort) and error.__cause__ else error
+
+
+def _debugging(args: Sequence[str]) -> bool:
+    return "--debug" in takewhile(lambda arg: arg.startswith("-"), args) or os.environ.get("EMB_DEBUG", "0") not in ("", "0")
+
+
+def _ours(args: Sequence[str], error: BaseException) -> EmbError:
+    """`error` as one of ours, by what a user can do about it."""
+    if isinstance(error, EmbError):
+        return error
+    if isinstance(error, click.UsageError):
+        return UsageError(error.format_message(), f"see: {error.ctx.command_path} --help" if error.ctx else "")
+    if isinstance(error, click.ClickException):
+        return UsageError(error.format_message())
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return _interrupted(args, error)
+    where = _log(error)
+    return Unexpected(f"unexpected error: {type(error).__name__}: {first_line(error)}", f"the traceback is in {where}" if where else "add --debug to see where")
+
+
+def _interrupted(args: Sequence[str], error: BaseException) -> Interrupted:
+    command = next((arg for arg in args if not arg.startswith("-")), "")
+    stopped = Interrupted("stopped", _ON_INTERRUPT.get(command, "run the same command again"))
+    if isinstance(error, Terminated):
+        stopped.exit_code = 143
+    return stopped
+
+
+def _log(error: BaseException) -> Path | None:
+    """Write the traceback below the cache folder, or else where temporary files go; None if neither takes it."""
+    from emb.files import cache_root
+
+    name, text = f"emb-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", "".join(traceback.format_exception(error))
+    for folder in (cache_root() / "logs", Path(tempfile.gettempdir())):
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return folder / name
+    return None
 
 
 def _fail(args: Sequence[str], error: EmbError) -> int:
@@ -107,7 +165,7 @@ def _fail(args: Sequence[str], error: EmbError) -> int:
 
 
 def _tell(error: EmbError) -> int:
-    click.echo(f"error: {error}", err=True)
+    click.echo(str(error) if isinstance(error, Unexpected) else f"error: {error}", err=True)
     return error.exit_code
 
 

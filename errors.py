@@ -6,13 +6,15 @@
     ├── TeacherError         a teacher that is unknown, out of reach, or returns no numbers
     ├── CacheError           a teacher cache that cannot be trusted
     ├── CheckpointError      a checkpoint that cannot be resumed from
+    ├── TrainingError        a training that diverges
     ├── ArtifactError        a folder that is not what it claims to be, or is in the way
     ├── DiskError            no room, or no permission, to write
     ├── HubError             a hub that cannot be reached, or does not take what is sent
     ├── MissingExtra         a dependency that the installed extra does not bring
     └── GateFailed           exit code 1: the work was done and did not pass
 
-Each says what is wrong and where, and `hint` is the command or edit that mends it.
+Each says what is wrong and where, and `hint` is the command or edit that mends it. `Terminated` stands
+outside: like Ctrl-C, whose exception it extends, it is nothing to mend.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ from __future__ import annotations
 def first_line(error: BaseException) -> str:
     """What an exception of somebody else's says, on one line; its name where it says nothing."""
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what keeps its work on Ctrl-C keeps it here too."""
 
 
 class EmbError(Exception):
@@ -55,6 +61,10 @@ class CacheError(EmbError):
 
 class CheckpointError(EmbError):
     """A checkpoint that cannot be resumed from."""
+
+
+class TrainingError(EmbError):
+    """A training that diverges: its loss is no number any more."""
 
 
 class ArtifactError(EmbError):

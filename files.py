@@ -18,6 +18,12 @@ from emb.errors import ArtifactError, DiskError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def cache_root() -> Path:
+    """`$EMB_CACHE`, or `emb` in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("EMB_CACHE") or Path(base) / "emb")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write below `path` into a `DiskError`.

@@ -31,8 +31,9 @@ from transformers import TrainerCallback
 from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
 from emb.distill.data import Text
 from emb.distill.projection import fit_projections
-from emb.distill.teacher import TeacherIdentity, cache_root, capture
+from emb.distill.teacher import TeacherIdentity, capture
 from emb.distill.train import Split, Training
+from emb.files import cache_root
 from emb.fingerprints import weights_hash
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel, load_model, open_sentence_transformer, save_model

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emb.errors import DataError
+from emb.errors import DataError, first_line
 from emb.progress import note
 from emb.records import SUFFIXES, Record, read_records, suffix, text_of
 
@@ -145,8 +145,8 @@ def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
         for number, record in enumerate(rows, 1):
             yield _from_record(record, f"{name}, row {number}", columns)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise DataError(f"{name}: neither a file nor a data set that can be reached ({reason})", "check the path given to --data, or the network for a hub id") from error
+        hint = "check the path given to --data, or the network for a hub id"
+        raise DataError(f"{name}: neither a file nor a data set that can be reached ({first_line(error)})", hint) from error
 
 
 def _from_record(record: Record, where: str, columns: Columns) -> Text:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ import torch
 from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
 from emb.distill.data import KINDS, Text
 from emb.errors import TeacherError
-from emb.files import read_json, write_json
+from emb.files import cache_root, read_json, write_json
 from emb.finite import first_not_finite
 from emb.model import EmbeddingModel
 from emb.progress import bar, note
@@ -39,12 +37,6 @@ class TeacherIdentity:
         """Short hash that names the cache folder."""
         content = json.dumps([self.weights, self.max_length, self.dtype])
         return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-
-
-def cache_root() -> Path:
-    """`$EMB_CACHE`, or `emb` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EMB_CACHE") or Path(base) / "emb")
 
 
 def capture(teacher: EmbeddingModel, identity: TeacherIdentity, texts: Sequence[Text], *, tokens_per_batch: int = 512) -> TeacherEmbeddings:

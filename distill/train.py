@@ -23,7 +23,7 @@ from emb.distill.interrupt import deferred_interrupt
 from emb.distill.losses import pair_losses
 from emb.distill.schedule import BatchPlan, learning_rate
 from emb.distill.signals import held_out_scores
-from emb.errors import TeacherError
+from emb.errors import TrainingError
 from emb.files import atomic_path
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
@@ -71,14 +71,18 @@ class Training:
     def run(self) -> None:
         """Train to the end of the plan.
 
-        Interrupting (Ctrl-C) ends the step, writes a checkpoint and raises KeyboardInterrupt.
+        Interrupting (Ctrl-C, SIGTERM) ends the step and writes a checkpoint.
+
+        Raises:
+            KeyboardInterrupt: interrupted; `Terminated`, which is one too, by SIGTERM.
+            TrainingError: the loss is NaN or infinity; no checkpoint is written.
         """
         self._resume()
         with deferred_interrupt() as interrupted, bar("training (steps)", self.total) as advance:
             advance(self.step)
             self._loop(advance, interrupted)
 
-    def _loop(self, advance: Callable[..., None], interrupted: Callable[[], bool]) -> None:
+    def _loop(self, advance: Callable[..., None], interrupted: Callable[[], KeyboardInterrupt | None]) -> None:
         if self.step == 0 < self.total:
             self.evaluate()
         self.saved_at = self.started = time.monotonic()
@@ -98,10 +102,11 @@ class Training:
                 advance(0, total=self.total)
             if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
                 self.evaluate()
-            if interrupted() or time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
+            stop = interrupted()
+            if stop or time.monotonic() - self.saved_at >= self.recipe.checkpoint_seconds:
                 self._checkpoint()
-            if interrupted():
-                raise KeyboardInterrupt
+            if stop:
+                raise stop
         if self.saved_step < self.step:
             self._checkpoint()  # whatever happens to the student's folder, the training is done
 
@@ -115,12 +120,16 @@ class Training:
         loss = self._loss(outputs, targets)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise TeacherError(f"the loss is {value} at step {self.step}", "lower training.lr, or try training.precision=fp32, and start again with --overwrite")
+            raise TrainingError(f"the training diverges: the loss is {value} at step {self.step}", self._mend())
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
         self.optimizer.step()
         return value
+
+    def _mend(self) -> str:
+        """What helps where training diverges."""
+        return f"lower the learning rate: --set training.lr={self.recipe.lr / 4:g} (it is {self.recipe.lr:g}), or try training.precision=fp32, and start again with --overwrite"
 
     def _loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised."""

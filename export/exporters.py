@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from emb.errors import ArtifactError, EmbError, UsageError
+from emb.errors import ArtifactError, EmbError, UsageError, first_line
 from emb.export.with_ctranslate2 import check_ctranslate2, write_ctranslate2
 from emb.export.with_openvino import require_openvino, write_openvino
 from emb.export.with_optimum import require_optimum, write_optimum
@@ -83,5 +83,4 @@ def _written(name: str, folder: Path, int8_file: str | None, calibration: Sequen
     except (OSError, EmbError):
         raise  # a full disk is told as one
     except Exception as error:  # what these libraries raise shares no base
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ArtifactError(f"{name} cannot export this model ({reason})", f"leave out --exporter {name}") from error
+        raise ArtifactError(f"{name} cannot export this model ({first_line(error)})", f"leave out --exporter {name}") from error

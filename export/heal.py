@@ -110,6 +110,9 @@ class _Healing(Training):
         """Nothing: what counts are the files, and they are measured afterwards."""
         return []
 
+    def _mend(self) -> str:
+        return "leave out --heal; if the student itself is at fault, `emb validate` shows it"
+
     def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
         self.dial.precision = self.turns[self.step % len(self.turns)] if self.turns else None  # by the step alone, for the sake of resuming
         return super()._train_step(batch, rate)

@@ -10,7 +10,7 @@ from typing import Any
 import ctranslate2
 import numpy as np
 
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, first_line
 from emb.serve.engine import Array, Engine
 from emb.serve.head import Head
 from emb.tokens import Batch
@@ -45,7 +45,7 @@ class CTranslate2Engine(Engine):
         try:
             return ctranslate2.Encoder(str(self.folder), device="cpu", compute_type="default", **threads)
         except (RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{self.folder}: CTranslate2 cannot open it ({str(error).strip().splitlines()[0]})", "export the artifact again") from error
+            raise ArtifactError(f"{self.folder}: CTranslate2 cannot open it ({first_line(error)})", "export the artifact again") from error
 
     def _answer(self, encoder: Any, batch: Batch) -> Array:
         # It pads by itself, so the texts are taken out of the batch again, whatever side was padded.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import openvino
 
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, first_line
 from emb.serve.engine import Array, Engine
 from emb.tokens import Batch
 
@@ -53,7 +53,7 @@ class OpenVinoEngine(Engine):
         try:
             return openvino.Core().compile_model(str(self.path), "CPU", settings)
         except RuntimeError as error:
-            raise ArtifactError(f"{self.path}: OpenVINO cannot open it ({str(error).strip().splitlines()[0]})", "export the artifact again") from error
+            raise ArtifactError(f"{self.path}: OpenVINO cannot open it ({first_line(error)})", "export the artifact again") from error
 
 
 class Requests:

@@ -21,6 +21,7 @@ from emb.distill.cache import TeacherCache, row_key
 from emb.distill.data import Text
 from emb.distill.teacher import capture
 from emb.errors import DiskError, TeacherError
+from emb.files import cache_root
 from emb.fingerprints import weights_hash
 from emb.model import load_model
 
@@ -213,9 +214,9 @@ def test_cache_folder_says_whose_it_is(undisturbed: tuple[Path, np.ndarray[Any, 
 
 def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
-    assert room.cache_root() == tmp_path
+    assert cache_root() == tmp_path
     monkeypatch.delenv("EMB_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert room.cache_root() == tmp_path / "emb"
+    assert cache_root() == tmp_path / "emb"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert room.cache_root() == Path.home() / ".cache" / "emb"
+    assert cache_root() == Path.home() / ".cache" / "emb"

@@ -111,11 +111,86 @@ def test_with_json_an_error_is_an_object_too_and_nothing_else_is_on_stdout(emb: 
     assert ran.err == "a library talks\nerror: bad\n  mend\n"
 
 
-def test_a_programming_error_is_not_hidden(emb: Any) -> None:
-    ran = emb("fail", group=failing(ZeroDivisionError()))
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log files go here."""
+    monkeypatch.setenv("EMB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("EMB_DEBUG", raising=False)
+
+
+def _foreign() -> list[BaseException]:
+    import yaml
+    from pyarrow import ArrowInvalid
+    from safetensors import SafetensorError
+
+    typical = [yaml.YAMLError("odd"), TypeError("x"), AttributeError("x"), EOFError("No data left")]
+    return [*typical, ZeroDivisionError(), SafetensorError("invalid header\nsecond line"), ArrowInvalid("no rows")]
+
+
+@pytest.mark.parametrize("error", _foreign(), ids=lambda error: type(error).__name__)
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_file(emb: Any, tmp_path: Path, error: BaseException) -> None:
+    ran = emb("fail", group=failing(error))
     assert ran.status == 70
-    assert "ZeroDivisionError" in ran.err
-    assert "Traceback" not in ran.err
+    [log] = (tmp_path / "cache" / "logs").glob(f"emb-*-{os.getpid()}.log")
+    first = str(error).split("\n")[0] or repr(error)
+    # A line end that click prints at the end of a file is no line of the message.
+    assert ran.err.lstrip("\n") == f"unexpected error: {type(error).__name__}: {first}; the traceback is in {log}\n"
+    written = log.read_text(encoding="utf-8")
+    assert written.startswith("Traceback")
+    assert "raise error" in written
+    assert type(error).__name__ in written
+
+
+def test_an_error_that_nobody_foresaw_is_an_object_with_json(emb: Any) -> None:
+    error = emb("fail", "--json", group=failing(ZeroDivisionError("one")))
+    assert error.json["error"]["kind"] == "Unexpected"
+    assert error.json["error"]["message"] == "unexpected error: ZeroDivisionError: one"
+    assert ".log" in error.json["error"]["hint"]
+
+
+def test_without_a_cache_folder_the_log_lies_with_temporary_files(emb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("EMB_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    ran = emb("fail", group=failing(ZeroDivisionError()))
+    [log] = (tmp_path / "temporary").glob("emb-*.log")
+    assert ran.err.endswith(f"the traceback is in {log}\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "file"))
+    assert emb("fail", group=failing(ZeroDivisionError())).status == 70
+
+
+def _debuggable(error: BaseException) -> click.Group:
+    group = failing(error)
+    group.params.append(click.Option(["--debug"], is_flag=True, expose_value=False))
+    return group
+
+
+@pytest.mark.parametrize(("error", "status"), [(ZeroDivisionError("one"), 70), (DataError("bad"), 2)])
+def test_debug_shows_the_traceback(emb: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int) -> None:
+    ran = emb("--debug", "fail", group=_debuggable(error))
+    assert ran.status == status
+    assert "Traceback" in ran.err
+    assert ran.err.count("raise error") == 1
+    assert "Traceback" not in emb("fail", group=_debuggable(error)).err
+    for value, shown in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("EMB_DEBUG", value)
+        assert ("Traceback" in emb("fail", group=_debuggable(error)).err) == shown
+
+
+def test_emb_takes_debug_before_a_command(emb: Any) -> None:
+    ran = emb("--debug", "evaluate", "x", "--data", "missing")
+    assert ran.status == 2
+    assert "Traceback" in ran.err
+    assert emb("--debug", "models").status == 0
+
+
+@pytest.mark.parametrize("args", [[], ["--debug"]])
+def test_emb_alone_prints_help(emb: Any, args: list[str]) -> None:
+    ran = emb(*args)
+    assert (ran.status, ran.err) == (0, "")
+    assert ran.out.startswith("Usage: emb")
+    assert all(name in ran.out for name in cli.commands)
 
 
 def test_a_missing_library_names_the_extra(emb: Any) -> None:
@@ -255,7 +330,8 @@ def test_export_of_a_folder_that_is_no_model(emb: Any, tmp_path: Path) -> None:
     assert "Traceback" not in ran.err
 
 
-def test_an_interrupt_from_outside_ends_with_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_from_outside_has_its_exit_code(number: signal.Signals, status: int) -> None:
     code = (
         "import signal, time; from emb import console; from emb.cli import cli\n"
         # A shell that runs the tests in the background has its children ignore interrupts.
@@ -266,10 +342,20 @@ def test_an_interrupt_from_outside_ends_with_130(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "on\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "stopped" in err
+    assert process.returncode == status
+    assert err.strip() == "error: stopped\n  run the same command again"
+
+
+def test_sigterm_is_as_it_was_afterwards(emb: Any) -> None:
+    for before in (signal.SIG_DFL, signal.SIG_IGN):
+        outside = signal.signal(signal.SIGTERM, before)
+        try:
+            emb("models")
+            assert signal.getsignal(signal.SIGTERM) == before
+        finally:
+            signal.signal(signal.SIGTERM, outside)
 
 
 def test_every_kind_of_error_has_an_exit_code() -> None:

@@ -19,7 +19,7 @@ from emb.cli import cli
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.data import Corpus, Text, split
 from emb.distill.recall import Recalled, recall
-from emb.errors import DataError, TeacherError, UsageError
+from emb.errors import DataError, TeacherError, Terminated, TrainingError, UsageError
 from emb.export import export, small
 from emb.export.heal import Aim, Healed, _Healing, forget, heal
 from emb.manifest import LayerDimPair, Manifest
@@ -114,19 +114,23 @@ def test_the_slice_itself_stays_and_a_seed_gives_one_result(model: EmbeddingMode
     assert torch.equal(first[table], before[table])  # a short training sees few of its rows
 
 
-def test_an_interrupted_healing_goes_on_to_the_same_weights(model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_an_interrupted_healing_goes_on_to_the_same_weights(
+    number: signal.Signals, raised: type[BaseException], model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     aim, whole = Aim(("int8", "int4"), binary=True), _healed(model, recalled, tmp_path / "whole", Aim(("int8", "int4"), binary=True))
     step = _Healing._train_step
 
     def pressed(self: _Healing, batch: Any, rate: float) -> float:
         if self.step == 6:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return step(self, batch, rate)
 
     with monkeypatch.context() as patch:
         patch.setattr(_Healing, "_train_step", pressed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as caught:
             _healed(model, recalled, tmp_path / "place", aim)
+    assert type(caught.value) is raised
     [kept] = tmp_path.glob("place-*/checkpoints/step-*")
     assert kept.name == "step-00000007"
     again = _healed(model, recalled, tmp_path / "place", aim)
@@ -134,6 +138,14 @@ def test_an_interrupted_healing_goes_on_to_the_same_weights(model: EmbeddingMode
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in whole.model.state_dict().items())
     forget(tmp_path / "place")
     assert not list(tmp_path.glob("place-*"))
+
+
+def test_a_healing_that_diverges_names_what_mends_a_healing(model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Healing, "_of_bits", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(TrainingError, match="the loss is inf at step 0") as caught:
+        _healed(model, recalled, tmp_path / "place", Aim((), binary=True))
+    assert "--heal" in caught.value.hint
+    assert "--overwrite" not in caught.value.hint
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_bert
 
-from emb import console
-from emb.cli import cli
 from emb.errors import ArtifactError, UsageError, first_line
 from emb.export.graph import write_graph
 from emb.model import load_model
@@ -170,20 +168,3 @@ def test_an_item_that_is_no_text_is_told_by_its_place(folder: Path) -> None:
 def test_exceptions_without_a_word_are_told_by_their_name() -> None:
     assert first_line(RuntimeError()) == "RuntimeError()"
     assert first_line(RuntimeError("one\ntwo")) == "one"
-
-
-def test_what_nobody_foresaw_is_one_line_and_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def fails() -> None:
-        raise AttributeError("no such thing")
-
-    monkeypatch.setattr("emb.registry.teachers", fails)
-    assert console.run(cli, ["models"]) == 70
-    told = capsys.readouterr().err
-    assert "error: unexpected: AttributeError: no such thing" in told
-    assert "Traceback" not in told
-    log = Path(told.split("the traceback is in ")[1].split(";")[0])
-    assert "Traceback" in log.read_text(encoding="utf-8")
-    log.unlink()
-    monkeypatch.setenv("EMB_DEBUG", "1")
-    with pytest.raises(AttributeError):
-        console.run(cli, ["models"])

@@ -121,12 +121,13 @@ def test_killed_between_the_last_step_and_the_end(bert_folder: Path, workplace: 
     assert _same_log(run, alone)
 
 
-def test_ctrl_c_writes_a_checkpoint(bert_folder: Path, workplace: Path, alone: Path) -> None:
-    run = workplace / "interrupted"
-    process = _start(bert_folder, workplace, "interrupted")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_writes_a_checkpoint(number: signal.Signals, bert_folder: Path, workplace: Path, alone: Path) -> None:
+    run = workplace / f"interrupted-{number}"
+    process = _start(bert_folder, workplace, run.name)
     wait_for(process, lambda: (run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size > 0)
-    os.kill(process.pid, signal.SIGINT)
-    assert finish(process) != 0
+    os.kill(process.pid, number)
+    assert finish(process) not in (0, -number), "it was not caught"
     assert 1 <= latest_step(run) < STEPS
     _resume(bert_folder, workplace, run)
     assert weights(run) == weights(alone)

@@ -16,7 +16,7 @@ from distilling import corpus_file, distil, finish, log, ranked, start, texts, w
 from emb.distill import train as room
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.train import Split, Training, freeze
-from emb.errors import TeacherError
+from emb.errors import TrainingError
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel, cut_layers, linear, load_model
 from emb.recipes import TrainingRecipe
@@ -121,7 +121,7 @@ def test_loss_that_is_no_number(bert_folder: Path, tmp_path: Path) -> None:
     training = _training(bert_folder, tmp_path / "run", checkpoint_seconds=0)
     with torch.no_grad():
         training.student.heads["2"].weight.fill_(float("nan"))
-    with pytest.raises(TeacherError, match="the loss is nan at step 0") as caught:
+    with pytest.raises(TrainingError, match="the training diverges: the loss is nan at step 0") as caught:
         training.run()
     assert "training.lr" in caught.value.hint
     assert not (tmp_path / "run" / "checkpoints").exists(), "a checkpoint of NaNs was written"

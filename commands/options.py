@@ -35,10 +35,12 @@ def setting(text: str) -> tuple[str, Any]:
     """`key=value`: the key dotted where the recipe is nested, the value in the type YAML gives it."""
     import yaml
 
+    from emb.yaml_files import load_yaml
+
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise click.BadParameter(f"{text!r} is not of the form key=value")
     try:
-        return key, yaml.safe_load(value)
+        return key, load_yaml(value)
     except yaml.YAMLError as error:
         raise click.BadParameter(f"{value!r} is not a YAML value") from error

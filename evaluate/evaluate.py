@@ -103,7 +103,7 @@ def _fingerprints(tasks: Sequence[Task], teacher: Subject | None, storages: Sequ
 
 def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[Storage]) -> None:
     if not any(score.storage is None for score in found.scores):
-        raise UsageError(f"--dims {','.join(map(str, dims))}: no model has as many dimensions", "give smaller dims")
+        raise UsageError(f"dims {','.join(map(str, dims))}: no model has as many dimensions", "give smaller dims")
     for storage in storages:
         if not any(score.storage == str(storage) for score in found.scores):
             raise UsageError(f"--codec {storage.name}: nothing was scored with its {storage.codec.dim} dims", "give a model of as many dims and a retrieval set")

@@ -56,4 +56,4 @@ def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
         raise UsageError("--max-mb without a file to fit", "add --int8, --grid or --target")
     odd = [pair.dim for pair in pairs if pair.dim % 8 and "binary" in options.vectors]
     if odd:
-        raise UsageError(f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a --dim that is a multiple of 8")
+        raise UsageError(f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a dim that is a multiple of 8")

@@ -45,15 +45,15 @@ def slice_model(model: EmbeddingModel, pair: LayerDimPair) -> EmbeddingModel:
 
 def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair) -> None:
     if not 1 <= pair.dim <= model.dim:
-        raise UsageError(f"--dim {pair.dim}: the model has {model.dim} dims", f"choose 1 to {model.dim}")
+        raise UsageError(f"dim {pair.dim}: the model has {model.dim} dims", f"choose 1 to {model.dim}")
     if not 1 <= pair.layers <= model.layers:
-        raise UsageError(f"--layers {pair.layers}: the model has {model.layers}", f"choose from {_names(model)}")
+        raise UsageError(f"layers {pair.layers}: the model has {model.layers}", f"choose from {_names(model)}")
     if manifest is None or manifest.kind != "student":
         if pair.layers not in model.exits:
             warn(f"{pair}: nothing was trained after layer {pair.layers}; distil a student with this exit to heal the cut")
         return
     if pair.layers not in model.exits:
-        raise UsageError(f"--layers {pair.layers}: not trained as an exit", f"trained: {_names(model)}; others need a pair in the recipe and a new run")
+        raise UsageError(f"layers {pair.layers}: not trained as an exit", f"trained: {_names(model)}; others need a pair in the recipe and a new run")
     trained = max((scores["dim"] for scores in manifest.pairs if scores["layers"] == pair.layers), default=model.dim)
     if pair.dim > trained:
         warn(f"{pair}: the exit at {pair.layers} layers was trained up to {trained} dims")

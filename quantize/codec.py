@@ -100,5 +100,6 @@ class Codec(ABC):
     def _fitting(self, vectors: Vectors) -> Vectors:
         vectors = np.asarray(vectors)
         if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            raise UsageError(f"vectors of shape {vectors.shape}, the {self.kind} codec was fitted to {self.dim} dims", "encode with --dim, or fit a codec on vectors of this dim")
+            message = f"vectors of shape {vectors.shape}, the {self.kind} codec was fitted to {self.dim} dims"
+            raise UsageError(message, f"give vectors of {self.dim} dims, or fit a codec on vectors like these")
         return vectors.astype(np.float32, copy=False)

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emb.errors import UsageError
+from emb.yaml_files import DuplicateKeyError, load_yaml
 
 
 class _Section(BaseModel):
@@ -146,7 +147,9 @@ def _read(name: str) -> dict[str, Any]:
     else:
         raise UsageError(f"--recipe {name}: no such recipe or file", f"shipped: {', '.join(shipped())}")
     try:
-        value = yaml.safe_load(text) or {}
+        value = load_yaml(text) or {}
+    except DuplicateKeyError as error:
+        raise UsageError(f"{name}: {error}", "keep one of the two") from error
     except yaml.YAMLError as error:
         raise UsageError(f"{name}: not valid YAML ({error})") from error
     if not isinstance(value, dict):

@@ -120,13 +120,13 @@ class Encoder(ABC):
 
     def _check(self, dim: int | None) -> None:
         if dim is not None and not 1 <= dim <= self.dim:
-            raise UsageError(f"--dim {dim}: the model has {self.dim}", f"choose 1 to {self.dim}")
+            raise UsageError(f"dim {dim}: the model has {self.dim}", f"choose 1 to {self.dim}")
 
     def _cut(self, vectors: Vectors, dim: int | None) -> Vectors:
         if dim is None or dim == vectors.shape[1]:
             return vectors
         if vectors.dtype != np.float32:
-            raise UsageError(f"--dim {dim}: {vectors.dtype} vectors cannot be cut", "export the artifact at that dim, or use a float variant")
+            raise UsageError(f"dim {dim}: {vectors.dtype} vectors cannot be cut", "export the artifact at that dim, or use a float variant")
         cut = vectors[:, :dim]
         return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12) if self.normalize else np.ascontiguousarray(cut)
 

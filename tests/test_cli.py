@@ -297,7 +297,7 @@ def test_settings_have_the_types_of_yaml(text: str, expected: tuple[str, Any]) -
     assert setting(text) == expected
 
 
-@pytest.mark.parametrize("text", ["novalue", "=3", "a=[1", "a=!!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize("text", ["novalue", "=3", "a=[1", "a={x: 1, x: 2}", "a=!!python/object/apply:os.system ['true']"])
 def test_a_setting_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         setting(text)

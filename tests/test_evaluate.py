@@ -290,7 +290,7 @@ def test_bad_usage(student_folder: Path, beir: Path) -> None:
         evaluate([], [beir])
     with pytest.raises(UsageError, match="--layers 7"):
         evaluate([student_folder], [beir], layers=[7])
-    with pytest.raises(UsageError, match="--dims 4096"):
+    with pytest.raises(UsageError, match=r"^dims 4096"):
         evaluate([student_folder], [beir], dims=[4096])
     with pytest.raises(TeacherError):
         evaluate(["./no-such-model"], [beir])

@@ -10,6 +10,7 @@ import yaml
 
 from emb.errors import UsageError
 from emb.recipes import Recipe, dump, load_recipe, shipped
+from emb.yaml_files import load_yaml
 
 
 def _write(folder: Path, text: str) -> str:
@@ -116,3 +117,32 @@ def test_override_below_a_value(override: dict[str, Any], tmp_path: Path) -> Non
 def test_override_of_an_unknown_key() -> None:
     with pytest.raises(UsageError, match=r"training\.speed"):
         load_recipe(None, {"teacher": "a", "training.speed": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("teacher: a\nlayers: 2\nteacher: b\n", "line 3: the key 'teacher' is there already, in line 1"),
+        ("teacher: a\ntraining:\n  lr: 1e-3\n  seed: 1\n  lr: 1e-4\n", "line 5: the key 'lr' is there already, in line 3"),
+        ("teacher: a\ndata: {limit: 5, limit: 6}\n", "line 2: the key 'limit' is there already, in line 2"),
+        ("teacher: a\n1: x\n0x1: y\n", "line 3: the key 1 is there already, in line 2"),
+    ],
+)
+def test_a_key_that_is_there_twice(tmp_path: Path, text: str, said: str) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        load_recipe(path, {})
+    assert caught.value.message == f"{path}: {said}"
+    assert caught.value.hint
+
+
+def test_keys_of_other_sections_and_merged_ones_are_not_twice(tmp_path: Path) -> None:
+    text = "teacher: a\ntraining: &one {seed: 1, lr: 1.0e-3}\nstudent: {layers: 2}\n"
+    assert load_recipe(_write(tmp_path, text), {}).training.seed == 1
+    assert load_yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\nc: {x: 1}\n")["b"] == {"x": 3, "y": 2}
+
+
+@pytest.mark.parametrize("text", ["teacher: !!python/object/apply:os.system [true]", "? [a]\n: b", "a: [1"])
+def test_other_yaml_that_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="not valid YAML"):
+        load_recipe(_write(tmp_path, text), {})

@@ -78,7 +78,7 @@ def test_several_layers_and_dims_are_every_combination(student_folder: Path) -> 
     assert [str(pair) for pair in pairs] == ["1x8", "1x16", "2x8", "2x16"]
 
 
-@pytest.mark.parametrize(("layers", "dims", "message"), [([3], [49], "--dim 49"), ([3], [0], "--dim 0"), ([4], [], "--layers 4"), ([0], [], "--layers 0")])
+@pytest.mark.parametrize(("layers", "dims", "message"), [([3], [49], "^dim 49"), ([3], [0], "^dim 0"), ([4], [], "^layers 4"), ([0], [], "^layers 0")])
 def test_beyond_the_model_is_refused(student_folder: Path, layers: list[int], dims: list[int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_pairs(load_model(student_folder), Manifest.load(student_folder), layers, dims)
@@ -87,7 +87,7 @@ def test_beyond_the_model_is_refused(student_folder: Path, layers: list[int], di
 def test_layers_without_a_trained_exit_are_refused(student_folder: Path) -> None:
     model = load_model(student_folder)
     del model.heads["2"]
-    with pytest.raises(UsageError, match="--layers 2: not trained as an exit") as caught:
+    with pytest.raises(UsageError, match=r"^layers 2: not trained as an exit") as caught:
         resolve_pairs(model, Manifest.load(student_folder), [2], [])
     assert "1, 3" in caught.value.hint
 

@@ -45,7 +45,7 @@ def run_export(
     folders = [place_for(found, pair, out, apart or len(pairs) > 1) for pair in pairs]
     for folder in folders:
         refuse_existing(folder, overwrite)
-    texts = texts_of(options, found, model.spec.max_length)
+    texts = texts_of(options, found, model)
     healing = _healing(found, options) if options.heal else None
     won: dict[int, str] = {}  # by layers: dims differ in the last matrix alone
     for pair, folder in sorted(zip(pairs, folders, strict=True), key=lambda each: (each[0].layers, -each[0].dim)):

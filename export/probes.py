@@ -7,6 +7,8 @@ from dataclasses import dataclass
 # A model that reads 32k tokens is not tried on them: one such text would take minutes on a CPU.
 LONGEST_PROBE = 2048
 
+GROUPS = ("text", "odd", "long", "hard")
+
 ODD: dict[str, str] = {
     "empty": "",
     "spaces": "     ",
@@ -52,7 +54,7 @@ UNUSUAL = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A text to try: `kind` chooses the prompt, `group` is "text", "odd" or "long"; odd ones have a `name`."""
+    """A text to try: `kind` chooses the prompt, `group` is one of `GROUPS`; all but ordinary ones have a `name`."""
 
     text: str
     kind: str

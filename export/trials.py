@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from emb.export.hard import HARD, hard_samples, row_norms
 from emb.export.options import Options
 from emb.export.probes import UNUSUAL, Sample, probes, samples
 from emb.export.source import Source
 from emb.export.texts import texts_for
 from emb.manifest import Manifest
+from emb.model import EmbeddingModel
 from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS
-from emb.quantize.trial import Trial
+from emb.quantize.trial import Rows, Trial
 from emb.serve.encoder import OnnxEncoder
 from emb.tokens import prompt_of
 
@@ -27,18 +29,23 @@ class Texts:
     judged: list[Sample]
 
 
-def texts_of(options: Options, source: Source, max_length: int) -> Texts:
-    """Texts for calibration, and others (where there are enough) to judge recipes on, with those that break encoders."""
+def texts_of(options: Options, source: Source, model: EmbeddingModel) -> Texts:
+    """Texts for calibration, and others (where there are enough) to judge recipes on, with those that break encoders or are made to break `model`."""
     given = samples(list(options.calibration_texts or ())) or [Sample(item.text, item.kind) for item in texts_for(source.folder, _CALIBRATION + _JUDGED)[0]]
     ordinary = given[-_JUDGED:]
     rest = given[:-_JUDGED] or given
-    return Texts([each.text for each in rest[:_CALIBRATION]], ordinary + probes(max_length))
+    return Texts([each.text for each in rest[:_CALIBRATION]], [*ordinary, *probes(model.spec.max_length), *hard_samples(model.tokenizer(), row_norms(model.encoder))])
 
 
 def trial_of(manifest: Manifest, encoder: OnnxEncoder, options: Options, texts: Texts) -> Trial:
     """What the files of one export are held to."""
-    rows = [encoder.tokenizer.encode([each.text], prompt_of(manifest.prompts, each.kind))[0] for each in texts.judged]
-    rows = list({row.tobytes(): row for row in rows}.values())  # without prompts, a query is a document
+    rows = _rows(manifest, encoder, texts.judged)
+    hard = _rows(manifest, encoder, [each for each in texts.judged if each.group == HARD])
     calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode([*texts.calibration[:_RANGED], *UNUSUAL])]
     largest, limit = SEVEN_BITS if options.reduce_range else EIGHT_BITS, round(options.max_mb * 1e6) if options.max_mb else None
-    return Trial(encoder.tokenizer, rows, calibration, options.threads, largest, limit)
+    return Trial(encoder.tokenizer, rows, calibration, options.threads, largest, limit, hard)
+
+
+def _rows(manifest: Manifest, encoder: OnnxEncoder, texts: list[Sample]) -> Rows:
+    rows = [encoder.tokenizer.encode([each.text], prompt_of(manifest.prompts, each.kind))[0] for each in texts]
+    return list({row.tobytes(): row for row in rows}.values())  # without prompts, a query is a document

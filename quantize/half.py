@@ -35,7 +35,7 @@ def select_fp16(graph: Path, out: Path, trial: Trial) -> tuple[str | None, float
 
     Stored is what is written where computing in 16 bits does not reach `MIN_COSINE`, alone or in mixed batches.
     """
-    peak, found = largest_value(graph, out.with_name(".probed.onnx"), trial.rows[::8], trial.tokenizer), -1.0
+    peak, found = largest_value(graph, out.with_name(".probed.onnx"), trial.some(), trial.tokenizer), -1.0
     if peak < _ROOM:
         write_fp16(graph, out)
         found = _cosine(graph, out, trial)
@@ -75,7 +75,7 @@ def write_fp16(graph: Path, out: Path) -> None:
 
 
 def store_fp16(graph: Path, out: Path) -> None:
-    """Write `graph` with its matrices and tables in 16 bits, each made 32 again where it is read."""
+    """Write `graph` with its matrices and tables in 16 bits, each made 32 again where it is read; one with values beyond 16 bits stays as it is."""
     model = onnx.load(str(graph))
     _shrink_tables(model)
     _shrink_matrices(model)
@@ -85,6 +85,8 @@ def store_fp16(graph: Path, out: Path) -> None:
 def _shrink_tables(model: ModelProto) -> None:
     constant, edits = tensors(model.graph), {}
     for node in lookups(model.graph):
+        if not _fits(value(constant[node.input[0]])):
+            continue
         rows = add(model.graph, f"{node.input[0]}_half", _halved(value(constant[node.input[0]])))
         out = node.output[0]
         read = helper.make_node("Gather", [rows, node.input[1]], [f"{out}_half"], axis=0)
@@ -96,6 +98,8 @@ def _shrink_matrices(model: ModelProto) -> None:
     constant, edits, done = tensors(model.graph), {}, set[str]()
     for node in weighted(model.graph):
         name = node.input[1]
+        if not _fits(value(constant[name])):
+            continue
         half = add(model.graph, f"{name}_half", _halved(value(constant[name])))
         before = [] if name in done else [helper.make_node("Cast", [half], [f"{name}_float"], to=TensorProto.FLOAT)]
         done.add(name)
@@ -103,8 +107,13 @@ def _shrink_matrices(model: ModelProto) -> None:
     replace(model.graph, edits)
 
 
+def _fits(array: Array) -> bool:
+    # Cut at the end of the range, one row out of thousands would point elsewhere.
+    return bool(np.abs(array).max() <= _LARGEST)
+
+
 def _halved(array: Array) -> Array:
-    return np.clip(array, -_LARGEST, _LARGEST).astype(np.float16)
+    return np.asarray(array, np.float16)
 
 
 def _cosine(graph: Path, out: Path, trial: Trial) -> float:

@@ -33,6 +33,7 @@ class Trial:
         threads: of onnxruntime; None means one per core.
         largest: the largest int8 weight.
         limit: bytes that an 8-bit file may have.
+        hard: those of `rows` made from the model itself, which are never left out where a part stands for all.
     """
 
     tokenizer: TextTokenizer
@@ -41,6 +42,11 @@ class Trial:
     threads: int | None = None
     largest: int = EIGHT_BITS
     limit: int | None = None
+    hard: Rows = ()
+
+    def some(self) -> Rows:
+        """Every eighth row, and every hard one."""
+        return [*self.rows[::8], *self.hard]
 
 
 def smallest_cosine(reference: Path, graph: Path, trial: Trial) -> float:
@@ -55,8 +61,8 @@ def smallest_cosine(reference: Path, graph: Path, trial: Trial) -> float:
 
 
 def if_same(graph: Path, fused: Path, trial: Trial) -> Path:
-    """`fused` if it gives the vectors of `graph` on an eighth of the texts: the optimiser goes by patterns, and knows BERT's."""
-    few = dataclasses.replace(trial, rows=trial.rows[::8])
+    """`fused` if it gives the vectors of `graph` on an eighth of the texts and the hard ones: the optimiser goes by patterns, and knows BERT's."""
+    few = dataclasses.replace(trial, rows=trial.some())
     if fused == graph or smallest_cosine(graph, fused, few) >= _FUSED:
         return fused
     warn("int8: fusing operators changed the vectors; quantising the graph as it was traced")

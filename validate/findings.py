@@ -56,7 +56,7 @@ class VariantReport:
     Attributes:
         settings: the figures of `similarity.Parity` to the torch slice, by setting; the geometry
             (Spearman, overlap) is that of the ordinary texts.
-        groups: the smallest cosine of any setting over ordinary, odd and long texts.
+        groups: the smallest cosine of any setting over ordinary, odd, long and hard texts.
         teacher: figures against the teacher's vectors cut to the same dim, if it was at hand.
         worst: the texts that moved most, each with its cosine and setting.
         latency_ms: p50 and p95 of encoding one text, tokenisation included, over the ordinary texts.
@@ -95,7 +95,7 @@ class ParityReport:
     """What `emb validate` found; `parity.json` is this, as it is.
 
     Attributes:
-        texts: number of ordinary, odd and long texts tried.
+        texts: number of ordinary, odd, long and hard texts tried.
         origin: where the ordinary ones come from.
         slice: the torch folder itself: its speed, and its figures against the teacher.
         teacher: whom the teacher figures are against, or why there are none.

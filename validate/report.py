@@ -151,7 +151,8 @@ def _method(manifest: Manifest, report: ParityReport) -> str:
     counts = report.texts
     lines = [
         f"{counts['text']} ordinary texts ({escape(report.origin)}), {counts['odd']} odd ones (empty, other scripts, control characters, markup, one letter …) "
-        f"and {counts['long']} around and beyond the limit of {manifest.max_length} tokens; each odd and long text as a query and as a document.",
+        f"and {counts['long']} around and beyond the limit of {manifest.max_length} tokens, each odd and long text as a query and as a document; and {counts.get('hard', 0)} "
+        "made from the model itself: of its largest rows, its special tokens, the scripts of its vocabulary.",
         "The torch slice is this folder as sentence-transformers itself loads it, in fp32.",
         "Spearman compares all pairwise cosines; overlap@10 is the share of the ten nearest neighbours that both agree on.",
         "Latency is one text at a time, tokenisation included, over the ordinary texts; throughput is the ordinary texts at once, best of several runs.",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from emb.errors import ArtifactError, UsageError
-from emb.export.probes import Sample, probes, samples
+from emb.export.hard import hard_samples, row_norms
+from emb.export.probes import GROUPS, Sample, probes, samples
 from emb.export.texts import texts_for
 from emb.export.variants import distinct
 from emb.files import write_json
@@ -23,6 +24,7 @@ from emb.progress import note
 from emb.runs import newest_export
 from emb.serve.engine import library_of, require_library
 from emb.similarity import Vectors, truncated
+from emb.tokens import TextTokenizer
 from emb.validate.findings import ParityReport, Thresholds
 from emb.validate.parity import by_kind, reference_vectors, throughput
 from emb.validate.teacher import teacher_source
@@ -67,8 +69,11 @@ def validate(
     manifest = _open(folder, verify)
     limits = thresholds or Thresholds(int8=_int8_gate(manifest, min_cosine))
     tried, origin = _samples(folder, manifest, data, texts, max_texts)
+    note("torch slice")
+    model = open_sentence_transformer(folder)
+    tried += hard_samples(TextTokenizer.from_folder(folder, manifest.max_length), row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
-    report = _measure(folder, manifest, limits, tried, origin, against, threads)
+    report = _measure(folder, manifest, model, limits, tried, origin, against, threads)
     _write(folder, manifest, report)
     return report
 
@@ -102,16 +107,16 @@ def _samples(folder: Path, manifest: Manifest, data: Sequence[str], texts: Seque
     return ordinary + probes(manifest.max_length), origin
 
 
-def _measure(folder: Path, manifest: Manifest, limits: Thresholds, tried: list[Sample], origin: str, against: str | Path | None, threads: int | None) -> ParityReport:
-    note("torch slice")
-    model = open_sentence_transformer(folder)
+def _measure(
+    folder: Path, manifest: Manifest, model: Any, limits: Thresholds, tried: list[Sample], origin: str, against: str | Path | None, threads: int | None
+) -> ParityReport:
     reference = reference_vectors(model, tried)
     ordinary = [index for index, sample in enumerate(tried) if sample.group == "text"][:_TEACHER_TEXTS]
     teacher, vectors = _teacher(manifest, against, [tried[index] for index in ordinary])
     measured = Measured(tried, reference, ordinary, vectors)
     reports = [measure_variant(folder, manifest, variant, limits, measured, threads) for variant in distinct(manifest)]
     own = {"speed": _slice_speed(model, tried), "teacher": against_teacher(measured, reference)}
-    texts = {group: sum(sample.group == group for sample in tried) for group in ("text", "odd", "long")}
+    texts = {group: sum(sample.group == group for sample in tried) for group in GROUPS}
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     healing = manifest.lineage.get("healing")

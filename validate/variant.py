@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emb.errors import first_line
-from emb.export.probes import Sample
+from emb.export.probes import GROUPS, Sample
 from emb.export.variants import as_floats, same_file
 from emb.manifest import Manifest, Variant, bytes_of
 from emb.progress import bar
@@ -68,7 +68,7 @@ def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: 
     report.ungated = ["mixed, left padding"] if variant.exporter == "optimum" else []
     runs.vectors = {name: vectors for name, vectors in runs.vectors.items() if name not in report.ungated}
     each = {name: cosines(expected, vectors) for name, vectors in runs.vectors.items()}
-    for group in ("text", "odd", "long"):
+    for group in GROUPS:
         if rows := measured.rows(group):
             report.groups[group] = min(float(cosine[rows].min()) for cosine in each.values())
     report.worst = _worst(measured.samples, each)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from emb.errors import ArtifactError
+from emb.export.graph import architecture
 from emb.manifest import LayerDimPair
 from emb.model import EmbeddingModel
 from emb.serve.sessions import open_session
@@ -15,25 +16,27 @@ from emb.similarity import Vectors
 from emb.tokens import Batch, Ids
 
 LONGEST = 512  # tokens: longer than the windows of local attention, short enough to take seconds
+_SHORT = 24  # short rows: branches taken by what the ids are show on some of them
 _LIMIT = 5e-4  # relative error; rounding gives 1e-6 to 1e-5, a wrong mask or position 1e-2 and more
 
 
 def check_graph(model: EmbeddingModel, path: Path) -> None:
-    """Compare the graph at `path` with `model`: each row of tokens alone in torch, all in one batch in onnxruntime, padded on either side.
+    """Compare the graph at `path` with `model`: each row of tokens alone in torch, in batches in onnxruntime, padded on either side.
 
-    The tracer keeps one run of Python's branches: an architecture whose branches depend on length or padding comes out wrong, silently.
+    The tracer keeps one run of Python's branches: an architecture whose branches depend on length, padding or what
+    the tokens are comes out wrong, silently.
 
     Raises:
         ArtifactError: the vectors differ.
     """
-    rows, session = _rows(model), open_session(path)
-    padder = model.tokenizer()
-    with torch.inference_mode():
-        expected = np.concatenate([model.embed(*_tensors(padder.pad([row]))).float().numpy() for row in rows])
-    for side in ("right", "left"):
-        ids, mask = padder.pad(rows, side)
-        (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
-        _compare(expected, found, f"{type(model.encoder).__name__}: the traced graph gives other vectors than the model, padded on the {side}")
+    session, padder = open_session(path), model.tokenizer()
+    for rows in (_rows(model), _short_rows(model)):
+        with torch.inference_mode():
+            expected = np.concatenate([model.embed(*_tensors(padder.pad([row]))).float().numpy() for row in rows])
+        for side in ("right", "left"):
+            ids, mask = padder.pad(rows, side)
+            (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
+            _compare(expected, found, f"{architecture(model)}: the traced graph gives other vectors than the model, padded on the {side}")
 
 
 def check_slice(model: EmbeddingModel, sliced: EmbeddingModel, pair: LayerDimPair) -> None:
@@ -62,6 +65,14 @@ def _rows(model: EmbeddingModel) -> list[Ids]:
     ids = np.random.default_rng(0).integers(0, words, longest, np.int64)
     ids[ids == model.tokenizer().pad_id] = (model.tokenizer().pad_id + 1) % words  # to some encoders it is no token
     return [ids[: max(1, longest // 40)], ids[: max(2, longest // 3)], ids]
+
+
+def _short_rows(model: EmbeddingModel) -> list[Ids]:
+    """Token ids of rows of 1 to 8 tokens that mean nothing, and of the empty text, which has none in some models."""
+    random, words = np.random.default_rng(1), int(model.encoder.config.vocab_size)
+    pad, longest = model.tokenizer().pad_id, min(model.spec.max_length, 8)
+    rows = [random.integers(0, words, 1 + index % longest, np.int64) for index in range(_SHORT)]
+    return [*(np.where(row == pad, (pad + 1) % words, row) for row in rows), np.asarray(model.tokenizer().encode([""])[0], np.int64)]
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -61,10 +61,13 @@ def _traced(model: EmbeddingModel, path: Path) -> None:
     except (OSError, MemoryError, EmbError):
         raise  # a full disk is told as one
     except Exception as error:  # what the exporter raises shares no base
-        name = type(model.encoder).__name__
-        if any(getattr(model.encoder.config, key, None) for key in _EXPERTS):
-            name += ", a mixture of experts,"
-        raise ArtifactError(f"{name} cannot be exported to ONNX ({first_line(error)})", "encode with torch instead: emb encode --model FOLDER") from error
+        raise ArtifactError(f"{architecture(model)} cannot be exported to ONNX ({first_line(error)})", "encode with torch instead: emb encode --model FOLDER") from error
+
+
+def architecture(model: EmbeddingModel) -> str:
+    """The name of `model`'s encoder; of a mixture of experts, that it is one: a traced graph keeps the experts its example took."""
+    name = type(model.encoder).__name__
+    return f"{name} (a mixture of experts)" if any(getattr(model.encoder.config, key, None) for key in _EXPERTS) else name
 
 
 def _trace(model: EmbeddingModel, path: Path) -> None:

@@ -18,8 +18,10 @@ from emb.files import cache_root, read_json, write_json
 from emb.finite import first_not_finite
 from emb.model import EmbeddingModel
 from emb.progress import bar, note
+from emb.truncation import count_cut, tell
 
 FACTS = "teacher.json"
+_LONGER = "--set capture.max_length=N reads more, as far as the teacher can"
 _FLUSH_TEXTS = 8192
 _FLUSH_SECONDS = 30.0
 
@@ -70,7 +72,9 @@ def cached(fingerprint: str, texts: Sequence[Text]) -> TeacherEmbeddings | None:
 def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], keys: Sequence[bytes], tokens_per_batch: int) -> None:
     todo = cache.missing(keys)
     note(f"teacher: {len(todo):,} of {len(texts):,} texts to encode, the others are cached")
-    rows = teacher.tokenizer().encode([texts[i].text for i in todo], [teacher.spec.prompt(texts[i].kind) for i in todo])
+    given, prompts = [texts[i].text for i in todo], [teacher.spec.prompt(texts[i].kind) for i in todo]
+    rows = teacher.tokenizer().encode(given, prompts)
+    tell(count_cut(teacher.tokenizer(), given, prompts, rows), "texts for the teacher", _LONGER)
     pending_keys: list[bytes] = []
     pending: list[np.ndarray[tuple[int, int], np.dtype[np.float16]]] = []
     flushed = time.monotonic()

@@ -18,6 +18,7 @@ from emb.manifest import Manifest, Variant, is_artifact, weights_name
 from emb.progress import bar
 from emb.similarity import Vectors
 from emb.tokens import token_budget_batches
+from emb.truncation import count_cut, tell
 
 if TYPE_CHECKING:
     from emb.model import EmbeddingModel
@@ -127,6 +128,7 @@ class TorchSubject:
         place = device()
         tokenizer = self.model.tokenizer()
         rows = tokenizer.encode(texts, self.model.spec.prompt(kind))
+        tell(count_cut(tokenizer, texts, self.model.spec.prompt(kind), rows), f"{self.name} ({kind})")
         found: dict[int, Vectors] = {}
         with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode():
             for batch in token_budget_batches([len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU):

@@ -15,6 +15,7 @@ from emb.quantize.saturation import EIGHT_BITS, SEVEN_BITS
 from emb.quantize.trial import Rows, Trial
 from emb.serve.encoder import OnnxEncoder
 from emb.tokens import prompt_of
+from emb.truncation import count_cut, tell
 
 _CALIBRATION = 256  # texts that int8 ranges come from
 _RANGED = 64  # ordinary texts that activations are watched on, besides unusual ones
@@ -32,6 +33,7 @@ class Texts:
 def texts_of(options: Options, source: Source, model: EmbeddingModel) -> Texts:
     """Texts for calibration, and others (where there are enough) to judge recipes on, with those that break encoders or are made to break `model`."""
     given = samples(list(options.calibration_texts or ())) or [Sample(item.text, item.kind) for item in texts_for(source.folder, _CALIBRATION + _JUDGED)[0]]
+    tell(count_cut(model.tokenizer(), [each.text for each in given], [model.spec.prompt(each.kind) for each in given]), "texts to calibrate and judge on")
     ordinary = given[-_JUDGED:]
     rest = given[:-_JUDGED] or given
     return Texts([each.text for each in rest[:_CALIBRATION]], [*ordinary, *probes(model.spec.max_length), *hard_samples(model.tokenizer(), row_norms(model.encoder))])

@@ -24,7 +24,8 @@ from emb.progress import note
 from emb.runs import newest_export
 from emb.serve.engine import library_of, require_library
 from emb.similarity import Vectors, truncated
-from emb.tokens import TextTokenizer
+from emb.tokens import TextTokenizer, prompt_of
+from emb.truncation import count_cut, tell
 from emb.validate.findings import ParityReport, Thresholds
 from emb.validate.parity import by_kind, reference_vectors, throughput
 from emb.validate.teacher import teacher_source
@@ -71,7 +72,10 @@ def validate(
     tried, origin = _samples(folder, manifest, data, texts, max_texts)
     note("torch slice")
     model = open_sentence_transformer(folder)
-    tried += hard_samples(TextTokenizer.from_folder(folder, manifest.max_length), row_norms(model))
+    tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
+    ordinary = [each for each in tried if each.group == "text"]  # others are made to be too long
+    tell(count_cut(tokenizer, [each.text for each in ordinary], [prompt_of(manifest.prompts, each.kind) for each in ordinary]), "texts to validate on")
+    tried += hard_samples(tokenizer, row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
     report = _measure(folder, manifest, model, limits, tried, origin, against, threads)
     _write(folder, manifest, report)

@@ -36,7 +36,7 @@ def hard_samples(tokenizer: TextTokenizer, norms: Vectors) -> list[Sample]:
     """
     pieces = tokenizer.tokenizer.decode_batch([[token] for token in range(len(norms))], skip_special_tokens=False)
     order = [int(token) for token in np.argsort(-norms, kind="stable")]
-    named = [*islice(_largest(tokenizer, pieces, order), _LARGEST), *_special(tokenizer), *_scripts(pieces, order)]
+    named = [*islice(_largest(tokenizer, pieces, order), _LARGEST), *_special(tokenizer, len(norms)), *_scripts(pieces, order)]
     return [Sample(text, _KINDS[index % 2], HARD, name) for index, (name, text) in enumerate(named)]
 
 
@@ -60,9 +60,9 @@ def _largest(tokenizer: TextTokenizer, pieces: Sequence[str], order: Sequence[in
             yield f"the row of token {token}", found
 
 
-def _special(tokenizer: TextTokenizer) -> list[tuple[str, str]]:
-    """Every special token as text, each alone where they are few."""
-    tokens = [token.content for token in tokenizer.tokenizer.get_added_tokens_decoder().values() if token.special]
+def _special(tokenizer: TextTokenizer, rows: int) -> list[tuple[str, str]]:
+    """Every special token that has a row, as text, each alone where they are few; transformers adds tokens for masking that have none."""
+    tokens = [token.content for index, token in tokenizer.tokenizer.get_added_tokens_decoder().items() if token.special and index < rows]
     size = max(1, -(-len(tokens) // _SPECIAL))
     return [("special tokens", " ".join(tokens[start : start + size])) for start in range(0, len(tokens), size)]
 

@@ -37,6 +37,12 @@ class TextTokenizer:
         self.max_length = max_length
         self.pad_id = pad_id
         self.lowercase = lowercase
+        self.truncation_side = side
+
+    def cut_at(self, max_length: int) -> TextTokenizer:
+        """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one only."""
+        shorter = min(self.max_length, max_length)
+        return TextTokenizer(self.tokenizer, max_length=shorter, pad_id=self.pad_id, lowercase=self.lowercase, side=self.truncation_side)
 
     @classmethod
     def from_folder(cls, folder: Path, max_length: int) -> TextTokenizer:

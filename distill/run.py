@@ -38,7 +38,6 @@ from emb.progress import is_quiet, note, set_quiet
 from emb.recipes import Recipe, dump, load_recipe
 from emb.registry import Resolved, resolve
 from emb.runs import HELD_OUT, free_name, latest_run, run_status, write_status
-from emb.tokens import TextTokenizer
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"  # the weights that training begins from
@@ -205,8 +204,7 @@ def _start(out: Path, recipe: Recipe, teacher: Resolved, held_out: Corpus) -> No
 def tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -> list[Any]:
     """Token ids of each text behind the prompt of its kind, at most `max_length` of them."""
     # Cut where the teacher stopped reading: its vector says nothing about the rest.
-    tokenizer = student.tokenizer()
-    tokenizer = TextTokenizer(tokenizer.tokenizer, max_length=min(tokenizer.max_length, max_length), pad_id=tokenizer.pad_id, lowercase=tokenizer.lowercase)
+    tokenizer = student.tokenizer().cut_at(max_length)
     return tokenizer.encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
 
 

@@ -51,6 +51,7 @@ def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelS
     spec = dataclasses.replace(
         base.spec, normalize=teacher_spec.normalize, prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
         max_length=min(base.spec.max_length, teacher_spec.max_length), default_prompt=None, similarity=teacher_spec.similarity,
+        truncation_side=teacher_spec.truncation_side,  # what the teacher did not read, its vector says nothing about
     )  # fmt: skip
     student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
     keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)

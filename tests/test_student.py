@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import QUERY_PROMPT
 
+from emb.distill.data import Text
+from emb.distill.run import tokenise
 from emb.distill.student import build_student, kept_layers, with_defaults
 from emb.errors import TeacherError, UsageError
 from emb.fingerprints import weights_hash
 from emb.manifest import Manifest
-from emb.model import EmbeddingModel, ModelSpec, layer_stack, load_model
+from emb.model import EmbeddingModel, ModelSpec, layer_stack, load_model, save_model
 from emb.recipes import StudentRecipe
 from emb.registry import Resolved, teachers
 
@@ -144,6 +146,18 @@ def test_student_takes_over_what_the_teacher_does_not_normalise(bert_folder: Pat
     spec = ModelSpec("mean", normalize=False, max_length=40, prompts={"query": "q: "})
     student = build_student(StudentRecipe(layers=1), Resolved(bert_folder, "tiny"), spec, "", seed=0)
     assert student.spec == ModelSpec("mean", False, 40, {"query": "q: ", "document": ""})
+
+
+def test_a_student_reads_the_end_of_a_text_that_its_teacher_reads(bert_folder: Path, tmp_path: Path) -> None:
+    spec = ModelSpec("mean", max_length=8, truncation_side="left")
+    student = build_student(StudentRecipe(layers=1), Resolved(bert_folder, "tiny"), spec, "", seed=0)
+    text = Text("a cat and a dog and a house and the rain and the river")
+    whole = load_model(bert_folder).tokenizer().encode([text.text])[0]
+    [row] = tokenise(student, [text], 6)
+    assert row.tolist() == [whole[0], *whole[-5:]]
+    student.heads["1"] = torch.nn.Identity()
+    save_model(student, tmp_path / "saved")
+    assert load_model(tmp_path / "saved").tokenizer().encode([text.text])[0].tolist() == [whole[0], *whole[-7:]]
 
 
 def test_a_student_of_the_same_teacher_keeps_its_heads(student_folder: Path, bert_folder: Path, tmp_path: Path) -> None:

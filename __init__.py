@@ -31,7 +31,10 @@ except importlib.metadata.PackageNotFoundError:  # run from its source without b
     __version__ = "0+unknown"
 
 
-def load(path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None) -> Encoder:
+def load(
+    path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None,
+    device: str = "cpu", provider: str | None = None, verify: bool = True, trust_remote_code: bool = False,
+) -> Encoder:  # fmt: skip
     """Open an artifact, or any sentence-transformers folder, for `encode(texts, kind="query")`.
 
     Args:
@@ -39,11 +42,18 @@ def load(path: str | Path, *, backend: str = "auto", file: str | None = None, th
         backend: "onnx", "torch", or "auto": ONNX if the folder has a file that passed its gate.
         file: one ONNX file of the artifact, by its path in the folder.
         threads: to compute with; None for all.
+        device: "cpu", or "cuda" and others that torch knows.
+        provider: an execution provider of ONNX Runtime by name, in place of the device's own.
+        verify: compare the files that are read with the hashes that the artifact was written with.
+        trust_remote_code: let a folder opened in torch run code of its own.
 
     Raises:
-        ArtifactError: not a model folder, or no usable ONNX file.
+        ArtifactError: not a model folder, no usable ONNX file, or a file that has changed since it was written.
         MissingExtra: torch is needed and not installed.
+        UsageError: no such device or provider here.
     """
     from emb.serve.encoder import load as open_encoder
 
-    return open_encoder(path, backend=backend, file=file, threads=threads)
+    return open_encoder(
+        path, backend=backend, file=file, threads=threads, device=device, provider=provider, verify=verify, trust_remote_code=trust_remote_code
+    )

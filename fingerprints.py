@@ -11,10 +11,12 @@ from typing import Any
 from emb.files import sha256_file
 from emb.manifest import Manifest
 
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
-_MODEL = ("*.safetensors", "*.json", "*/config.json", "*/*.safetensors", "*.model", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
 # Facts about the folder, not about the vectors the model gives.
 _NOT_MODEL = {"emb.json", "parity.json", "evaluation.json", "data_config.json"}
+_NEVER_READ = {".md", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".svg", ".h5", ".msgpack", ".ot"}
+# Other runtimes' copies of the same model, and what a run keeps beside its student.
+_OTHER_ROOMS = {"onnx", "openvino", "ctranslate2", "exports"}
 
 
 def fingerprint(folder: Path, file: str | None = None) -> str:
@@ -25,7 +27,7 @@ def fingerprint(folder: Path, file: str | None = None) -> str:
 def graph_hash(folder: Path, file: str) -> str:
     """Of an artifact's ONNX file, the data beside it, the tokenizer, and the facts of the manifest that vectors depend on."""
     path, manifest = folder / file, Manifest.load(folder)
-    files = [*sorted(path.parent.glob(f"{path.name}*")), *(folder / name for name in _TOKENIZER if (folder / name).is_file())]
+    files = [*sorted(path.parent.glob(f"{path.name}*")), *(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())]
     facts = [manifest.dim, manifest.normalize, manifest.max_length, manifest.prompts, manifest.calibration]
     # By suffix and not by name: a file that was given another name is still the same.
     named = ((each.name.removeprefix(path.name), each) for each in files)
@@ -33,9 +35,14 @@ def graph_hash(folder: Path, file: str) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """Of a model folder's weights, tokenizer and module files, by name and content."""
-    files = sorted({path for pattern in _MODEL for path in folder.glob(pattern)} - {folder / name for name in _NOT_MODEL})
-    return _hash((path.relative_to(folder).as_posix(), path) for path in files)
+    """Of every file below a model folder that loading may read, by name and content: what is not known to be unread counts."""
+    return _hash((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file() and is_read(path.relative_to(folder)))
+
+
+def is_read(path: Path) -> bool:
+    """Whether loading a model folder may read the file at `path`, relative to it."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not (hidden or path.parts[0] in _OTHER_ROOMS or path.suffix.lower() in _NEVER_READ or path.as_posix() in _NOT_MODEL)
 
 
 def content_hash(value: Any) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,7 @@ class Manifest:
         lineage: teacher, recipe, data, seeds, versions.
         calibration: per-dimension ranges (2, dim) for int8 vectors, and the binary convention.
         files: sha256 of each file, by path relative to the folder.
+        digest: sha256 of all that is above, as it was written; empty in files of older versions, which had none.
     """
 
     kind: str
@@ -77,6 +81,7 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     similarity: str = "cosine"
     schema: int = SCHEMA
+    digest: str = ""
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
@@ -102,17 +107,30 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `folder/emb.json` with the hashes as they are: a note on the files must not vouch for them."""
-        write_json(folder / FILE, dataclasses.asdict(self))
+        write_json(folder / FILE, self.sealed())
 
-    def verify(self, folder: Path) -> None:
-        """Compare every file with the hash recorded for it.
+    def sealed(self) -> dict[str, Any]:
+        """The content of `emb.json`, with the digest that it has now."""
+        self.digest = self._digest()
+        return dataclasses.asdict(self)
+
+    def verify(self, folder: Path, files: Iterable[str] | None = None) -> None:
+        """Compare `emb.json` itself, and `files` (default: every one), with the hashes recorded for them.
 
         Raises:
             ArtifactError: naming the files that are missing or changed.
         """
-        bad = [name for name, digest in self.files.items() if _differs(folder / name, digest)]
+        names = self.files if files is None else self.files.keys() & set(files)
+        bad = sorted(name for name in names if _differs(folder / name, self.files[name]))
+        if self.digest and self.digest != self._digest():
+            bad.append(FILE)
         if bad:
-            raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(sorted(bad))}", "export it again, or pass --no-verify to use it as it is")
+            hint = "export it again, or take it as it is with --no-verify (in Python: verify=False)"
+            raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(bad)}", hint)
+
+    def _digest(self) -> str:
+        content = json.loads(json.dumps(dataclasses.asdict(self) | {"digest": ""}))  # as it is read back: keys are strings
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def variant(self, file: str) -> Variant:
         """The entry of one file, by path relative to the folder."""

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import torch
 
+from emb.errors import UsageError, first_line
+
 
 def device() -> torch.device:
     """The CUDA device if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by name: "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        UsageError: torch cannot compute on it here; the CPU is never taken in its place.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name it does not know, or a build without it
+        raise UsageError(f"device {name!r}: torch cannot use it here ({first_line(error)})", "leave out the device for the CPU, or install torch for it") from error
+    return torch.device(name)
 
 
 def gains_from_bf16() -> bool:

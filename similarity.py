@@ -7,6 +7,7 @@ the same ruler. Vectors need not be normalised: every measure but `max_abs_diff`
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,34 @@ def dots(a: Vectors, b: Vectors) -> Vectors:
     return np.asarray(np.asarray(a, np.float64) @ np.asarray(b, np.float64).T, np.float32)
 
 
+def similarities(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
+    """Similarity `(rows of a, rows of b)` float32, higher is closer: sentence-transformers' cosine, dot, euclidean and manhattan.
+
+    Raises:
+        UsageError: another measure.
+    """
+    if measure not in _MEASURES:
+        raise UsageError(f"similarity {measure!r} is unknown", f"known: {', '.join(_MEASURES)}")
+    return _MEASURES[measure](a, b)
+
+
+def _euclidean(a: Vectors, b: Vectors) -> Vectors:
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * (a @ b.T)
+    return np.asarray(-np.sqrt(np.maximum(squares, 0)), np.float32)
+
+
+def _manhattan(a: Vectors, b: Vectors) -> Vectors:
+    b = np.asarray(b, np.float64)
+    rows = [-np.abs(row - b).sum(1) for row in np.asarray(a, np.float64)]
+    return np.asarray(rows, np.float32).reshape(len(a), len(b))
+
+
+_MEASURES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
+    "cosine": lambda a, b: dots(unit(a), unit(b)), "dot": dots, "euclidean": _euclidean, "manhattan": _manhattan,
+}  # fmt: skip
+
+
 def cosines(a: Vectors, b: Vectors) -> Vectors:
     """Cosine `(texts,)` of each row of `a` with the same row of `b`.
 
@@ -95,16 +124,17 @@ def truncated(vectors: Vectors, dim: int) -> Vectors:
     return unit(vectors[:, :dim])
 
 
-def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10, index: Vectors | None = None) -> float:
-    """Mean share, 0 to 1, of each row's `k` nearest neighbours (cosine, itself excluded) in `a` that are also its `k` nearest in `b`.
+def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10, index: Vectors | None = None, measure: str = "cosine") -> float:
+    """Mean share, 0 to 1, of each row's `k` nearest neighbours (by `measure`, itself excluded) in `a` that are also its `k` nearest in `b`.
 
     With an `index` of as many rows, the neighbours of both are sought among its rows: what search
     with queries of one model on documents of another would find. With fewer than `k + 1` rows the
     neighbourhood is a third of the others (all of them would always agree); with fewer than three
     rows there is nothing to order and the overlap is 1.
     """
-    a, b = unit(a), unit(b)
-    return _overlap((a, a if index is None else unit(index)), (b, b if index is None else unit(index)), k)
+    if measure == "cosine":  # made as long as one another once, not for every block
+        a, b, index, measure = unit(a), unit(b), None if index is None else unit(index), "dot"
+    return _overlap((a, a if index is None else index), (b, b if index is None else index), k, measure)
 
 
 def neighbours_found(truth: Vectors, queries: Vectors, documents: Vectors, k: int = 10) -> float:
@@ -117,12 +147,12 @@ def neighbours_found(truth: Vectors, queries: Vectors, documents: Vectors, k: in
     return _overlap((truth, truth), (unit(queries), unit(documents)), k)
 
 
-def _overlap(a: tuple[Vectors, Vectors], b: tuple[Vectors, Vectors], k: int) -> float:
+def _overlap(a: tuple[Vectors, Vectors], b: tuple[Vectors, Vectors], k: int, measure: str = "dot") -> float:
     count = len(a[0])
     k = min(k, max(1, (count - 1) // 3))
     if count < 3:
         return 1.0
-    shares = [_shared([a, b], slice(start, start + _BLOCK), k) for start in range(0, count, _BLOCK)]
+    shares = [_shared([a, b], slice(start, start + _BLOCK), k, measure) for start in range(0, count, _BLOCK)]
     return float(np.concatenate(shares).mean())
 
 
@@ -152,13 +182,13 @@ def _ranks(values: Vectors) -> Vectors:
     return np.asarray((last - (counts - 1) / 2)[inverse.reshape(-1)], dtype=np.float64)
 
 
-def _shared(sides: list[tuple[Vectors, Vectors]], rows: slice, k: int) -> Vectors:
-    near_a, near_b = (_neighbours(vectors[rows], index, rows.start, k) for vectors, index in sides)
+def _shared(sides: list[tuple[Vectors, Vectors]], rows: slice, k: int, measure: str) -> Vectors:
+    near_a, near_b = (_neighbours(vectors[rows], index, rows.start, k, measure) for vectors, index in sides)
     return np.asarray((near_a[:, :, None] == near_b[:, None, :]).any(2).mean(1))
 
 
-def _neighbours(queries: Vectors, index: Vectors, first: int, k: int) -> Vectors:
-    scores = dots(queries, index)
+def _neighbours(queries: Vectors, index: Vectors, first: int, k: int, measure: str = "dot") -> Vectors:
+    scores = similarities(queries, index, measure)
     itself = np.arange(len(queries))
     scores[itself, itself + first] = -np.inf
     return _highest(scores, k)

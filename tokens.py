@@ -14,6 +14,7 @@ from emb.files import read_json
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 Batch = tuple[Ids, Ids]
+MAX_TEXTS = 1024  # of a batch, however short they are
 
 
 def prompt_of(prompts: Mapping[str, str], kind: str) -> str:
@@ -82,7 +83,7 @@ class TextTokenizer:
         return ids, mask
 
 
-def token_budget_batches(lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = 1024) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+def token_budget_batches(lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = MAX_TEXTS) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     """Indices of texts of like length, grouped so that texts × longest ≤ `budget` tokens.
 
     Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer

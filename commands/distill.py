@@ -10,7 +10,7 @@ import click
 
 from emb import console
 from emb.commands.options import duration, setting
-from emb.commands.shared import model_names, output
+from emb.commands.shared import model_names, output, remote_code
 from emb.console import Outcome, reports
 
 
@@ -43,7 +43,7 @@ from emb.console import Outcome, reports
 @click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps of training.")
 @click.option("--max-time", type=duration, metavar="TIME", help="Stop training after a time, e.g. 45m or 1h30m.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run at --out, or the latest one.")
-@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")
+@remote_code
 @output
 @reports
 def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options: Any) -> Outcome:

@@ -10,7 +10,7 @@ import click
 
 from emb import console
 from emb.commands.options import numbers
-from emb.commands.shared import Lists, flat, model_names
+from emb.commands.shared import Lists, flat, model_names, no_verify
 from emb.console import Outcome, reports
 
 
@@ -54,10 +54,11 @@ from emb.console import Outcome, reports
     "--out", type=click.Path(path_type=Path), metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",
 )
+@no_verify
 @click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
 @reports
 def evaluate(
-    models: Sequence[str], dims: Lists, layers: Lists, out: Path | None, markdown: bool, **options: Any
+    models: Sequence[str], dims: Lists, layers: Lists, out: Path | None, markdown: bool, no_verify: bool, **options: Any
 ) -> Outcome:
     """Score models on retrieval and similarity.
 
@@ -66,7 +67,7 @@ def evaluate(
     """
     from emb.evaluate.evaluate import evaluate as score
 
-    found = score(models, dims=flat(dims), layers=flat(layers), **options)
+    found = score(models, dims=flat(dims), layers=flat(layers), verify=not no_verify, **options)
     if out:
         found.save(out)
     return Outcome(found.as_dict(), found.markdown() if markdown else console.table(found.rows(), found.header()))

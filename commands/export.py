@@ -10,7 +10,7 @@ import click
 
 from emb import console
 from emb.commands.options import duration, numbers
-from emb.commands.shared import Lists, flat, output
+from emb.commands.shared import Lists, flat, no_verify, output
 from emb.console import Outcome, reports
 
 TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
@@ -61,7 +61,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 @click.option(
     "--min-quality", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Share of the best file's quality that --target must keep.",
 )
-@click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
+@no_verify
 @output
 @reports
 def export(

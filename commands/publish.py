@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from emb import console
+from emb.commands.shared import no_verify
 from emb.console import Outcome, reports
 from emb.errors import GateFailed
 
@@ -46,7 +47,7 @@ def card(artifact: Path | None, name: str | None, license: str | None, only_prin
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
 @click.option("--allow-failed", is_flag=True, help="Send files that failed their gate; the card says so.")
 @click.option("--overwrite", is_flag=True, help="Replace a README.md in the repository that was written by hand.")
-@click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
+@no_verify
 @reports
 def push(artifact: Path | None, no_verify: bool, **options: Any) -> Outcome:
     """Publish an artifact on the model hub.

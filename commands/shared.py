@@ -27,6 +27,16 @@ def output(command: Command) -> Command:
     return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")(command)
 
 
+def no_verify(command: Command) -> Command:
+    """Add --no-verify."""
+    return click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")(command)
+
+
+def remote_code(command: Command) -> Command:
+    """Add --trust-remote-code."""
+    return click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")(command)
+
+
 def flat(groups: Lists) -> tuple[int, ...]:
     """Every number once, in the order given."""
     return tuple(dict.fromkeys(number for group in groups for number in group))

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emb import console
-from emb.commands.shared import model_names
+from emb.commands.shared import model_names, no_verify
 from emb.console import Outcome, reports
 from emb.errors import GateFailed
 
@@ -26,7 +26,7 @@ from emb.errors import GateFailed
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
-@click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")
+@no_verify
 @reports
 def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any) -> Outcome:
     """Prove an artifact against its model.

@@ -56,7 +56,8 @@ def flatten_projections(
         candidates = {power: flattened(weight, power) for power in powers}
         dim = max(pair.dim for pair in pairs if pair.layers == n)
         goal = targets[:, :dim]
-        found = {power: neighbour_overlap((states @ candidate)[:, :dim], goal, index=goal) for power, candidate in candidates.items()}
+        measure = student.spec.similarity
+        found = {power: neighbour_overlap((states @ each)[:, :dim], goal, index=goal, measure=measure) for power, each in candidates.items()}
         chosen[n] = max(found, key=lambda power: found[power])
         head.weight.data.copy_(torch.from_numpy(candidates[chosen[n]].T))
     return chosen

@@ -18,16 +18,16 @@ Rows = Sequence[np.ndarray[Any, Any]]
 
 
 def held_out_scores(student: EmbeddingModel, rows: Rows, targets: np.ndarray[Any, Any], pairs: Sequence[LayerDimPair], *, tokens_per_batch: int) -> list[dict[str, Any]]:
-    """Mean cosine to the teacher and neighbour overlap@10 of each pair.
+    """Mean cosine to the teacher and neighbour overlap@10, by the model's own measure, of each pair.
 
     `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
     """
     outputs = exit_vectors(student, student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
-    return [{"layers": pair.layers, "dim": pair.dim, **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim])} for pair in pairs]
+    return [{"layers": pair.layers, "dim": pair.dim, **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity)} for pair in pairs]
 
 
-def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any]) -> dict[str, float]:
-    return {"cosine": float(cosines(student, teacher).mean()), "overlap": float(neighbour_overlap(student, teacher, k=10))}
+def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any], measure: str) -> dict[str, float]:
+    return {"cosine": float(cosines(student, teacher).mean()), "overlap": neighbour_overlap(student, teacher, 10, measure=measure)}
 
 
 def exit_vectors(student: EmbeddingModel, compute: Callable[..., dict[int, Tensor]], rows: Rows, exits: Sequence[int], tokens_per_batch: int) -> dict[int, np.ndarray[Any, Any]]:

@@ -58,7 +58,7 @@ def encode_file(
         target, count = writer(job, source, column, stack), 0
         for records, texts in _blocks(source, field, None if out.suffix == ".npy" else column):
             try:
-                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, dim=dim), codec))
+                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, truncate_dim=dim), codec))
             except NotFiniteError as error:
                 raise error.placed(count, f"{source}: ") from None
             count += len(records)

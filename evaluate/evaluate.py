@@ -45,6 +45,7 @@ def evaluate(
     rescore: str | None = None,
     depth: int = DEPTH,
     split: str | None = None,
+    verify: bool = True,
 ) -> Evaluation:
     """Score `models`, and `teacher` if given, on every task in `data`.
 
@@ -65,18 +66,19 @@ def evaluate(
         rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
         depth: how many of them.
         split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
+        verify: compare the files of artifacts with the hashes that they were written with.
 
     Raises:
         DataError: an evaluation set that is missing or damaged, or has no such split.
         UsageError: a dim or exit that no model has, a split without a BEIR folder, or a codec of more dims than any.
-        ArtifactError: no codec in a folder.
+        ArtifactError: no codec in a folder, or an artifact that has changed since it was written.
         TeacherError: a model that cannot be found.
         NotFiniteError: a model gave NaN or infinity; the text is named.
     """
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
     tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
-    opened_teacher = open_subject(teacher, (), dtype, (), threads) if teacher is not None else None
+    opened_teacher = open_subject(teacher, (), dtype, (), threads, verify) if teacher is not None else None
     result = Evaluation(teacher=opened_teacher.name if opened_teacher else None, fingerprints=_fingerprints(tasks, opened_teacher, storages))
     indexes: dict[str, Vectors] = {}
     if opened_teacher:
@@ -85,7 +87,7 @@ def evaluate(
             indexes[task.name] = next(iter(sides[1].values()))
             result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None, storages)
     for model in models:
-        subject = open_subject(model, layers, "fp32", precisions, threads)
+        subject = open_subject(model, layers, "fp32", precisions, threads, verify)
         own = indexes if opened_teacher and _shares_space(subject, opened_teacher) else {}
         for task in tasks:
             result.scores += _scores(task, subject, encode_sides(subject, task, cache), _dims(subject.dim, dims), own.get(task.name), storages)
@@ -133,15 +135,17 @@ def _scores(
         for dim, storage in ((dim, storage) for dim, storage in ways if dim <= left[point].shape[1]):
             documents = {"symmetric": right[point]} | ({"asymmetric": index} if index is not None and dim <= index.shape[1] else {})
             for side, vectors in documents.items():
-                value = _value(task, truncated(left[point], dim), truncated(vectors, dim), storage)
+                value = _value(task, left[point], vectors, dim, storage, subject.similarity)
                 stored = str(storage) if storage else None
                 yield Score(task.name, task.metric, subject.name, point.layers, dim, point.weights, point.vectors, side, value, stored, subject.fingerprint(point))
 
 
-def _value(task: Task, queries: Vectors, documents: Vectors, storage: Storage | None) -> float:
+def _value(task: Task, queries: Vectors, documents: Vectors, dim: int, storage: Storage | None, similarity: str) -> float:
     if storage is not None and isinstance(task, RetrievalTask):
-        return storage.score(task, queries, documents)
-    return task.score(queries, documents)
+        return storage.score(task, truncated(queries, dim), truncated(documents, dim))
+    if similarity == "cosine":
+        return task.score(truncated(queries, dim), truncated(documents, dim))
+    return task.score(queries[:, :dim], documents[:, :dim], similarity)  # length counts
 
 
 def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict[Point, Vectors], dict[Point, Vectors]]:

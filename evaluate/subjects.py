@@ -13,7 +13,7 @@ import numpy as np
 from emb.errors import UsageError
 from emb.evaluate.scores import Point
 from emb.export.variants import as_floats, distinct
-from emb.fingerprints import fingerprint
+from emb.fingerprints import fingerprint, is_read
 from emb.manifest import Manifest, Variant, is_artifact, weights_name
 from emb.progress import bar
 from emb.similarity import Vectors
@@ -46,15 +46,20 @@ class Subject(Protocol):
     @property
     def dim(self) -> int: ...
 
+    @property
+    def similarity(self) -> str: ...
+
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]: ...
 
 
-def open_subject(model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None) -> Subject:
+def open_subject(model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None, verify: bool = True) -> Subject:
     """A model by path or name, ready to encode; `evaluate` describes the arguments."""
     name, folder = locate(model)
     manifest = Manifest.load(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
-        return OnnxSubject.open(name, folder, manifest, precisions, threads)
+        return OnnxSubject.open(name, folder, manifest, precisions, threads, verify)
+    if manifest and verify:
+        manifest.verify(folder, [file for file in manifest.files if is_read(Path(file))])
     return TorchSubject.open(name, folder, manifest, layers, dtype)
 
 
@@ -119,6 +124,11 @@ class TorchSubject:
         """Width of the deepest exit's vectors."""
         return self.model.dim
 
+    @property
+    def similarity(self) -> str:
+        """What its vectors are compared with."""
+        return self.model.spec.similarity
+
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
         """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
         import torch
@@ -155,7 +165,7 @@ class OnnxSubject:
         return f"onnx {[variant.file for variant, _ in self.encoders]}"
 
     @classmethod
-    def open(cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None) -> OnnxSubject:
+    def open(cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None, verify: bool) -> OnnxSubject:
         """Open every variant of the given precisions, those that failed their gate too: the table shows what that costs.
 
         Raises:
@@ -164,7 +174,7 @@ class OnnxSubject:
         from emb.serve.encoder import OnnxEncoder
 
         wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
-        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads)) for variant in wanted]
+        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted]
         if not encoders:
             raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
         return cls(name, folder, manifest, encoders, manifest.kind != "encoder", _teacher_of(manifest))
@@ -183,9 +193,14 @@ class OnnxSubject:
         """Width of the vectors."""
         return self.manifest.dim
 
+    @property
+    def similarity(self) -> str:
+        """What its vectors are compared with."""
+        return self.manifest.similarity
+
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
         """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""
-        return {self._point(variant): as_floats(encoder.encode(texts, kind=kind, progress=True), variant, self.manifest) for variant, encoder in self.encoders}
+        return {self._point(variant): as_floats(encoder.encode(texts, kind=kind, show_progress_bar=True), variant, self.manifest) for variant, encoder in self.encoders}
 
     def _point(self, variant: Variant) -> Point:
         return Point(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)

@@ -14,7 +14,7 @@ from emb.errors import DataError, UsageError
 from emb.fingerprints import content_hash
 from emb.progress import note
 from emb.records import Record, read_lines, read_records, suffix, text_of
-from emb.similarity import Vectors, cosines, dots, spearman, unit
+from emb.similarity import Vectors, cosines, similarities, spearman, unit
 
 _CUT = 10
 DEPTH = _CUT + 1  # one more, for the query that is a document itself
@@ -48,10 +48,14 @@ class RetrievalTask:
         """The texts of each side: queries, documents."""
         return list(self.queries.values()), list(self.documents.values())
 
-    def score(self, queries: Vectors, documents: Vectors) -> float:
-        """Mean nDCG@10 × 100 of ranking `documents` `(documents, dim)` by cosine to each of `queries`."""
-        documents = unit(documents).astype(np.float64)  # once, not for every query
-        return self.score_rankings(np.argsort(-dots(documents, vector[None])[:, 0], kind="stable")[:DEPTH] for vector in unit(queries))
+    def score(self, queries: Vectors, documents: Vectors, similarity: str = "cosine") -> float:
+        """Mean nDCG@10 × 100 of ranking `documents` `(documents, dim)` by `similarity` to each of `queries`."""
+        if similarity == "cosine":
+            queries, documents, similarity = unit(queries), unit(documents), "dot"
+        documents = documents.astype(np.float64)  # once, not for every query
+        return self.score_rankings(
+            np.argsort(-similarities(documents, query[None], similarity)[:, 0], kind="stable")[:DEPTH] for query in queries
+        )
 
     def score_rankings(self, rankings: Iterable[Sequence[int] | Vectors]) -> float:
         """Mean nDCG@10 × 100 of one ranking for each query: rows of documents, the best first, `DEPTH` of them."""
@@ -88,9 +92,12 @@ class PairTask:
         """The texts of each side."""
         return self.first, self.second
 
-    def score(self, first: Vectors, second: Vectors) -> float:
-        """Spearman correlation × 100 of the pairs' cosines with the human scores."""
-        return 100 * spearman(cosines(first, second), np.asarray(self.scores))
+    def score(self, first: Vectors, second: Vectors, similarity: str = "cosine") -> float:
+        """Spearman correlation × 100 of the pairs' `similarity` with the human scores."""
+        alike = cosines(first, second) if similarity == "cosine" else np.concatenate(
+            [similarities(one[None], other[None], similarity)[0] for one, other in zip(first, second, strict=True)]
+        )  # fmt: skip
+        return 100 * spearman(alike, np.asarray(self.scores))
 
 
 Task: TypeAlias = RetrievalTask | PairTask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import tempfile
@@ -17,7 +18,7 @@ from emb.manifest import FILE as MANIFEST
 from emb.progress import is_quiet, note
 from emb.publish.card import FILE as CARD
 from emb.publish.card import card, is_generated, write_card
-from emb.publish.facts import Facts, without_paths
+from emb.publish.facts import Facts
 from emb.registry import OF_THE_CLIENT
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def _content(facts: Facts, name: str, text: str) -> bytes | str:
     if name == CARD:
         return text.encode()
     if name == MANIFEST:
-        value = read_json(facts.folder / name)
-        return _json(value | {"lineage": without_paths(value["lineage"])})
+        return _json(dataclasses.replace(facts.manifest, lineage=facts.lineage).sealed())
     if name == "parity.json":
         value = read_json(facts.folder / name)
         return _json(value | {"artifact": Path(value["artifact"]).name})

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from emb.errors import ArtifactError, MissingExtra, UsageError
+from emb.fingerprints import TOKENIZER_FILES
 from emb.finite import NotFiniteError, require_finite
-from emb.manifest import Manifest, Variant, is_artifact
-from emb.serve.engine import open_engine
-from emb.tokens import Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
+from emb.manifest import Manifest, Variant, is_artifact, parts_of
+from emb.serve.engine import open_engine, provider_of
+from emb.tokens import MAX_TEXTS, Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 BACKENDS = ("auto", "onnx", "torch")
@@ -31,45 +32,69 @@ class Encoder(ABC):
         dim: width of the vectors.
         prompts: prefix per kind of text, "query" and "document".
         normalize: whether vectors have length 1, also after a cut to fewer dims.
+        similarity_fn_name: what its vectors are compared with: "cosine", "dot", "euclidean" or "manhattan".
+
+    It has the habits of a `SentenceTransformer`, so that it can be passed where one is expected.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, *, dim: int, prompts: dict[str, str], normalize: bool) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, *, dim: int, prompts: dict[str, str], normalize: bool, similarity_fn_name: str = "cosine"
+    ) -> None:
         self.tokenizer = tokenizer
         self.dim = dim
         self.prompts = prompts
         self.normalize = normalize
+        self.similarity_fn_name = similarity_fn_name
 
     @property
     def max_length(self) -> int:
         """Tokens of a text that are read, special tokens included."""
         return self.tokenizer.max_length
 
-    def encode(self, texts: Sequence[str], *, kind: str = "document", dim: int | None = None, tokens_per_batch: int = 512, progress: bool = False) -> Vectors:
-        """Vectors `(texts, dim)` of `texts` behind the prompt of `kind`, in the order given.
+    def get_sentence_embedding_dimension(self) -> int:
+        """Width of the vectors."""
+        return self.dim
 
-        Texts of like length are run together in batches of at most `tokens_per_batch` tokens.
-        `dim` keeps the first dimensions only. A variant with int8 or binary outputs returns
-        those as they are stored: int8 `(texts, dim)`, uint8 `(texts, dim / 8)`.
+    def similarity(self, a: Vectors, b: Vectors) -> Vectors:
+        """How close each row of `a` is to each row of `b`, `(rows of a, rows of b)` float32, by the model's own measure."""
+        from emb.similarity import similarities
+
+        return similarities(np.atleast_2d(a), np.atleast_2d(b), self.similarity_fn_name)
+
+    def encode(
+        self, texts: str | Sequence[str], *, kind: str = "document", prompt: str | None = None, truncate_dim: int | None = None,
+        batch_size: int = MAX_TEXTS, tokens_per_batch: int = 512, show_progress_bar: bool | None = False,
+        normalize_embeddings: bool = False, convert_to_numpy: bool = True, convert_to_tensor: bool = False,
+    ) -> Any:  # fmt: skip
+        """Vectors `(texts, dim)` of `texts`, in the order given; of one string, its vector `(dim,)`.
+
+        Texts stand behind the prompt of `kind`, or behind `prompt`. Texts of like length are run together, in batches
+        of at most `batch_size` texts and `tokens_per_batch` tokens: that changes the speed, not the vectors.
+        `truncate_dim` keeps the first dimensions only. A variant with int8 or binary outputs returns those as they
+        are stored: int8 `(texts, dim)`, uint8 `(texts, dim / 8)`. `convert_to_tensor` returns a torch tensor.
 
         Raises:
-            UsageError: an unknown kind, a `dim` beyond the model's, one string instead of a list, or an item that is no text.
+            UsageError: an unknown kind, a `truncate_dim` beyond the model's, or an item that is no text.
             ArtifactError: a vector that is not finite; the text is named.
         """
-        if isinstance(texts, str):
-            raise UsageError("encode() takes a list of texts and got one string", "write encode([text])")
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a list of str")
-        rows = self.tokenizer.encode(texts, self._prompt(kind))
-        vectors = self.encode_ids(rows, dim=dim, tokens_per_batch=tokens_per_batch, progress=progress)
-        require_finite(vectors, texts)
-        return vectors
+        if not (convert_to_numpy or convert_to_tensor):
+            raise UsageError("encode() returns one array: a list of tensors is not made", "leave out convert_to_numpy=False")
+        alone = isinstance(texts, str)
+        batch = _texts([texts] if isinstance(texts, str) else texts)
+        rows = self.tokenizer.encode(batch, self._prompt(kind) if prompt is None else prompt)
+        vectors = self.encode_ids(
+            rows, truncate_dim=truncate_dim, batch_size=batch_size, tokens_per_batch=tokens_per_batch, show_progress_bar=bool(show_progress_bar)
+        )
+        require_finite(vectors, batch)
+        vectors = _unit(vectors) if normalize_embeddings and vectors.dtype == np.float32 and not self.normalize else vectors
+        vectors = vectors[0] if alone else vectors
+        return _tensor(vectors) if convert_to_tensor else vectors
 
-    def encode_query(self, texts: Sequence[str], **options: Any) -> Vectors:
+    def encode_query(self, texts: str | Sequence[str], **options: Any) -> Any:
         """`encode` with the prompt of queries."""
         return self.encode(texts, kind="query", **options)
 
-    def encode_document(self, texts: Sequence[str], **options: Any) -> Vectors:
+    def encode_document(self, texts: str | Sequence[str], **options: Any) -> Any:
         """`encode` with the prompt of documents."""
         return self.encode(texts, kind="document", **options)
 
@@ -83,24 +108,27 @@ class Encoder(ABC):
                 raise error.placed(count) from None
             count += len(part)
 
-    async def encode_async(self, texts: Sequence[str], **options: Any) -> Vectors:
+    async def encode_async(self, texts: str | Sequence[str], **options: Any) -> Any:
         """`encode` in a thread: an event loop goes on serving meanwhile."""
         return await asyncio.to_thread(self.encode, texts, **options)
 
-    def encode_ids(self, rows: Sequence[np.ndarray[Any, Any]], *, dim: int | None = None, tokens_per_batch: int = 512, side: str = "right", progress: bool = False) -> Vectors:
+    def encode_ids(
+        self, rows: Sequence[np.ndarray[Any, Any]], *, truncate_dim: int | None = None, batch_size: int = MAX_TEXTS,
+        tokens_per_batch: int = 512, side: str = "right", show_progress_bar: bool = False,
+    ) -> Vectors:  # fmt: skip
         """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
-        self._check(dim)
+        self._check(truncate_dim, batch_size)
         if len(rows) == 1:  # a query: what follows would take a hundredth of its time
-            return self._cut(self.run(*self.tokenizer.pad(rows, side)), dim)
-        batches = token_budget_batches([len(row) for row in rows], tokens_per_batch)
+            return self._cut(self.run(*self.tokenizer.pad(rows, side)), truncate_dim)
+        batches = token_budget_batches([len(row) for row in rows], tokens_per_batch, batch_size)
         padded = [partial(self._padded, rows, batch, side) for batch in batches]
         vectors: Vectors | None = None
-        with _bar(len(rows), progress) as advance:
+        with _bar(len(rows), show_progress_bar) as advance:
             for batch, part in zip(batches, self._run_each(padded), strict=True):
                 vectors = np.empty((len(rows), part.shape[1]), part.dtype) if vectors is None else vectors
                 vectors[batch] = part
                 advance(len(batch))
-        return self._cut(np.empty((0, self.dim), np.float32) if vectors is None else vectors, dim)
+        return self._cut(np.empty((0, self.dim), np.float32) if vectors is None else vectors, truncate_dim)
 
     @abstractmethod
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
@@ -118,35 +146,44 @@ class Encoder(ABC):
             raise UsageError(f"kind {kind!r} is unknown", 'kinds are "query" and "document"')
         return prompt_of(self.prompts, kind)
 
-    def _check(self, dim: int | None) -> None:
+    def _check(self, dim: int | None, batch_size: int) -> None:
         if dim is not None and not 1 <= dim <= self.dim:
-            raise UsageError(f"dim {dim}: the model has {self.dim}", f"choose 1 to {self.dim}")
+            raise UsageError(f"truncate_dim {dim}: the model has {self.dim}", f"choose 1 to {self.dim}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size {batch_size} is not a number of texts", "choose 1 or more")
 
     def _cut(self, vectors: Vectors, dim: int | None) -> Vectors:
         if dim is None or dim == vectors.shape[1]:
             return vectors
         if vectors.dtype != np.float32:
-            raise UsageError(f"dim {dim}: {vectors.dtype} vectors cannot be cut", "export the artifact at that dim, or use a float variant")
-        cut = vectors[:, :dim]
-        return cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12) if self.normalize else np.ascontiguousarray(cut)
+            raise UsageError(f"truncate_dim {dim}: {vectors.dtype} vectors cannot be cut", "export the artifact at that dim, or use a float variant")
+        cut = np.ascontiguousarray(vectors[:, :dim])
+        return _unit(cut) if self.normalize else cut
 
 
 class OnnxEncoder(Encoder):
     """A file of an artifact behind the runtime it is made for, onnxruntime unless another is asked for; imports no torch."""
 
-    def __init__(self, folder: str | Path, file: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, file: str | None = None, threads: int | None = None, *, provider: str | None = None, verify: bool = True
+    ) -> None:
         """Open `folder/file`; without `file`, the smallest that passed its gate.
 
         Raises:
-            ArtifactError: not an artifact, or without a usable ONNX file.
+            ArtifactError: not an artifact, without a usable ONNX file, or changed since it was written.
             MissingExtra: `file` is another runtime's, which is not installed.
+            UsageError: ONNX Runtime has no such provider here.
         """
         folder = Path(folder)
         manifest = Manifest.load(folder)
         self.variant = manifest.variant(file) if file else _best(manifest, folder)
+        if verify:
+            manifest.verify(folder, _read_with(folder, self.variant.file))
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
-        super().__init__(tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize)
-        self.runner = open_engine(folder, manifest, self.variant.file, threads)
+        super().__init__(
+            tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize, similarity_fn_name=manifest.similarity
+        )
+        self.runner = open_engine(folder, manifest, self.variant.file, threads, provider)
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
@@ -156,28 +193,52 @@ class OnnxEncoder(Encoder):
         return self.runner.run_each(padded)
 
 
-def load(path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None) -> Encoder:
-    """Open an artifact, or any sentence-transformers folder, for encoding.
-
-    `backend` "auto" takes an ONNX file if there is one that has not failed its gate (int8 before
-    fp32) and torch otherwise; `file` names one file, also of another toolchain.
+def load(
+    path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None,
+    device: str = "cpu", provider: str | None = None, verify: bool = True, trust_remote_code: bool = False,
+) -> Encoder:  # fmt: skip
+    """Open an artifact, or any sentence-transformers folder, for encoding; `emb.load` describes the arguments.
 
     Raises:
-        ArtifactError: not a model folder, or no usable ONNX file.
+        ArtifactError: not a model folder, no usable ONNX file, or changed since it was written.
         MissingExtra: torch, or the runtime of `file`, is needed and not installed.
+        UsageError: no such backend, device or provider here.
     """
     folder = Path(path)
     if backend not in BACKENDS:
         raise UsageError(f"backend {backend!r} is unknown", f"known: {', '.join(BACKENDS)}")
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder", "give an artifact or a sentence-transformers folder")
-    if backend == "onnx" or file or (backend == "auto" and _has_onnx(folder)):
-        return OnnxEncoder(folder, file, threads)
+    if backend == "onnx" or file or provider or (backend == "auto" and _has_onnx(folder)):
+        return OnnxEncoder(folder, file, threads, provider=provider or provider_of(device), verify=verify)
     try:
         from emb.serve.torch_encoder import load_torch
     except ImportError as error:
         raise MissingExtra(f"{folder}: holds no ONNX file, and torch is not installed ({error.name})", "pip install 'emb-distill[train]', or export it first") from error
-    return load_torch(folder, threads)
+    return load_torch(folder, threads, device=device, verify=verify, trust_remote_code=trust_remote_code)
+
+
+def _read_with(folder: Path, file: str) -> list[str]:
+    """What is read of an artifact to encode with one of its files."""
+    return [*TOKENIZER_FILES, *(part.relative_to(folder).as_posix() for part in parts_of(folder, file))]
+
+
+def _texts(texts: Any) -> list[str]:
+    found = list(texts)
+    for index, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a str or a list of str")
+    return found
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+
+
+def _tensor(vectors: Vectors) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(vectors))
 
 
 def _has_onnx(folder: Path) -> bool:

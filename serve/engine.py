@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emb.errors import UsageError
 from emb.extras import needs_extra
 from emb.tokens import Batch
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from emb.manifest import Manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
+CPU = "CPUExecutionProvider"
+_PROVIDERS = {"cpu": CPU, "cuda": "CUDAExecutionProvider"}
 _LIBRARIES = {".onnx": "onnxruntime", ".xml": "openvino", ".bin": "ctranslate2"}
 
 
@@ -85,14 +88,29 @@ def unreported() -> Iterator[None]:
         del sys.modules[name]
 
 
-def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None = None) -> Engine:
+def provider_of(device: str) -> str:
+    """ONNX Runtime's execution provider for a device such as "cpu" or "cuda".
+
+    Raises:
+        UsageError: a device that ONNX Runtime has no provider of that name for.
+    """
+    if device not in _PROVIDERS:
+        hint = f"known: {', '.join(_PROVIDERS)}; another provider by its name: provider=…"
+        raise UsageError(f"device {device!r} is unknown to ONNX Runtime", hint)
+    return _PROVIDERS[device]
+
+
+def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None = None, provider: str | None = None) -> Engine:
     """`file` of the artifact `folder` behind its runtime; no other runtime is imported.
 
     Raises:
         ArtifactError: missing, or its runtime cannot open it.
         MissingExtra: its runtime is not installed.
+        UsageError: a `provider` that ONNX Runtime does not have here, or for a file of another runtime.
     """
     require_library(file)
+    if library_of(file) != "onnxruntime" and provider not in (None, CPU):
+        raise UsageError(f"{file}: {library_of(file)} has no provider {provider}", "these files run on the CPU; for another device name an .onnx file")
     if library_of(file) == "openvino":
         from emb.serve.openvino_engine import OpenVinoEngine
 
@@ -104,7 +122,7 @@ def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None
         return CTranslate2Engine((folder / file).parent, Head.from_folder(folder, manifest), threads)
     from emb.serve.sessions import Runner
 
-    return Runner(folder / file, threads)
+    return Runner(folder / file, threads, provider or CPU)
 
 
 def _cores() -> int:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from emb.errors import ArtifactError, first_line
-from emb.serve.engine import Array, Engine
+from emb.errors import ArtifactError, UsageError, first_line
+from emb.serve.engine import CPU, Array, Engine
 from emb.tokens import Batch
 
 _SHORT = 64  # tokens, padding included, of a batch that waits for its threads longer than they compute
@@ -19,15 +19,16 @@ _SHORT = 64  # tokens, padding included, of a batch that waits for its threads l
 class Runner(Engine):
     """One ONNX model, for one batch or for many; what it opens besides the first session, it opens when that is needed."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        """Open `path` with `threads` threads (None: one per core).
+    def __init__(self, path: Path, threads: int | None = None, provider: str = CPU) -> None:
+        """Open `path` with `threads` threads (None: one per core) on `provider`.
 
         Raises:
             ArtifactError: missing or not an ONNX model.
+            UsageError: ONNX Runtime has no such provider here.
         """
         super().__init__(threads)
-        self.path = path
-        self.session = open_session(path, threads, eager=True)
+        self.path, self.provider = path, provider
+        self.session = open_session(path, threads, eager=True, provider=provider)
         self._wanted = [vector_output(self.session)]
 
     def run(self, batch: Batch) -> Array:
@@ -41,12 +42,12 @@ class Runner(Engine):
     @cached_property
     def _patient(self) -> Any:
         """A session whose threads do not wait long for one another."""
-        return self.session if self.threads == 1 else open_session(self.path, self.threads)
+        return self.session if self.threads == 1 or self.provider != CPU else open_session(self.path, self.threads, provider=self.provider)
 
     @cached_property
     def _single(self) -> Any:
         """A session whose operators stay on the thread that calls."""
-        return self.session if self.threads == 1 else open_session(self.path, 1)
+        return self.session if self.threads == 1 or self.provider != CPU else open_session(self.path, 1, provider=self.provider)
 
     def _answer(self, session: Any, batch: Batch) -> Array:
         (found,) = session.run(self._wanted, {"input_ids": batch[0], "attention_mask": batch[1]})
@@ -59,8 +60,8 @@ def vector_output(session: Any) -> str:
     return "sentence_embedding" if "sentence_embedding" in names else names[0]
 
 
-def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool = False) -> Any:
-    """An onnxruntime session on the CPU with `threads` threads (None: one per core).
+def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool = False, provider: str = CPU) -> Any:
+    """An onnxruntime session on `provider` with `threads` threads (None: one per core).
 
     Threads that sleep while they wait take time to wake, which a short text pays for at every operator;
     threads that spin take the core from whoever shares the machine, which a long batch pays for where
@@ -68,9 +69,11 @@ def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool
 
     Raises:
         ArtifactError: missing or not an ONNX model.
+        UsageError: onnxruntime has no such provider here; the CPU is never taken in its place.
     """
     import onnxruntime as ort
 
+    _require_provider(provider, ort.get_available_providers())
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
@@ -82,7 +85,15 @@ def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool
     if isinstance(model, Path) and not model.is_file():
         raise ArtifactError(f"{model}: no such file", "export the artifact again")
     try:
-        return ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider, CPU][: 1 + (provider != CPU)])
     except Exception as error:  # onnxruntime's exceptions share no base
         name = model if isinstance(model, Path) else "model"
         raise ArtifactError(f"{name}: onnxruntime cannot open it ({first_line(error)})", "export the artifact again") from error
+    _require_provider(provider, session.get_providers())  # one that cannot start gives way to the CPU with a line on stderr
+    return session
+
+
+def _require_provider(provider: str, found: list[str]) -> None:
+    if provider not in found:
+        hint = f"it has {', '.join(found)}; for CUDA: pip install onnxruntime-gpu in place of onnxruntime"
+        raise UsageError(f"provider {provider} is not usable: this onnxruntime cannot run it here", hint)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import torch
 
-from emb.manifest import LayerDimPair
+from emb.fingerprints import is_read
+from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.model import EmbeddingModel, load_model
+from emb.precision import usable_device
 from emb.serve.encoder import Encoder, Vectors
 from emb.tokens import Ids
 
@@ -16,7 +18,11 @@ class TorchEncoder(Encoder):
     """An `EmbeddingModel`, or one (layers, dim) exit of it, on the device it lies on."""
 
     def __init__(self, model: EmbeddingModel, pair: LayerDimPair | None = None) -> None:
-        super().__init__(model.tokenizer(), dim=pair.dim if pair else model.dim, prompts=model.spec.prompts, normalize=model.spec.normalize)
+        spec = model.spec
+        super().__init__(
+            model.tokenizer(), dim=pair.dim if pair else model.dim, prompts=spec.prompts, normalize=spec.normalize,
+            similarity_fn_name=spec.similarity,
+        )  # fmt: skip
         self.model = model.eval()
         self.pair = pair
 
@@ -28,8 +34,21 @@ class TorchEncoder(Encoder):
         return self.model.embed(ids, mask, self.pair).float().cpu().numpy()
 
 
-def load_torch(folder: Path, threads: int | None = None) -> TorchEncoder:
-    """Open a sentence-transformers folder; `threads` sets torch's for the whole process."""
+def load_torch(
+    folder: Path, threads: int | None = None, *, device: str = "cpu", verify: bool = True, trust_remote_code: bool = False
+) -> TorchEncoder:
+    """Open a sentence-transformers folder on `device`; `threads` sets torch's for the whole process.
+
+    Raises:
+        ArtifactError: not a model, or an artifact that has changed since it was written.
+        UsageError: torch has no such device here.
+    """
+    place = usable_device(device)
+    if verify and is_artifact(folder):
+        manifest = Manifest.load(folder)
+        manifest.verify(folder, [name for name in manifest.files if is_read(Path(name))])
     if threads:
         torch.set_num_threads(threads)
-    return TorchEncoder(load_model(folder))
+    model = load_model(folder, trust_remote_code=trust_remote_code)
+    model.to(place)
+    return TorchEncoder(model)

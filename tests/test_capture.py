@@ -142,16 +142,25 @@ def test_identity_makes_the_folder() -> None:
     assert len({each.fingerprint for each in [IDENTITY, *others]}) == 4
 
 
-def test_weights_hash_sees_weights_tokenizer_and_modules(bert_folder: Path, tmp_path: Path) -> None:
+def test_weights_hash_sees_every_file_that_loading_may_read(bert_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bert_folder, tmp_path / "copy"))
-    (copy / "README.md").write_text("not part of the vectors", encoding="utf-8")
-    (copy / "emb.json").write_text("{}", encoding="utf-8")
-    assert weights_hash(copy) == weights_hash(bert_folder)
     seen = {weights_hash(bert_folder)}
-    for name in ("tokenizer.json", "1_Pooling/config.json", "model.safetensors"):
-        (copy / name).write_bytes((copy / name).read_bytes() + b" ")
+    own = ("tokenizer.json", "1_Pooling/config.json", "model.safetensors", "config_sentence_transformers.json")
+    others = ("merges.txt", "vocab.txt", "spiece.model", "2_Dense/pytorch_model.bin", "0_Transformer/tokenizer.json", "modeling_own.py", "a/b/part.safetensors")
+    for name in (*own, *others):
+        path = copy / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
         seen.add(weights_hash(copy))
-    assert len(seen) == 4
+    assert len(seen) == 1 + len(own) + len(others)
+
+
+def test_weights_hash_does_not_see_what_no_vector_depends_on(bert_folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(bert_folder, tmp_path / "copy"))
+    for name in ("README.md", "emb.json", "parity.json", "report.html", "onnx/model.onnx", "ctranslate2/model.bin", ".cache/a.json"):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_text("{}", encoding="utf-8")
+    assert weights_hash(copy) == weights_hash(bert_folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6], ids=["nan", "inf", "beyond half"])

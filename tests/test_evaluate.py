@@ -25,7 +25,8 @@ from emb.export.variants import distinct
 from emb.fingerprints import fingerprint, weights_hash
 from emb.manifest import Manifest
 from emb.quantize.codecs import fit_codec, load_codec, save_codec
-from emb.similarity import truncated
+from emb.serve.encoder import load
+from emb.similarity import spearman, truncated
 
 
 @pytest.fixture
@@ -366,11 +367,42 @@ def test_what_was_scored_is_recorded(student_folder: Path, bert_folder: Path, be
     assert read_tasks([beir])[0].fingerprint != found["fingerprints"]["data"]["tinyset"]
 
 
+def test_a_model_of_dot_products_is_ranked_by_them() -> None:
+    task = RetrievalTask("lengths", {"q": "a"}, {"long": "b", "straight": "c"}, {"q": {"long": 1}})
+    queries, documents = np.float32([[1, 0]]), np.float32([[3, 3], [1, 0]])
+    assert task.score(queries, documents, "dot") == 100 > task.score(queries, documents)
+    pairs = PairTask("lengths", ["a", "b"], ["c", "d"], [1.0, 0.0])
+    both = np.float32([[1, 0], [1, 0]])
+    assert pairs.score(both, documents, "dot") == pytest.approx(100)
+    assert pairs.score(both, documents) == pytest.approx(-100)
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_the_models_own_measure_is_what_it_is_scored_by(bert_folder: Path, tmp_path: Path, sts: Path, exported: bool) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    (folder / "modules.json").write_text(json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8")
+    values = []
+    for measure in ("cosine", "dot"):
+        path = folder / "config_sentence_transformers.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": measure}), encoding="utf-8")
+        [subject] = export(folder, out=tmp_path / measure) if exported else [folder]
+        encoder, task = load(subject), read_tasks([sts])[0]
+        [score] = evaluate([subject], [sts], dims=[encoder.dim]).scores
+        first, second = (encoder.encode(texts) for texts in task.sides)
+        by_hand = [encoder.similarity(one, other)[0, 0] for one, other in zip(first, second, strict=True)]
+        assert score.value == pytest.approx(100 * spearman(np.asarray(by_hand), np.asarray(task.scores)), abs=0.2)
+        values.append(score.value)
+    assert values[0] != pytest.approx(values[1], abs=0.5)
+
+
 def test_vectors_of_other_weights_are_not_taken_from_the_cache(student_folder: Path, sts: Path, tmp_path: Path) -> None:
     [first], [second] = (export(student_folder, layers=[layers], dims=[16], out=tmp_path / str(layers) / "cut") for layers in (2, 3))
     [before] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache").scores
     shutil.copy(second / "onnx" / "model.onnx", first / "onnx" / "model.onnx")
-    [after] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache").scores
+    with pytest.raises(ArtifactError, match=r"changed since it was written: onnx/model\.onnx"):
+        evaluate([first], [sts], dims=[16], cache=tmp_path / "cache")
+    [after] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache", verify=False).scores
     assert before.value != after.value
 
 

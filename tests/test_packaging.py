@@ -147,7 +147,7 @@ def test_a_user_of_the_doors_is_type_checked(tmp_path: Path) -> None:
         "result = emb.distill(teacher='all-MiniLM-L6-v2', layers=3)\n"
         "reveal_type(result.run)\n"
         "reveal_type(emb.export(result.run, layers=[3], dims=[128], int8=True))\n"
-        "vectors = emb.load('artifact').encode(['a text'], kind='query', dim=64)\n"
+        "vectors = emb.load('artifact').encode(['a text'], kind='query', truncate_dim=64)\n"
         "emb.distill(teacher=3)\n",
         encoding="utf-8",
     )

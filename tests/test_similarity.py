@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emb.errors import UsageError
-from emb.similarity import Vectors, compare, cosines, geometry_spearman, neighbour_overlap, spearman, truncated, unit
+from emb.similarity import Vectors, compare, cosines, geometry_spearman, neighbour_overlap, similarities, spearman, truncated, unit
 
 
 def _random(rows: int, dim: int, seed: int = 0) -> Vectors:
@@ -133,3 +133,24 @@ def test_overlap_on_an_index_sees_what_search_would_find() -> None:
     assert neighbour_overlap(index, turned) == 1
     assert neighbour_overlap(turned, index, index=index) < 0.5
     assert neighbour_overlap(index * 3, index, index=index) == 1
+
+
+@pytest.mark.parametrize("measure", ["cosine", "dot", "euclidean", "manhattan"])
+def test_similarities_are_those_of_sentence_transformers(measure: str) -> None:
+    from sentence_transformers.util import SimilarityFunction
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 8)).astype(np.float32), 3 * rng.normal(size=(7, 8)).astype(np.float32)
+    theirs = SimilarityFunction.to_similarity_fn(measure)(a, b)
+    np.testing.assert_allclose(similarities(a, b, measure), np.asarray(theirs), atol=1e-4)
+    assert similarities(a, b[:0], measure).shape == (5, 0)
+    with pytest.raises(UsageError, match="'jaccard' is unknown"):
+        similarities(a, b, "jaccard")
+
+
+def test_overlap_counts_length_where_the_measure_does() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(60, 8)).astype(np.float32)
+    longer = a * rng.uniform(0.2, 5, size=(60, 1)).astype(np.float32)
+    assert neighbour_overlap(a, longer) == 1 == neighbour_overlap(longer, longer, measure="dot")
+    assert neighbour_overlap(a, longer, measure="dot") < 0.9

@@ -48,7 +48,7 @@ def _vectors(path: Path) -> np.ndarray[Any, Any]:
 def test_vectors_are_those_of_memory(encoder: Encoder, sentences: list[str], tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out{suffix}"
     assert encode_file(encoder, _jsonl(tmp_path / "in.jsonl", sentences), out, kind="query", dim=16) == len(sentences)
-    assert np.allclose(_vectors(out), encoder.encode(sentences, kind="query", dim=16), atol=1e-6)
+    assert np.allclose(_vectors(out), encoder.encode(sentences, kind="query", truncate_dim=16), atol=1e-6)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 

@@ -24,6 +24,7 @@ from emb.intake import check_folder, check_loading, check_weights, loading_noted
 from emb.layout import EXITS_FILE, write_limits, write_older_keys, write_sentence_transformers
 from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.module_settings import refuse_settings
+from emb.progress import note
 from emb.reference import check_reference
 from emb.tokens import TextTokenizer, prompt_of, token_budget_batches
 
@@ -303,6 +304,8 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
         _pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer, source), prompts, _lowered_beforehand(transformer),
         getattr(tokenizer, "truncation_side", "right"), loaded.default_prompt_name, loaded.similarity_fn_name or "cosine",
     )  # fmt: skip
+    if source.is_dir() and not (source / "modules.json").is_file():
+        note(f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a folder")
     dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
     encoder = transformer.auto_model
     check_weights(source, encoder, _ids(tokenizer))

@@ -24,6 +24,10 @@ class Cut:
     tokens_lost: int
     limit: int
 
+    def __add__(self, other: Cut) -> Cut:
+        """Both together, of one limit."""
+        return Cut(self.texts + other.texts, self.cut + other.cut, self.tokens_lost + other.tokens_lost, self.limit)
+
 
 def count_cut(tokenizer: TextTokenizer, texts: Sequence[str], prompts: Sequence[str] | str = "", rows: Sequence[np.ndarray[Any, Any]] | None = None) -> Cut:
     """Count the `texts` that `tokenizer` cuts behind their `prompts` (one for all, or one per text), and the tokens lost.

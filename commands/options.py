@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
-_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[dhms])+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+from emb.durations import seconds_of
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -22,13 +19,10 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def duration(text: str) -> float:
     """Seconds in a time such as 90s, 45m or 1h30m; a bare number counts seconds."""
-    compact = text.strip().lower().replace(" ", "")
-    compact = f"{compact}s" if compact[-1:].isdecimal() else compact
-    found = _PART.findall(compact) if _DURATION.fullmatch(compact) else []
-    total = sum(float(number) * _UNITS[unit] for number, unit in found)
-    if total <= 0:
-        raise click.BadParameter(f"{text!r} is not a time such as 90s, 45m or 1h30m")
-    return total
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def setting(text: str) -> tuple[str, Any]:

@@ -16,6 +16,7 @@ from emb.progress import bar, note
 from emb.quantize.codec import Codec
 from emb.records import Record, read_records, text_of
 from emb.serve.encoder import Encoder, Vectors
+from emb.truncation import Cut, tell
 
 BLOCK = 1024  # texts in memory at a time, and what a call that is stopped has to do again
 _LAYOUT = 1  # of unfinished work
@@ -56,9 +57,10 @@ def encode_file(
     with open_unfinished(out, identity) as job, bar(f"{source.name} (texts)", None) as advance, ExitStack() as stack:
         _tell(job, out)
         target, count = writer(job, source, column, stack), 0
+        cuts: list[Cut] = []
         for records, texts in _blocks(source, field, None if out.suffix == ".npy" else column):
             try:
-                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, truncate_dim=dim), codec))
+                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, truncate_dim=dim, count=cuts.append), codec))
             except NotFiniteError as error:
                 raise error.placed(count, f"{source}: ") from None
             count += len(records)
@@ -68,6 +70,8 @@ def encode_file(
         whole = target.finish()
         _refuse_existing(out, overwrite)
         finish(job, whole, out)
+    if cuts:
+        tell(sum(cuts[1:], cuts[0]), str(source))
     return count
 
 

@@ -200,6 +200,8 @@ class OnnxSubject:
 
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
         """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""
+        first = self.encoders[0][1]
+        tell(count_cut(first.tokenizer, texts, first.prompt(kind)), f"{self.name} ({kind})")
         return {self._point(variant): as_floats(encoder.encode(texts, kind=kind, show_progress_bar=True), variant, self.manifest) for variant, encoder in self.encoders}
 
     def _point(self, variant: Variant) -> Point:

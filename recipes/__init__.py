@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from emb.durations import seconds_of
 from emb.errors import UsageError
 from emb.yaml_files import DuplicateKeyError, load_yaml
 
@@ -65,7 +66,7 @@ class TrainingRecipe(_Section):
     """The optimisation. `lr` falls linearly to `lr_end` in each of `cycles` equal parts.
 
     Zero `epochs` leave the student at its closed-form start: the baseline that training has to
-    beat. `max_steps` and `max_time` (seconds) shorten the plan, and the schedule with it. The token
+    beat. `max_steps` and `max_time` (20m, 1h30m, or seconds) shorten the plan, and the schedule with it. The token
     table is trained where `train_token_embeddings` says so; left open, only if it starts random.
     `loss`, left open, is the cosine for a teacher of unit vectors, else the squared distance.
     `average` is the share of the way from the start to the trained weights that is kept at the end.
@@ -85,7 +86,7 @@ class TrainingRecipe(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)
     max_steps: int | None = Field(None, ge=1)
-    max_time: float | None = Field(None, gt=0)
+    max_time: Annotated[float, BeforeValidator(seconds_of)] | None = None
     evaluate_every: int = Field(500, ge=1)
     checkpoint_seconds: float = Field(300, ge=0)
 

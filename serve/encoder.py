@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from emb.finite import NotFiniteError, require_finite
 from emb.manifest import Manifest, Variant, is_artifact, parts_of
 from emb.serve.engine import open_engine, provider_of
 from emb.tokens import MAX_TEXTS, Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
+
+if TYPE_CHECKING:
+    from emb.truncation import Cut
 
 Vectors = np.ndarray[Any, np.dtype[Any]]
 BACKENDS = ("auto", "onnx", "torch")
@@ -65,6 +68,7 @@ class Encoder(ABC):
         self, texts: str | Sequence[str], *, kind: str = "document", prompt: str | None = None, truncate_dim: int | None = None,
         batch_size: int = MAX_TEXTS, tokens_per_batch: int = 512, show_progress_bar: bool | None = False,
         normalize_embeddings: bool = False, convert_to_numpy: bool = True, convert_to_tensor: bool = False,
+        count: Callable[[Cut], None] | None = None,
     ) -> Any:  # fmt: skip
         """Vectors `(texts, dim)` of `texts`, in the order given; of one string, its vector `(dim,)`.
 
@@ -72,6 +76,7 @@ class Encoder(ABC):
         of at most `batch_size` texts and `tokens_per_batch` tokens: that changes the speed, not the vectors.
         `truncate_dim` keeps the first dimensions only. A variant with int8 or binary outputs returns those as they
         are stored: int8 `(texts, dim)`, uint8 `(texts, dim / 8)`. `convert_to_tensor` returns a torch tensor.
+        `count` is told how many texts were cut at `max_length` tokens, and what that lost.
 
         Raises:
             UsageError: an unknown kind, a `truncate_dim` beyond the model's, or an item that is no text.
@@ -81,7 +86,10 @@ class Encoder(ABC):
             raise UsageError("encode() returns one array: a list of tensors is not made", "leave out convert_to_numpy=False")
         alone = isinstance(texts, str)
         batch = _texts([texts] if isinstance(texts, str) else texts)
-        rows = self.tokenizer.encode(batch, self._prompt(kind) if prompt is None else prompt)
+        prompt = self.prompt(kind) if prompt is None else prompt
+        rows = self.tokenizer.encode(batch, prompt)
+        if count:
+            count(_cut_of(self.tokenizer, batch, prompt, rows))
         vectors = self.encode_ids(
             rows, truncate_dim=truncate_dim, batch_size=batch_size, tokens_per_batch=tokens_per_batch, show_progress_bar=bool(show_progress_bar)
         )
@@ -141,7 +149,12 @@ class Encoder(ABC):
     def _padded(self, rows: Sequence[np.ndarray[Any, Any]], batch: np.ndarray[Any, Any], side: str) -> Batch:
         return self.tokenizer.pad([rows[i] for i in batch], side)
 
-    def _prompt(self, kind: str) -> str:
+    def prompt(self, kind: str) -> str:
+        """What stands before a "query" or a "document".
+
+        Raises:
+            UsageError: another kind.
+        """
         if kind not in ("query", "document"):
             raise UsageError(f"kind {kind!r} is unknown", 'kinds are "query" and "document"')
         return prompt_of(self.prompts, kind)
@@ -229,6 +242,12 @@ def _texts(texts: Any) -> list[str]:
         if not isinstance(text, str):
             raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a str or a list of str")
     return found
+
+
+def _cut_of(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str, rows: Sequence[np.ndarray[Any, Any]]) -> Cut:
+    from emb.truncation import count_cut
+
+    return count_cut(tokenizer, texts, prompt, rows)
 
 
 def _unit(vectors: Vectors) -> Vectors:

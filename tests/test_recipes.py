@@ -26,6 +26,20 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
     assert recipe != load_recipe(None, {"teacher": "tiny"}), "it says nothing that is not the default"
 
 
+@pytest.mark.parametrize(("written", "seconds"), [("20m", 1200), ("1h30m", 5400), (90, 90), ("45", 45), (None, None)])
+def test_a_time_is_written_as_on_the_command_line(written: object, seconds: float | None, tmp_path: Path) -> None:
+    recipe = load_recipe(None, {"teacher": "t", "training.max_time": written})
+    assert recipe.training.max_time == seconds
+    (tmp_path / "again.yaml").write_text(dump(recipe), encoding="utf-8")
+    assert load_recipe(str(tmp_path / "again.yaml"), {}) == recipe
+
+
+@pytest.mark.parametrize("written", ["soon", 0, "0s", -5, ""])
+def test_what_is_no_time_is_named(written: object) -> None:
+    with pytest.raises(UsageError, match=r"training\.max_time.*is not a time such as 90s, 45m or 1h30m"):
+        load_recipe(None, {"teacher": "t", "training.max_time": written})
+
+
 def test_recipes_ship() -> None:
     assert {"leaf", "smoke"} <= set(shipped())
     assert "teachers" not in shipped()

@@ -43,6 +43,20 @@ def _reference(folder: Path, texts: list[str], **how: Any) -> np.ndarray[Any, An
     return np.stack([loaded.encode(text, show_progress_bar=False, **how) for text in texts])
 
 
+def test_a_folder_without_modules_says_which_pooling_it_got(qwen3_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = Path(shutil.copytree(qwen3_folder, tmp_path / "plain"))
+    for name in ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "1_Pooling")
+    model = load_model(folder)
+    assert f"no modules.json, so {model.spec.pooling} pooling is taken" in " ".join(capsys.readouterr().err.split())
+    assert model.spec.pooling == SentenceTransformer(str(folder), device="cpu")[1].get_config_dict()["pooling_mode"]
+    load_model(qwen3_folder)
+    assert "modules.json" not in capsys.readouterr().err
+
+
 def test_a_tokenizer_that_cuts_at_the_beginning_does_so_here_and_when_saved(bert_folder: Path, tmp_path: Path) -> None:
     folder = _copy(bert_folder, tmp_path / "left", tokenizer_config={"truncation_side": "left"}, sentence_bert_config={"max_seq_length": 12})
     expected = _reference(folder, TEXTS)

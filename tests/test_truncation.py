@@ -10,11 +10,13 @@ from tokenizers import Tokenizer
 
 from emb.distill.data import Text
 from emb.distill.teacher import TeacherIdentity, capture
+from emb.encode.streams import encode_file
 from emb.evaluate.subjects import open_subject
 from emb.export.options import Options
 from emb.export.source import find_source
 from emb.export.trials import texts_of
 from emb.model import load_model
+from emb.serve.encoder import load
 from emb.tokens import TextTokenizer
 from emb.truncation import Cut, count_cut, tell
 from emb.validate.validate import validate
@@ -85,6 +87,23 @@ def test_capture_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 def test_evaluation_says_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_subject(folder, [], "fp32", [], 1).vectors(["cat", LONG], "query")
     assert "bert (query): 1 of 2 (50%) are longer than the 64 tokens that are read" in " ".join(capsys.readouterr().err.split())
+
+
+def test_encoding_a_file_says_it_of_all_its_blocks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("emb.encode.streams.BLOCK", 2)
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in ("cat", LONG, "dog", LONG, "rain")), encoding="utf-8")
+    encode_file(load(folder), tmp_path / "in.txt", tmp_path / "out.npy")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "in.txt: 2 of 5 (40%) are longer than the 64 tokens that are read; 76 tokens are left out" in said
+
+
+def test_evaluation_of_an_export_says_it_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import emb
+
+    [artifact] = emb.export(folder, out=tmp_path / "out", fp16=True, calibration_texts=["The cat sat on the mat.", "What is the capital of France?"], threads=1)
+    capsys.readouterr()
+    open_subject(artifact, [], "fp32", [], 1).vectors(["cat", LONG], "query")
+    assert capsys.readouterr().err.count("are longer than") == 1
 
 
 def test_export_and_validation_say_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import qwen3_shape
+from common import machine
 
 RESULT = Path(__file__).parent / "results" / "base_shapes.json"
 # As in the published config.json of xlm-roberta-base and ModernBERT-base, where transformers has other defaults.
@@ -57,8 +58,8 @@ def main() -> None:
     options = parser.parse_args()
     report = {shape: measure(shape, options.tokenizer, options.int8) for shape in options.shape}
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    RESULT.write_text(json.dumps(report | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report | {"machine": machine()}, indent=2))
 
 
 if __name__ == "__main__":

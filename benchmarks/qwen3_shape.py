@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from common import machine
+
 RESULT = Path(__file__).parent / "results" / "qwen3_shape.json"
 TEXTS = [f"a text about the {number}th thing that a search engine is asked for" for number in range(64)]
 
@@ -96,8 +98,8 @@ def main() -> None:
         report["export"] = measured(export, folder, Path(place) / "export", options.int8)
         shutil.rmtree(folder)
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report, indent=2))
+    RESULT.write_text(json.dumps(report | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report | {"machine": machine()}, indent=2))
 
 
 if __name__ == "__main__":

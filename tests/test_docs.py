@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -14,6 +16,8 @@ import pytest
 
 import emb
 from emb.cli import cli
+from emb.recipes import shipped
+from emb.serve.encoder import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(cli.commands.items())
@@ -46,6 +50,19 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert not missing
+
+
+def test_the_first_lines_of_the_readme_are_calls_that_exist() -> None:
+    """They run on real weights in `scripts/demo.py`, with the same arguments; here, names that were changed are noticed."""
+    [lines] = re.findall(r"```python\n(import emb.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len([line for line in lines.splitlines() if line.strip()]) <= 6
+    calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
+    named = {node.func.attr: {word.arg: ast.literal_eval(word.value) for word in node.keywords} for node in calls if isinstance(node.func, ast.Attribute)}
+    for name in ("distill", "export", "load"):
+        inspect.signature(getattr(emb, name)).bind(*([None] if name != "distill" else []), **named[name])
+    inspect.signature(Encoder.encode).bind(None, "a text", **named["encode"])
+    assert named["distill"]["recipe"] in shipped()
+    assert ([str(layers) for layers in named["export"]["layers"]], [str(dim) for dim in named["export"]["dims"]]) == (["3"], ["128"])
 
 
 def test_the_lines_without_emb_give_the_same_vectors(student_folder: Path, tmp_path: Path, sentences: list[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from emb.manifest import Manifest
 from emb.report.charts import Axis, Series, line_chart
+from emb.report.gain_table import gain_rows
 from emb.validate.findings import Gate, ParityReport, VariantReport
 from emb.validate.pareto import candidates, front
 from emb.validate.report import render
@@ -173,3 +174,9 @@ def test_long_lines_are_thinned_and_flat_ones_drawn() -> None:
     chart = line_chart("t", [Series("a", list(range(10_000)), [math.sin(x / 500) for x in range(10_000)])], "x", "y")
     assert chart.count("L") < 300
     assert "nan" not in line_chart("t", [Series("a", [1, 2], [0.0, 0.0])], "x", "y")
+
+
+def test_gains_are_told_before_and_after_and_bits_as_bits() -> None:
+    before, after = dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.1), dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.2)
+    files = [{"weights": "int8", "vectors": vectors, "before": before, "after": after} for vectors in ("float32", "ubinary")]
+    assert gain_rows({"files": files}) == [("int8", *["0.1000 → 0.2000"] * 3), ("int8 → binary, Hamming", *["0.1000 → 0.2000"] * 3)]

@@ -14,7 +14,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ def remembered(named: Mapping[str, Any]) -> Iterator[Resolved]:
     for candidate in (named.get("path"), named.get("name")):
         try:
             if candidate:
-                yield resolve(candidate, offline=True)
+                found = resolve(candidate, offline=True)
+                yield replace(found, name=named.get("name") or found.name)  # a folder's own name may be no more than "model"
         except TeacherError:
             continue
 

@@ -128,7 +128,7 @@ def _reference(source: Source, model: Callable[[], EmbeddingModel]) -> tuple[Ref
     samples = [Sample(item.text, item.kind) for item in texts]
     teacher, reason = teacher_source(source.manifest, None) if source.manifest else (None, "a plain encoder has no teacher")
     if teacher is not None:
-        return reference_of(teacher.name, samples, load_torch(teacher)), origin
+        return reference_of(teacher.name, samples, load_torch(teacher.path)), origin
     note(f"quality is measured against the whole model: {reason}")
     return reference_of(source.name, samples, TorchEncoder(model())), origin
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from emb.manifest import Manifest
-from emb.registry import remembered, resolve
+from emb.registry import Resolved, remembered, resolve
 
 
-def teacher_source(manifest: Manifest, against: str | Path | None = None) -> tuple[Path | None, str]:
-    """The folder of `against`, or of the teacher that the artifact names; or None, and why there is none.
+def teacher_source(manifest: Manifest, against: str | Path | None = None) -> tuple[Resolved | None, str]:
+    """`against`, or the teacher that the artifact names; or None, and why there is none.
 
     Raises:
         TeacherError: `against` cannot be found.
     """
     if against is not None:
-        return resolve(against).path, ""
+        return resolve(against), ""
     named = manifest.lineage.get("teacher") or {}
     if not named:
         return None, "the artifact names no teacher; give one with --against"
     for found in remembered(named):
-        return found.path, ""
+        return found, ""
     return None, f"{named.get('name')} is not on this machine; give it with --against"

@@ -135,7 +135,7 @@ def _teacher(manifest: Manifest, against: str | Path | None, tried: list[Sample]
     from emb.serve.torch_encoder import load_torch
 
     note(f"teacher: {source.name}, {len(tried)} texts")
-    encoder = load_torch(source)
+    encoder = load_torch(source.path)
     if encoder.dim < manifest.dim:
         return {"name": source.name, "reason": f"it has {encoder.dim} dims and the artifact {manifest.dim}"}, None
     vectors = by_kind(tried, lambda texts, kind: encoder.encode(texts, kind=kind))

@@ -132,6 +132,12 @@ class Manifest:
         content = json.loads(json.dumps(dataclasses.asdict(self) | {"digest": ""}))  # as it is read back: keys are strings
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def learned_length(self) -> int | None:
+        """Tokens of a text that training read, where the model itself reads more."""
+        captured = ((self.lineage.get("recipe") or {}).get("capture") or {}).get("max_length")
+        return int(captured) if captured and captured < self.max_length else None
+
     def variant(self, file: str) -> Variant:
         """The entry of one file, by path relative to the folder."""
         for variant in self.variants:

@@ -86,7 +86,7 @@ def _how_measured(facts: Facts) -> str:
     if not facts.parity:
         return "Not validated: `emb validate` has not been run on these files."
     texts, machine = facts.parity["texts"], facts.parity["machine"]
-    count = f"{texts['text']} ordinary, {texts['odd']} odd and {texts['long']} long texts"
+    count = f"{texts['text']} ordinary, {texts['odd']} odd and {texts['long']} long texts, and {texts.get('hard', 0)} made from the model itself"
     where = f"{machine['threads']} threads of {machine['processor']}, onnxruntime {machine['onnxruntime']}, {facts.parity['created'][:10]}"
     return f"Cosines are to this folder's model in torch, over {count}, alone and in mixed batches, padded on either side (`emb validate`). Speed: {where}."
 
@@ -125,9 +125,8 @@ def _failures(facts: Facts) -> list[str]:
 
 def _bounds(facts: Facts) -> list[str]:
     bounds = [f"Texts are cut at {facts.manifest.max_length} tokens."]
-    captured = ((facts.lineage.get("recipe") or {}).get("capture") or {}).get("max_length")
-    if captured and captured < facts.manifest.max_length:
-        bounds.append(f"In training they were cut at {captured}: what stands behind was not learned from.")
+    if learned := facts.manifest.learned_length:
+        bounds.append(f"In training they were cut at {learned}: what stands behind was not learned from.")
     teacher = (facts.parity.get("slice") or {}).get("teacher")
     if teacher and teacher.get("mean_cosine") is not None:
         overlap = f"and {teacher['overlap_at_10']:.0%} of the teacher's ten nearest neighbours are this model's" if teacher.get("overlap_at_10") is not None else ""

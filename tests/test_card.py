@@ -107,6 +107,18 @@ def test_figures_of_another_file_are_not_used(artifact: Path) -> None:
     assert all(row.endswith("| – | – | – | – | not validated |") for row in rows)
 
 
+def test_a_window_longer_than_what_was_learned_is_named_in_card_and_report(artifact: Path, sentences: list[str]) -> None:
+    manifest = Manifest.load(artifact)
+    assert (manifest.learned_length, manifest.max_length) == (48, 64)
+    emb.validate(artifact, texts=sentences, threads=1)
+    assert "In training they were cut at 48" in card(Facts.read(artifact))
+    assert "In training, texts were cut at 48 tokens; these files read up to 64." in (artifact / "report.html").read_text(encoding="utf-8")
+    _lineage(artifact, recipe=RECIPE | {"capture": {"max_length": 64}})
+    emb.validate(artifact, texts=sentences, threads=1)
+    assert "In training" not in card(Facts.read(artifact))
+    assert "In training" not in (artifact / "report.html").read_text(encoding="utf-8")
+
+
 def test_without_validation_the_card_says_so(artifact: Path) -> None:
     (artifact / "parity.json").unlink()
     assert "Not validated" in card(Facts.read(artifact))

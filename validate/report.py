@@ -46,9 +46,10 @@ def _head(title: str, manifest: Manifest, report: ParityReport) -> str:
         verdict = "✓ The file passed"
     teacher = (manifest.lineage.get("teacher") or {}).get("name")
     origin = f"A student of <b>{escape(str(teacher))}</b>, cut" if teacher else "A model cut"
+    learned = f" In training, texts were cut at {manifest.learned_length} tokens; these files read up to {manifest.max_length}." if manifest.learned_length else ""
     return (
         f"<header><h1>{escape(title)}</h1><p class='soft'>{origin} to {report.layers} layers and {report.dim} dims; the very files that ship, "
-        f"compared with the torch model they were made from on {sum(report.texts.values()):,} texts.</p>"
+        f"compared with the torch model they were made from on {sum(report.texts.values()):,} texts.{learned}</p>"
         f"<div class='verdict {'bad' if failed else 'good'}'>{verdict}</div></header>"
     )
 

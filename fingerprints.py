@@ -36,10 +36,19 @@ def graph_hash(folder: Path, file: str) -> str:
 
 def weights_hash(folder: Path) -> str:
     """Of every file below a model folder that loading may read, by name and content: what is not known to be unread counts."""
-    return _hash((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file() and is_read(path.relative_to(folder)))
+    return _hash((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file() and _is_read(path.relative_to(folder)))
 
 
-def is_read(path: Path) -> bool:
+def verify_model(folder: Path, manifest: Manifest) -> None:
+    """Compare what torch reads of an artifact with the hashes it was written with.
+
+    Raises:
+        ArtifactError: naming the files that are missing or changed.
+    """
+    manifest.verify(folder, [name for name in manifest.files if _is_read(Path(name))])
+
+
+def _is_read(path: Path) -> bool:
     """Whether loading a model folder may read the file at `path`, relative to it."""
     hidden = any(part.startswith(".") for part in path.parts)
     return not (hidden or path.parts[0] in _OTHER_ROOMS or path.suffix.lower() in _NEVER_READ or path.as_posix() in _NOT_MODEL)

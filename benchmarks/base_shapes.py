@@ -57,9 +57,10 @@ def main() -> None:
     parser.add_argument("--int8", action="store_true", help="also choose 8-bit weights")
     options = parser.parse_args()
     report = {shape: measure(shape, options.tokenizer, options.int8) for shape in options.shape}
+    report["machine"] = machine()
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report | {"machine": machine()}, indent=2))
+    RESULT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

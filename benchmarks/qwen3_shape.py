@@ -97,9 +97,10 @@ def main() -> None:
         report["encode"] = measured(encode, folder)
         report["export"] = measured(export, folder, Path(place) / "export", options.int8)
         shutil.rmtree(folder)
+    report["machine"] = machine()
     RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(report | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(report | {"machine": machine()}, indent=2))
+    RESULT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=2))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ import numpy as np
 from emb.errors import UsageError
 from emb.evaluate.scores import Point
 from emb.export.variants import as_floats, distinct
-from emb.fingerprints import fingerprint, is_read
+from emb.fingerprints import fingerprint, verify_model
 from emb.manifest import Manifest, Variant, is_artifact, weights_name
 from emb.progress import bar
 from emb.similarity import Vectors
 from emb.tokens import token_budget_batches
-from emb.truncation import count_cut, tell
+from emb.truncation import Cut, count_cut, tell
 
 if TYPE_CHECKING:
     from emb.model import EmbeddingModel
@@ -59,7 +59,7 @@ def open_subject(model: str | Path, layers: Sequence[int], dtype: str, precision
     if manifest and manifest.variants:
         return OnnxSubject.open(name, folder, manifest, precisions, threads, verify)
     if manifest and verify:
-        manifest.verify(folder, [file for file in manifest.files if is_read(Path(file))])
+        verify_model(folder, manifest)
     return TorchSubject.open(name, folder, manifest, layers, dtype)
 
 
@@ -200,9 +200,13 @@ class OnnxSubject:
 
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
         """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""
-        first = self.encoders[0][1]
-        tell(count_cut(first.tokenizer, texts, first.prompt(kind)), f"{self.name} ({kind})")
-        return {self._point(variant): as_floats(encoder.encode(texts, kind=kind, show_progress_bar=True), variant, self.manifest) for variant, encoder in self.encoders}
+        found: dict[Point, Vectors] = {}
+        cuts: list[Cut] = []
+        for variant, encoder in self.encoders:  # they share a tokenizer: the first tells of all
+            vectors = encoder.encode(texts, kind=kind, show_progress_bar=True, count=None if cuts else cuts.append)
+            found[self._point(variant)] = as_floats(vectors, variant, self.manifest)
+        tell(cuts[0], f"{self.name} ({kind})")
+        return found
 
     def _point(self, variant: Variant) -> Point:
         return Point(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)

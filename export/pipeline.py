@@ -77,7 +77,7 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
     manifest = manifest_for(source, model, pair)
     manifest.variants = [Variant(GRAPH)]
     manifest.save(folder)  # the encoder below reads it; the final one replaces it
-    encoder = OnnxEncoder(folder, GRAPH, options.threads)
+    encoder = OnnxEncoder(folder, GRAPH, options.threads, verify=False)
     ranges = calibrate(np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)]))
     manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
     trial = trial_of(manifest, encoder, options, texts)

@@ -94,7 +94,7 @@ class Encoder(ABC):
             rows, truncate_dim=truncate_dim, batch_size=batch_size, tokens_per_batch=tokens_per_batch, show_progress_bar=bool(show_progress_bar)
         )
         require_finite(vectors, batch)
-        vectors = _unit(vectors) if normalize_embeddings and vectors.dtype == np.float32 and not self.normalize else vectors
+        vectors = self._normalised(vectors) if normalize_embeddings else vectors
         vectors = vectors[0] if alone else vectors
         return _tensor(vectors) if convert_to_tensor else vectors
 
@@ -165,6 +165,13 @@ class Encoder(ABC):
         if batch_size < 1:
             raise UsageError(f"batch_size {batch_size} is not a number of texts", "choose 1 or more")
 
+    def _normalised(self, vectors: Vectors) -> Vectors:
+        if self.normalize:
+            return vectors
+        if vectors.dtype != np.float32:
+            raise UsageError(f"normalize_embeddings: {vectors.dtype} vectors cannot be normalised", "use a float variant")
+        return _unit(vectors)
+
     def _cut(self, vectors: Vectors, dim: int | None) -> Vectors:
         if dim is None or dim == vectors.shape[1]:
             return vectors
@@ -220,6 +227,8 @@ def load(
     folder = Path(path)
     if backend not in BACKENDS:
         raise UsageError(f"backend {backend!r} is unknown", f"known: {', '.join(BACKENDS)}")
+    if backend == "torch" and provider:
+        raise UsageError(f"provider {provider}: torch has no providers", "leave out backend, or name a device")
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder", "give an artifact or a sentence-transformers folder")
     if backend == "onnx" or file or provider or (backend == "auto" and _has_onnx(folder)):

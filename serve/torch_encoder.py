@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from emb.fingerprints import is_read
+from emb.fingerprints import verify_model
 from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.model import EmbeddingModel, load_model
 from emb.precision import usable_device
@@ -45,8 +45,7 @@ def load_torch(
     """
     place = usable_device(device)
     if verify and is_artifact(folder):
-        manifest = Manifest.load(folder)
-        manifest.verify(folder, [name for name in manifest.files if is_read(Path(name))])
+        verify_model(folder, Manifest.load(folder))
     if threads:
         torch.set_num_threads(threads)
     model = load_model(folder, trust_remote_code=trust_remote_code)

@@ -143,6 +143,16 @@ def test_it_stands_in_for_a_sentence_transformer(bert_folder: Path, sentences: l
         ours.encode(sentences, convert_to_numpy=False)
 
 
+def test_stored_vectors_of_a_model_without_length_one_are_not_normalised_in_silence(bert_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
+    folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    (folder / "modules.json").write_text(json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8")
+    [artifact] = export(folder, vectors=["int8"], out=tmp_path / "out", calibration_texts=sentences)
+    with pytest.raises(UsageError, match="int8 vectors cannot be normalised"):
+        load(artifact, file="onnx/model_vectors_int8.onnx").encode(sentences, normalize_embeddings=True)
+    assert np.linalg.norm(load(artifact).encode(sentences, normalize_embeddings=True), axis=1) == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
 def test_a_file_that_was_changed_is_not_encoded_with(artifact: Path, tmp_path: Path, backend: str) -> None:
     folder = Path(shutil.copytree(artifact, tmp_path / "changed"))
@@ -179,6 +189,8 @@ def test_a_device_that_is_not_there_is_an_error(artifact: Path, backend: str) ->
         load(artifact, backend=backend, device="tpu")
     with pytest.raises(UsageError, match="TensorrtExecutionProvider is not usable"):
         load(artifact, provider="TensorrtExecutionProvider")
+    with pytest.raises(UsageError, match="torch has no providers"):
+        load(artifact, backend="torch", provider="CPUExecutionProvider")
     assert load(artifact, provider="CPUExecutionProvider").runner.session.get_providers() == ["CPUExecutionProvider"]
 
 

@@ -48,7 +48,9 @@ class Unexpected(EmbError):
 
     exit_code = 70
 
-    def __str__(self) -> str:
+    @property
+    def told(self) -> str:
+        """One line: a log that reads it sees the whole."""
         return f"{self.message}; {self.hint}"
 
 
@@ -165,7 +167,7 @@ def _fail(args: Sequence[str], error: EmbError) -> int:
 
 
 def _tell(error: EmbError) -> int:
-    click.echo(str(error) if isinstance(error, Unexpected) else f"error: {error}", err=True)
+    click.echo(error.told, err=True)
     return error.exit_code
 
 

@@ -13,16 +13,33 @@
     ├── MissingExtra         a dependency that the installed extra does not bring
     └── GateFailed           exit code 1: the work was done and did not pass
 
-Each says what is wrong and where, and `hint` is the command or edit that mends it. `Terminated` stands
-outside: like Ctrl-C, whose exception it extends, it is nothing to mend.
+Each says what is wrong and where, and `hint` is the command or edit that mends it. Both name an option as the
+command line has it; in Python, `str(error)` names the argument instead. `Terminated` stands outside: like Ctrl-C,
+whose exception it extends, it is nothing to mend.
 """
 
 from __future__ import annotations
+
+import re
+
+_COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows is meant for a terminal, from Python too
+_OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
+_ARGUMENTS = {
+    "codec": "codecs", "dim": "dims", "precision": "precisions", "set": "overrides", "no-verify": "verify=False", "binary": "vectors=['binary']",
+    **{name: f"{name.replace('-', '_')}=True" for name in ("overwrite", "resume", "int8", "int4", "trust-remote-code")},
+}  # fmt: skip
 
 
 def first_line(error: BaseException) -> str:
     """What an exception of somebody else's says, on one line; its name where it says nothing."""
     return (str(error).strip() or repr(error)).splitlines()[0]
+
+
+def in_python(text: str) -> str:
+    """`text` with the arguments of the library in place of the options of the command line; whole commands stay."""
+    command = _COMMAND.search(text)
+    said, typed = (text[: command.start()], text[command.start() :]) if command else (text, "")
+    return _OPTION.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), said) + typed
 
 
 class Terminated(KeyboardInterrupt):
@@ -40,7 +57,12 @@ class EmbError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+        return "\n  ".join(in_python(text) for text in (self.message, self.hint) if text)
+
+    @property
+    def told(self) -> str:
+        """What a terminal shows of it."""
+        return "error: " + "\n  ".join(text for text in (self.message, self.hint) if text)
 
 
 class UsageError(EmbError):

@@ -125,7 +125,7 @@ class Manifest:
         if self.digest and self.digest != self._digest():
             bad.append(FILE)
         if bad:
-            hint = "export it again, or take it as it is with --no-verify (in Python: verify=False)"
+            hint = "export it again, or take it as it is with --no-verify"
             raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(bad)}", hint)
 
     def _digest(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emb import console
-from emb.commands.shared import model_names, no_verify
+from emb.commands.shared import model_names, no_verify, remote_code
 from emb.console import Outcome, reports
 from emb.errors import GateFailed
 
@@ -27,6 +27,7 @@ from emb.errors import GateFailed
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @no_verify
+@remote_code
 @reports
 def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any) -> Outcome:
     """Prove an artifact against its model.
@@ -34,8 +35,8 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default the newest export of the latest run. Writes
     parity.json and report.html into it. Exit code 1 if a gate fails.
     """
-    import emb
+    from emb.validate import validate as prove
 
-    report = emb.validate(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
+    report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
     failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another recipe or dim")
     return Outcome(console.plain(report), str(report), failure)

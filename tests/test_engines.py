@@ -45,7 +45,7 @@ def test_without_the_extra_the_command_that_brings_it_is_named(
 
 
 def test_an_unknown_one_among_several_is_said(student_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--exporter dynamo: unknown"):
+    with pytest.raises(UsageError, match=r"^exporter dynamo: unknown"):
         export(student_folder, out=tmp_path / "out", exporter=("emb", "dynamo"))
 
 

@@ -289,7 +289,7 @@ def test_tables(student_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> 
 def test_bad_usage(student_folder: Path, beir: Path) -> None:
     with pytest.raises(UsageError, match="no model"):
         evaluate([], [beir])
-    with pytest.raises(UsageError, match="--layers 7"):
+    with pytest.raises(UsageError, match=r"^layers 7"):
         evaluate([student_folder], [beir], layers=[7])
     with pytest.raises(UsageError, match=r"^dims 4096"):
         evaluate([student_folder], [beir], dims=[4096])

@@ -143,7 +143,7 @@ def test_overwrite_replaces(student_folder: Path, tmp_path: Path, sentences: lis
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    ({"dims": [49]}, "^dim 49"), ({"layers": [9]}, "^layers 9"), ({"vectors": ["int4"]}, "--vectors int4"), ({"dims": [12], "vectors": ["binary"]}, "whole bytes"),
+    ({"dims": [49]}, "^dim 49"), ({"layers": [9]}, "^layers 9"), ({"vectors": ["int4"]}, "^vectors int4"), ({"dims": [12], "vectors": ["binary"]}, "whole bytes"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_anything_is_written(student_folder: Path, tmp_path: Path, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emb.files import atomic_path, read_json, write_json
+
+if TYPE_CHECKING:
+    from emb.dense import DensePart
 
 EXITS_FILE = "exits.safetensors"
 _MODULES = "sentence_transformers.models."
@@ -25,18 +28,19 @@ _OLDER_NAMES = {"hidden_size": "dim", "num_hidden_layers": "n_layers"}  # Distil
 _FLAGS = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "lasttoken": "pooling_mode_lasttoken"}
 
 
-def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[tuple[Any, Any, str]]) -> None:
-    """Write the module files around an encoder already saved in `folder`.
+def write_sentence_transformers(folder: Path, spec: dict[str, Any], hidden: int, dense: Sequence[DensePart], *, static: bool = False) -> None:
+    """Write the module files around an encoder already saved in `folder`; `static` is one without layers.
 
-    `spec` holds pooling, normalize, max_length, prompts, default_prompt and similarity; `dense` the (weight, bias or None)
-    torch tensors of the projections and the class path of the activation behind each, in order.
+    `spec` holds pooling, normalize, max_length, prompts, default_prompt and similarity; `dense` the projections, in order.
     """
-    types = ["Transformer", "Pooling", *["Dense"] * len(dense), *(["Normalize"] if spec["normalize"] else [])]
+    lead = ["StaticEmbedding"] if static else ["Transformer", "Pooling"]
+    types = [*lead, *["Dense"] * len(dense), *(["Normalize"] if spec["normalize"] else [])]
     paths = ["" if index == 0 else f"{index}_{kind}" for index, kind in enumerate(types)]
     write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": _MODULES + kind} for i, (kind, path) in enumerate(zip(types, paths, strict=True))])
-    write_json(folder / "1_Pooling" / "config.json", _pooling_config(spec["pooling"], hidden))
-    for index, (weight, bias, activation) in enumerate(dense, start=2):
-        _write_dense(folder / f"{index}_Dense", weight, bias, activation)
+    if not static:
+        write_json(folder / "1_Pooling" / "config.json", _pooling_config(spec["pooling"], hidden))
+    for index, part in enumerate(dense, start=len(lead)):
+        _write_dense(folder / f"{index}_Dense", part)
     if spec["normalize"]:
         (folder / paths[-1]).mkdir(exist_ok=True)
         write_json(folder / paths[-1] / "config.json", {})
@@ -111,11 +115,12 @@ def _pooling_config(pooling: str, hidden: int) -> dict[str, Any]:
     return {"word_embedding_dimension": hidden, **flags, "include_prompt": True, "embedding_dimension": hidden, "pooling_mode": pooling}
 
 
-def _write_dense(folder: Path, weight: Any, bias: Any, activation: str) -> None:
+def _write_dense(folder: Path, part: DensePart) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(exist_ok=True)
-    shape = {"in_features": weight.shape[1], "out_features": weight.shape[0], "bias": bias is not None}
-    write_json(folder / "config.json", {**shape, "activation_function": activation})
-    tensors = {"linear.weight": weight.float().contiguous()} | ({} if bias is None else {"linear.bias": bias.detach().float().contiguous()})
-    save_file(tensors, folder / "model.safetensors")
+    shape = {"in_features": part.weight.shape[1], "out_features": part.weight.shape[0], "bias": part.bias is not None}
+    # Older versions know nothing of residuals and stop at the key: it is written where it says something.
+    write_json(folder / "config.json", {**shape, "activation_function": part.activation, **({"use_residual": True} if part.residual else {})})
+    tensors = {"linear.weight": part.weight, "linear.bias": part.bias, "residual.weight": part.residual_weight}
+    save_file({name: tensor.detach().float().contiguous() for name, tensor in tensors.items() if tensor is not None}, folder / "model.safetensors")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from emb.dense import dense_parts, linear, projections, read_dense
 from emb.errors import ArtifactError, EmbError, UsageError, first_line
 from emb.files import read_json, write_json
 from emb.intake import check_folder, check_loading, check_weights, loading_noted
@@ -26,11 +27,13 @@ from emb.manifest import LayerDimPair, Manifest, is_artifact
 from emb.module_settings import refuse_settings
 from emb.progress import note
 from emb.reference import check_reference
+from emb.static import StaticEncoder, read_static
 from emb.tokens import TextTokenizer, prompt_of, token_budget_batches
 
 POOLINGS = ("mean", "cls", "lasttoken")
 
 _COUNTING = threading.Lock()
+_ORDER = "supported, in this order: Transformer and Pooling, or StaticEmbedding; any number of Dense; Normalize"
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,8 @@ class EmbeddingModel(nn.Module):
     @property
     def dim(self) -> int:
         """Width of the text vectors."""
-        weights = [module for module in self.heads[str(self.exits[-1])].modules() if isinstance(module, nn.Linear)]
-        return weights[-1].out_features if weights else self.hidden
+        found = projections(self.heads[str(self.exits[-1])])
+        return found[-1].out_features if found else self.hidden
 
     def tokenizer(self) -> TextTokenizer:
         """A fresh tokenizer that cuts at this model's `max_length`."""
@@ -214,10 +217,15 @@ def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.
         except EmbError:
             raise
         except Exception as error:  # what these libraries raise on a damaged folder shares no base
-            hint = "give a folder with config.json, model.safetensors and tokenizer.json"
-            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({first_line(error)})", hint) from error
+            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({first_line(error)})", _hint(error)) from error
     check_loading(source, infos)
     return loaded
+
+
+def _hint(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own: read that, then allow it with --trust-remote-code"
+    return "give a folder with config.json, model.safetensors and tokenizer.json"
 
 
 def save_model(model: EmbeddingModel, folder: Path) -> None:
@@ -228,11 +236,12 @@ def save_model(model: EmbeddingModel, folder: Path) -> None:
     _keep_window(model.encoder.config, folder)
     write_older_keys(folder)
     taken = inspect.signature(model.encoder.forward).parameters
-    inputs = [name for name in model.hf_tokenizer.model_input_names if name in taken]
+    names = model.hf_tokenizer.model_input_names
+    inputs = [name for name in names if name in taken] or names  # code of others may pass on whatever it is given
     write_limits(folder, model.spec.max_length, inputs, model.spec.truncation_side)
     deepest = model.exits[-1]
-    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, _dense_parts(model.heads[str(deepest)]))
-    others = {f"{n}.weight": _only_linear(model.heads[str(n)]).weight.detach().contiguous() for n in model.exits[:-1]}
+    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, list(dense_parts(model.heads[str(deepest)])), static=isinstance(model.encoder, StaticEncoder))
+    others = {f"{n}.weight": projections(model.heads[str(n)])[0].weight.detach().contiguous() for n in model.exits[:-1]}
     if others:
         save_file(others, folder / EXITS_FILE)
 
@@ -243,16 +252,6 @@ def _keep_window(config: Any, folder: Path) -> None:
     if config.model_type == "gemma3_text" and config.use_bidirectional_attention:
         stored = read_json(folder / "config.json")
         write_json(folder / "config.json", stored | {"sliding_window": 2 * (config.sliding_window - 1)})
-
-
-def _dense_parts(head: nn.Module) -> list[tuple[Tensor, Tensor | None, str]]:
-    """Each projection of a head with the class path of the activation behind it."""
-    steps = [module for module in head.modules() if not list(module.children())]
-    followers = [*steps[1:], nn.Identity()]
-    linear_first = [(step, after) for step, after in zip(steps, followers, strict=True) if isinstance(step, nn.Linear)]
-    behind = [nn.Identity() if isinstance(after, nn.Linear) else after for _, after in linear_first]
-    paths = [f"{type(after).__module__}.{type(after).__qualname__}" for after in behind]
-    return [(step.weight.detach(), step.bias, path) for (step, _), path in zip(linear_first, paths, strict=True)]
 
 
 def cut_layers(model: EmbeddingModel, keep: Sequence[int]) -> None:
@@ -294,24 +293,34 @@ def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList
 
 
 def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
-    transformer, pooling, *rest = _supported(list(loaded), source)
-    kinds = [type(module).__name__ for module in rest]
-    prompts = dict(loaded.prompts)
-    if any(prompts.values()) and not getattr(pooling, "include_prompt", True):
-        raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", "1_Pooling/config.json says include_prompt: false")
-    tokenizer = transformer.tokenizer
-    spec = ModelSpec(
-        _pooling_mode(pooling), "Normalize" in kinds, _max_length(loaded, transformer, source), prompts, _lowered_beforehand(transformer),
-        getattr(tokenizer, "truncation_side", "right"), loaded.default_prompt_name, loaded.similarity_fn_name or "cosine",
+    kinds = _supported(list(loaded), source)
+    encoder, tokenizer, spec = _static(loaded) if kinds[0] == "StaticEmbedding" else _transformer(loaded, source)
+    spec = dataclasses.replace(
+        spec, normalize="Normalize" in kinds, prompts=dict(loaded.prompts), truncation_side=getattr(tokenizer, "truncation_side", "right"),
+        default_prompt=loaded.default_prompt_name, similarity=loaded.similarity_fn_name or "cosine",
     )  # fmt: skip
-    if source.is_dir() and not (source / "modules.json").is_file():
-        note(f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a folder")
-    dense = [part for module, kind in zip(rest, kinds, strict=True) if kind == "Dense" for part in (module.linear, module.activation_function)]
-    encoder = transformer.auto_model
+    dense = [step for module, kind in zip(loaded, kinds, strict=True) if kind == "Dense" for step in read_dense(module)]
     check_weights(source, encoder, _ids(tokenizer))
     heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
     heads |= _saved_exits(source)
     return EmbeddingModel(encoder, tokenizer, spec, heads)
+
+
+def _static(loaded: Any) -> tuple[PreTrainedModel, Any, ModelSpec]:
+    """Encoder, tokenizer, and what the modules say of pooling and window."""
+    encoder, tokenizer = read_static(loaded[0])
+    return encoder, tokenizer, ModelSpec("mean", max_length=int(tokenizer.model_max_length))
+
+
+def _transformer(loaded: Any, source: Path) -> tuple[PreTrainedModel, Any, ModelSpec]:
+    """Encoder, tokenizer, and what the modules say of pooling, window and lower case."""
+    transformer, pooling = loaded[0], loaded[1]
+    if any(loaded.prompts.values()) and not getattr(pooling, "include_prompt", True):
+        raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", "1_Pooling/config.json says include_prompt: false")
+    spec = ModelSpec(_pooling_mode(pooling), max_length=_max_length(loaded, transformer, source), lowercase=_lowered_beforehand(transformer))
+    if source.is_dir() and not (source / "modules.json").is_file():
+        note(f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a folder")
+    return transformer.auto_model, transformer.tokenizer, spec
 
 
 def _ids(tokenizer: Any) -> int:
@@ -319,16 +328,26 @@ def _ids(tokenizer: Any) -> int:
     return 1 + max(int(number) for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token)
 
 
-def _supported(modules: list[Any], source: Path) -> list[Any]:
-    """The modules, each of a kind, in an order and with settings that are carried."""
+def _supported(modules: list[Any], source: Path) -> list[str]:
+    """The names of the modules, each of a kind, in an order and with settings that are carried."""
     kinds = [type(module).__name__ for module in modules]
-    pooled, rest = kinds[:2] == ["Transformer", "Pooling"], kinds[2:]
-    if not pooled or set(rest) - {"Dense", "Normalize"} or "Normalize" in rest[:-1]:
-        hint = "supported, in this order: Transformer, Pooling, any number of Dense, Normalize; of a Router give the folder of one side"
+    first = 1 if kinds[:1] == ["StaticEmbedding"] else 2
+    rest = kinds[first:]
+    if kinds[:first] not in (["StaticEmbedding"], ["Transformer", "Pooling"]) or set(rest) - {"Dense", "Normalize"} or "Normalize" in rest[:-1]:
+        hint = _one_side(modules[0], source) if kinds[:1] == ["Router"] else _ORDER
         raise ArtifactError(f"{source}: modules {', '.join(kinds)} are not supported", hint)
     for module, kind in zip(modules, kinds, strict=True):
         refuse_settings(module, kind, source)
-    return modules
+    return kinds
+
+
+def _one_side(router: Any, source: Path) -> str:
+    side = "document" if "document" in router.sub_modules else next(iter(router.sub_modules))
+    code = (
+        f"from sentence_transformers import SentenceTransformer as S; m = S('{source}'); S(modules=[*m[0].sub_modules['{side}'], *list(m)[1:]], "
+        f"prompts=m.prompts, similarity_fn_name=m.similarity_fn_name).save('{source}-{side}')"
+    )
+    return f'a model has one side here; make a folder of that for {side}s: python -c "{code}"'
 
 
 def _lowered_beforehand(transformer: Any) -> bool:
@@ -342,17 +361,6 @@ def _saved_exits(source: Path) -> dict[int, nn.Module]:
     path = source / EXITS_FILE
     weights = load_file(path) if is_artifact(source) and path.is_file() else {}
     return {int(name.split(".")[0]): linear(weight) for name, weight in weights.items()}
-
-
-def linear(weight: Tensor) -> nn.Linear:
-    """A projection without bias from its weight `(out, in)`."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
-    layer.weight.data.copy_(weight)
-    return layer
-
-
-def _only_linear(head: nn.Module) -> nn.Linear:
-    return next(module for module in head.modules() if isinstance(module, nn.Linear))
 
 
 def _pooling_mode(pooling: Any) -> str:

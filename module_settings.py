@@ -12,7 +12,8 @@ _POOLING_FLAGS = {f"pooling_mode_{name}" for name in ("cls_token", "mean_tokens"
 _CARRIED = {
     "Transformer": {"max_seq_length", "do_lower_case", "unpad_inputs"},
     "Pooling": {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"} | _POOLING_FLAGS,
-    "Dense": {"in_features", "out_features", "bias", "activation_function"},
+    "StaticEmbedding": set(),
+    "Dense": {"in_features", "out_features", "bias", "activation_function", "use_residual"},
     "Normalize": set(),
 }
 _TEXT_OUT = ("sentence_embedding", None)
@@ -22,7 +23,8 @@ _DEFAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
         "query_length": (None,), "document_length": (None,), "query_expansion": (None,),
     },
     "Pooling": {},
-    "Dense": {"module_input_name": _TEXT_OUT, "module_output_name": _TEXT_OUT, "use_residual": (False, None)},
+    "StaticEmbedding": {},
+    "Dense": {"module_input_name": _TEXT_OUT, "module_output_name": _TEXT_OUT},
     "Normalize": {"module_input_name": _TEXT_OUT, "module_output_name": _TEXT_OUT},
 }  # fmt: skip
 

@@ -53,7 +53,7 @@ def _compare_ids(loaded: Any, model: EmbeddingModel, source: str | Path, texts: 
     # `tokenize` until sentence-transformers 5.
     theirs, ours = getattr(loaded, "preprocess", loaded.tokenize), model.tokenizer().encode(texts)
     for text, found in zip(texts, ours, strict=True):
-        expected = np.asarray(theirs([text])["input_ids"])[0]
+        expected = np.asarray(theirs([text])["input_ids"]).reshape(-1)  # of a static model, of all texts in one row
         if _beyond(loaded, model) and len(found) == model.spec.max_length:
             continue
         if not np.array_equal(expected, found):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emb.dense import linear
 from emb.distill.cache import TeacherEmbeddings
-from emb.model import EmbeddingModel, linear
+from emb.model import EmbeddingModel
 from emb.progress import bar
 from emb.tokens import token_budget_batches
 

@@ -45,7 +45,7 @@ class Recalled:
         return first, second
 
 
-def recall(lineage: Mapping[str, Any], sources: Sequence[str] = ()) -> Recalled:
+def recall(lineage: Mapping[str, Any], sources: Sequence[str] = (), *, trust_remote_code: bool = False) -> Recalled:
     """Find what the model of this `lineage` was distilled with; `sources` replace the places its texts came from.
 
     The teacher itself is needed only for texts whose vectors are not cached.
@@ -65,7 +65,7 @@ def recall(lineage: Mapping[str, Any], sources: Sequence[str] = ()) -> Recalled:
     texts, fingerprint = [*train.texts, *held_out.texts], lineage["teacher"]["fingerprint"]
     found = cached(fingerprint, texts)
     if found is None:
-        found, fingerprint = _captured(recipe, lineage["teacher"], train, held_out)
+        found, fingerprint = _captured(recipe, lineage["teacher"], train, held_out, trust_remote_code)
     return Recalled(recipe, corpus, train, held_out, found, fingerprint)
 
 
@@ -79,8 +79,8 @@ def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
         raise DataError(f"the texts of the distillation are not where they were: {error.message}", hint) from error
 
 
-def _captured(recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus) -> tuple[TeacherEmbeddings, str]:
-    targets = targets_of(recipe, _teacher(named), train, held_out, trust_remote_code=False)
+def _captured(recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus, trust_remote_code: bool) -> tuple[TeacherEmbeddings, str]:
+    targets = targets_of(recipe, _teacher(named), train, held_out, trust_remote_code)
     places = np.concatenate([targets.train.places, targets.held_out.places])
     return TeacherEmbeddings(targets.train.shards, places), targets.fingerprint
 

@@ -19,6 +19,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from emb.dense import linear
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.checkpoint import has_checkpoint
 from emb.distill.corpus import default_corpus
@@ -32,7 +33,7 @@ from emb.errors import ArtifactError, CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path, disk_errors
 from emb.fingerprints import weights_hash
 from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, ModelSpec, linear, load_model, save_model
+from emb.model import EmbeddingModel, ModelSpec, load_model, save_model
 from emb.precision import device, resolve_dtype
 from emb.progress import is_quiet, note, set_quiet
 from emb.recipes import Recipe, dump, load_recipe
@@ -165,7 +166,7 @@ def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
 def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
     """The recipe with what follows from student and teacher written out."""
     implied = {
-        "train_token_embeddings": str(recipe.student.source).startswith("fresh:"),
+        "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,  # nothing else is there to train
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
         "loss": "cosine" if targets.spec.normalize else "l2",
     }
@@ -184,7 +185,7 @@ def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tu
     dims = {teacher_dim, teacher_dim // 2, 256, 128}
     pairs = recipe.pairs or [(n, dim) for n in exits for dim in dims if dim <= teacher_dim]
     for n, dim in pairs:
-        if not 1 <= n <= depth or not 1 <= dim <= teacher_dim:
+        if not min(1, depth) <= n <= depth or not 1 <= dim <= teacher_dim:
             raise UsageError(f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims", "edit `pairs` in the recipe")
     # The whole student is always trained: it is what the folder gives when loaded as it is.
     return sorted({*((int(n), int(dim)) for n, dim in pairs), (depth, teacher_dim)})

@@ -70,7 +70,8 @@ def kept_layers(depth: int, layers: int, keep: str) -> list[int]:
         UsageError: more layers than there are.
     """
     if layers > depth:
-        raise UsageError(f"--layers {layers}: the student's source has {depth} layers", f"choose 1 to {depth}")
+        hint = f"choose 1 to {depth}" if depth else "leave it out: a static model has none to choose from"
+        raise UsageError(f"--layers {layers}: the student's source has {depth} layers", hint)
     if keep == "first" or layers == 1:
         return list(range(layers))
     return [round(index * (depth - 1) / (layers - 1)) for index in range(layers)]

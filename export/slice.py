@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
+from emb.dense import cut_head
 from emb.errors import UsageError
 from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, cut_layers, linear
+from emb.model import EmbeddingModel, cut_layers
 from emb.progress import warn
 
 
@@ -39,14 +39,14 @@ def slice_model(model: EmbeddingModel, pair: LayerDimPair) -> EmbeddingModel:
     sliced = EmbeddingModel(encoder, model.hf_tokenizer, model.spec)
     if pair.layers < sliced.layers:
         cut_layers(sliced, range(pair.layers))
-    sliced.heads = nn.ModuleDict({str(pair.layers): _cut_head(head, pair.dim, model.hidden)})
+    sliced.heads = nn.ModuleDict({str(pair.layers): cut_head(head, pair.dim, model.hidden)})
     return sliced.eval()
 
 
 def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair) -> None:
     if not 1 <= pair.dim <= model.dim:
         raise UsageError(f"dim {pair.dim}: the model has {model.dim} dims", f"choose 1 to {model.dim}")
-    if not 1 <= pair.layers <= model.layers:
+    if not min(1, model.layers) <= pair.layers <= model.layers:
         raise UsageError(f"layers {pair.layers}: the model has {model.layers}", f"choose from {_names(model)}")
     if manifest is None or manifest.kind != "student":
         if pair.layers not in model.exits:
@@ -60,18 +60,4 @@ def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair)
 
 
 def _names(model: EmbeddingModel) -> str:
-    return ", ".join(map(str, model.exits)) if len(model.exits) > 1 else f"1 to {model.layers}"
-
-
-def _cut_head(head: nn.Module, dim: int, hidden: int) -> nn.Module:
-    projections = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if not projections:
-        return nn.Identity() if dim == hidden else linear(torch.eye(dim, hidden))
-    if projections[-1].out_features == dim:
-        return head
-    cut = copy.deepcopy(head)
-    last = [module for module in cut.modules() if isinstance(module, nn.Linear)][-1]
-    last.weight = nn.Parameter(last.weight.detach()[:dim].clone())
-    last.bias = None if last.bias is None else nn.Parameter(last.bias.detach()[:dim].clone())
-    last.out_features = dim
-    return cut
+    return ", ".join(map(str, model.exits)) if len(model.exits) > 1 or not model.layers else f"1 to {model.layers}"

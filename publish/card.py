@@ -50,7 +50,8 @@ def _digest(text: str) -> str:
 
 def _opening(facts: Facts) -> str:
     known, name = facts.manifest, facts.name.split("/")[-1]
-    what = f"A text encoder of {known.layers} layers: texts of up to {known.max_length} tokens to vectors of {known.dim} dims{' and length 1' if known.normalize else ''}."
+    kind = f"A text encoder of {known.layers} layers" if known.layers else "A static text encoder (a row per token, no layers)"
+    what = f"{kind}: texts of up to {known.max_length} tokens to vectors of {known.dim} dims{' and length 1' if known.normalize else ''}."
     if facts.teacher:
         what += f" Distilled from `{facts.teacher}`, in whose vector space it answers."
     elif facts.parents:

@@ -14,7 +14,7 @@ from typing import Any
 from emb.errors import ArtifactError
 from emb.files import read_json
 from emb.manifest import Manifest, is_artifact
-from emb.publish.tei import on_cpu, on_gpu
+from emb.publish.tei import STATIC, on_cpu, on_gpu
 from emb.serve.sessions import open_session
 
 GRAPH = "onnx/model.onnx"
@@ -68,6 +68,11 @@ class Patient:
         session = open_session(self.folder / GRAPH, 1)
         return [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
 
+    @property
+    def modules(self) -> list[str]:
+        """The kinds of its modules, in order."""
+        return [module["type"].split(".")[-1] for module in self.json("modules.json") or []]
+
     def inputs(self) -> Iterator[str]:
         """A problem if the graph asks for what clients do not give."""
         yield from self.data()
@@ -117,7 +122,7 @@ def _emb(patient: Patient) -> Iterator[str]:
 
 
 def _torch(patient: Patient) -> Iterator[str]:
-    yield from patient.has("modules.json", "config.json", "tokenizer.json", "1_Pooling/config.json")
+    yield from patient.has("modules.json", "tokenizer.json", *(() if STATIC in patient.modules else ("config.json", "1_Pooling/config.json")))
     if not any((patient.folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         yield f"model.safetensors is missing: {_EXPORT_AGAIN}"
     for module in patient.json("modules.json") or []:
@@ -126,6 +131,9 @@ def _torch(patient: Patient) -> Iterator[str]:
 
 
 def _optimum(patient: Patient) -> Iterator[str]:
+    if STATIC in patient.modules:
+        yield "it computes a static model itself, not by an ONNX file: leave out backend"
+        return
     yield from patient.has(GRAPH, "modules.json", "config.json", "tokenizer.json")
     yield from patient.data()
     yield from patient.output("last_hidden_state")

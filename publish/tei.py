@@ -24,11 +24,15 @@ _CANDLE = {
 _ROPE = {"qwen2": ["rope_theta"], "qwen3": ["rope_theta"], "mistral": ["rope_theta"], "gemma3_text": ["rope_theta", "rope_local_base_freq"],
          "modernbert": ["global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"]}  # fmt: skip
 _MODULES = {f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")}
+STATIC, _NO_STATIC = "StaticEmbedding", "it serves no static model"
 _ACTIVATIONS = {"torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"}
 
 
 def on_cpu(patient: Patient) -> Iterator[str]:
     """What stops its ONNX backend, or gives other vectors."""
+    if STATIC in patient.modules:
+        yield _NO_STATIC
+        return
     yield from patient.has("onnx/model.onnx", *_COMMON)
     if (patient.folder / "model.onnx").is_file():
         yield "model.onnx is read in place of onnx/model.onnx: remove it"
@@ -43,6 +47,9 @@ def on_cpu(patient: Patient) -> Iterator[str]:
 
 def on_gpu(patient: Patient) -> Iterator[str]:
     """What stops its candle backend, or gives other vectors."""
+    if STATIC in patient.modules:
+        yield _NO_STATIC
+        return
     yield from patient.has(*_COMMON, "modules.json")
     if not any((patient.folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         yield "model.safetensors is missing: export it again with emb export"
@@ -112,3 +119,5 @@ def _dense(name: str, config: dict[str, Any]) -> Iterator[str]:
         yield f"{name} does not say bias true or false: set it"
     if config.get("activation_function") not in (None, *_ACTIVATIONS):
         yield f"{name}: activation {config['activation_function']} is neither Identity nor Tanh: serve it on the CPU"
+    if config.get("use_residual"):
+        yield f"{name}: the input is added to the projection, which it does not do: serve it on the CPU"

@@ -21,11 +21,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class Dense:
-    """One projection: `weight` `(out, in)`, `bias` `(out,)` or none, and what follows."""
+    """One projection: `weight` `(out, in)`, `bias` `(out,)` or none, what follows, and what is added: nothing, the input, or its product with a matrix."""
 
     weight: Array
     bias: Array | None
     activation: Callable[[Array], Array]
+    residual: bool = False
+    residual_weight: Array | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> Dense:
@@ -36,18 +38,22 @@ class Dense:
         """
         from safetensors.numpy import load_file
 
-        kind = read_json(folder / "config.json")["activation_function"].split(".")[-1]
+        config = read_json(folder / "config.json")
+        kind = config["activation_function"].split(".")[-1]
         if kind not in ACTIVATIONS:
             raise ArtifactError(f"{folder}: activation {kind} is not supported here", f"supported: {', '.join(ACTIVATIONS)}; the ONNX files have any")
         if not (folder / "model.safetensors").is_file():
             raise ArtifactError(f"{folder / 'model.safetensors'}: no such file", "export the artifact again")
         tensors = load_file(folder / "model.safetensors")
-        return cls(tensors["linear.weight"], tensors.get("linear.bias"), ACTIVATIONS[kind])
+        return cls(tensors["linear.weight"], tensors.get("linear.bias"), ACTIVATIONS[kind], config.get("use_residual", False), tensors.get("residual.weight"))
 
     def __call__(self, vectors: Array) -> Array:
         """Vectors `(batch, out)` of vectors `(batch, in)`."""
         projected = vectors @ self.weight.T
-        return self.activation(projected if self.bias is None else projected + self.bias)
+        activated = self.activation(projected if self.bias is None else projected + self.bias)
+        if not self.residual:
+            return activated
+        return activated + (vectors if self.residual_weight is None else vectors @ self.residual_weight.T)
 
 
 @dataclass(frozen=True)

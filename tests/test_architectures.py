@@ -23,6 +23,7 @@ from torch import nn
 
 import emb
 from emb import layout
+from emb.dense import linear
 from emb.errors import ArtifactError, UsageError
 from emb.export import check, pipeline
 from emb.export.graph import write_graph
@@ -30,7 +31,7 @@ from emb.export.slice import slice_model
 from emb.export.small import int8_file
 from emb.machine import has_vnni
 from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, cut_layers, linear, load_model, save_model
+from emb.model import EmbeddingModel, cut_layers, load_model, save_model
 from emb.publish.doctor import examine
 from emb.quantize import half, select, surgery
 from emb.quantize.fusing import fuse

@@ -11,11 +11,12 @@ from distilling import corpus_file, distil, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emb.dense import linear
 from emb.distill import run
 from emb.distill.finish import average, flatten_projections, flattened
 from emb.errors import CheckpointError
 from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, linear, load_model
+from emb.model import EmbeddingModel, load_model
 
 POWERS = (1.0, 0.5, 0.25)
 

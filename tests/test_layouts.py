@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from families import write_family
 from sentence_transformers import SentenceTransformer
-from tiny import QUERY_PROMPT, tiny_bert, write_modules
+from tiny import QUERY_PROMPT, tiny_bert, write_modules, write_wordpiece
 
 from emb.errors import ArtifactError
 from emb.export import export
@@ -36,6 +41,17 @@ def _with_dense(folder: Path) -> Path:
     tiny_bert(folder, dim=24)
     _edit(folder / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.Tanh")
     return folder
+
+
+def _with_residual(folder: Path) -> Path:
+    """Two projections with the input added: one of other width, which projects it too, and one of the same."""
+    from sentence_transformers.models import Dense
+
+    torch.manual_seed(0)
+    started = SentenceTransformer(str(tiny_bert(folder / "base")), device="cpu")
+    modules = [started[0], started[1], Dense(32, 24, use_residual=True), Dense(24, 24, activation_function=torch.nn.ReLU(), use_residual=True), started[2]]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "whole"))
+    return folder / "whole"
 
 
 def _with_prompts(folder: Path) -> Path:
@@ -67,34 +83,46 @@ def _legacy(folder: Path) -> Path:
     return folder
 
 
-def _static() -> Any:
+def _rows() -> Any:
     from sentence_transformers.models import StaticEmbedding
     from tokenizers import Tokenizer, models
 
     return StaticEmbedding(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")), embedding_dim=8)
 
 
-def _saved(build: Callable[[], Any]) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            SentenceTransformer(modules=[build()], device="cpu").save(str(folder))
-        return folder
+def _static(folder: Path) -> Path:
+    """A table of token rows over a tokenizer that would add special tokens, and a projection."""
+    from sentence_transformers.models import Dense, Normalize, StaticEmbedding
+    from tokenizers import Tokenizer
 
-    return write
+    write_wordpiece(folder / "tokenizer")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer" / "tokenizer.json"))
+    tokenizer.no_truncation()
+    torch.manual_seed(0)
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=32), Dense(32, 24), Normalize()], device="cpu").save(str(folder / "whole"))
+    return folder / "whole"
 
 
-def _router() -> Any:
-    from sentence_transformers.models import Router
+def _saved(folder: Path, *modules: Any) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        SentenceTransformer(modules=list(modules), device="cpu").save(str(folder))
+    return folder
 
-    return Router({"query": [_static()], "document": [_static()]}, default_route="document")
+
+def _router(folder: Path) -> Path:
+    """Queries by token rows, documents by a transformer that is pooled by its first token: no default of anything."""
+    from sentence_transformers.models import Normalize, Pooling, Router
+
+    encoder = SentenceTransformer(str(tiny_bert(folder.parent / "base")), device="cpu")[0]
+    return _saved(folder, Router({"query": [_rows()], "document": [encoder, Pooling(32, "cls")]}, default_route="document"), Normalize())
 
 
 CARRIED: dict[str, Callable[[Path], Path]] = {
     "bert": _family("bert"), "mpnet": _family("mpnet"), "qwen3": _family("qwen3"), "modernbert": _family("modernbert"),
-    "xlm-r": _family("xlm-roberta"), "t5": _family("t5"), "dense": _with_dense, "prompts": _with_prompts, "dot": _dot, "legacy": _legacy,
+    "xlm-r": _family("xlm-roberta"), "t5": _family("t5"), "dense": _with_dense, "residual": _with_residual, "prompts": _with_prompts,
+    "dot": _dot, "legacy": _legacy, "static": _static,
 }  # fmt: skip
-REFUSED = {"static": (_saved(_static), "StaticEmbedding"), "router": (_saved(_router), "Router")}
 
 
 @pytest.mark.parametrize("layout", CARRIED)
@@ -112,15 +140,24 @@ def test_vectors_are_those_of_sentence_transformers(layout: str, tmp_path: Path)
 def test_exports_give_the_same(layout: str, tmp_path: Path) -> None:
     folder = CARRIED[layout](tmp_path / layout)
     [artifact] = export(folder, out=tmp_path / "out", calibration_texts=TEXTS * 4)
-    before, after = load(folder), load(artifact)
-    assert type(after).__name__ == "OnnxEncoder"
-    for kind in ("query", "document"):
+    before, onnx, torch_ = load(folder), load(artifact), load(artifact, backend="torch")
+    assert [type(each).__name__ for each in (onnx, torch_)] == ["OnnxEncoder", "TorchEncoder"]
+    for after, kind in itertools.product((onnx, torch_), ("query", "document")):
         assert cosines(before.encode(TEXTS, kind=kind), after.encode(TEXTS, kind=kind)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("layout", REFUSED)
-def test_what_is_not_carried_is_refused_by_name(layout: str, tmp_path: Path) -> None:
-    write, module = REFUSED[layout]
-    with pytest.raises(ArtifactError, match=rf"modules {module} are not supported") as refused:
-        load(write(tmp_path / layout))
-    assert "Transformer, Pooling" in refused.value.hint
+def test_a_router_is_refused_with_the_command_that_makes_a_folder_of_one_side(tmp_path: Path) -> None:
+    folder = _router(tmp_path / "router")
+    with pytest.raises(ArtifactError, match="modules Router, Normalize are not supported") as refused:
+        load(folder)
+    subprocess.run(shlex.split(refused.value.hint.partition(": ")[2].replace("python", sys.executable, 1)), check=True, capture_output=True)
+    expected = SentenceTransformer(str(folder), device="cpu").encode_document(TEXTS)
+    np.testing.assert_allclose(load(tmp_path / "router-document").encode_document(TEXTS), expected, atol=2e-5)
+
+
+def test_an_unknown_order_of_modules_is_refused_by_name(tmp_path: Path) -> None:
+    from sentence_transformers.models import Normalize
+
+    with pytest.raises(ArtifactError, match="modules StaticEmbedding, Normalize, Normalize are not supported") as refused:
+        load(_saved(tmp_path / "twice", _rows(), Normalize(), Normalize()))
+    assert "in this order: Transformer and Pooling" in refused.value.hint

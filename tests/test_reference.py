@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,6 @@ def test_lower_case_follows_the_tokenizer_and_not_python(bert_folder: Path, tmp_
 @pytest.mark.parametrize(
     ("file", "changes", "named"),
     [
-        ("2_Dense__config", {"use_residual": True}, "use_residual"),
         ("2_Dense__config", {"module_output_name": "other"}, "module_output_name"),
         ("2_Dense__config", {"module_input_name": "token_embeddings"}, "module_input_name"),
         ("1_Pooling__config", {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, "max"),
@@ -107,28 +105,6 @@ def test_a_setting_that_is_not_carried_is_refused_by_name(tmp_path: Path, file: 
     tiny_bert(tmp_path / "m", dim=32)
     with pytest.raises(ArtifactError, match=named):
         load_model(_copy(tmp_path / "m", tmp_path / "changed", **{file: changes}))
-
-
-def _static() -> list[Any]:
-    from sentence_transformers.models import StaticEmbedding
-    from tokenizers import Tokenizer, models
-
-    return [StaticEmbedding(Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")), embedding_dim=8)]
-
-
-def _router() -> list[Any]:
-    from sentence_transformers.models import Router
-
-    return [Router({"query": _static(), "document": _static()}, default_route="document")]
-
-
-@pytest.mark.parametrize(("modules", "named"), [(_static, "StaticEmbedding"), (_router, "Router")])
-def test_modules_that_are_not_carried_are_refused_by_name(tmp_path: Path, modules: Callable[[], list[Any]], named: str) -> None:
-    from sentence_transformers import SentenceTransformer
-
-    SentenceTransformer(modules=modules(), device="cpu").save(str(tmp_path / "m"))
-    with pytest.raises(ArtifactError, match=f"modules .*{named}"):
-        load_model(tmp_path / "m")
 
 
 def test_a_window_beyond_the_trained_positions_is_refused(qwen3_folder: Path, tmp_path: Path) -> None:

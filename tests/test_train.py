@@ -13,12 +13,13 @@ import pytest
 import torch
 from distilling import corpus_file, distil, finish, log, ranked, start, texts, weights
 
+from emb.dense import linear
 from emb.distill import train as room
 from emb.distill.cache import TeacherEmbeddings
 from emb.distill.train import Split, Training, freeze
 from emb.errors import TrainingError
 from emb.manifest import LayerDimPair
-from emb.model import EmbeddingModel, cut_layers, linear, load_model
+from emb.model import EmbeddingModel, cut_layers, load_model
 from emb.recipes import TrainingRecipe
 
 DIM = 24

@@ -10,7 +10,7 @@ import click
 
 from emb import console
 from emb.commands.options import numbers
-from emb.commands.shared import Lists, flat, model_names, no_verify
+from emb.commands.shared import Lists, flat, model_names, no_verify, remote_code
 from emb.console import Outcome, reports
 
 
@@ -55,6 +55,7 @@ from emb.console import Outcome, reports
     help="Also write the scores to a .json file, or the table to an .md file.",
 )
 @no_verify
+@remote_code
 @click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
 @reports
 def evaluate(

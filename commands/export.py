@@ -10,7 +10,7 @@ import click
 
 from emb import console
 from emb.commands.options import duration, numbers
-from emb.commands.shared import Lists, flat, no_verify, output
+from emb.commands.shared import Lists, flat, no_verify, output, remote_code
 from emb.console import Outcome, reports
 
 TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
@@ -62,6 +62,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
     "--min-quality", type=click.FloatRange(0, 1), default=0.95, show_default=True, help="Share of the best file's quality that --target must keep.",
 )
 @no_verify
+@remote_code
 @output
 @reports
 def export(

@@ -46,6 +46,7 @@ def evaluate(
     depth: int = DEPTH,
     split: str | None = None,
     verify: bool = True,
+    trust_remote_code: bool = False,
 ) -> Evaluation:
     """Score `models`, and `teacher` if given, on every task in `data`.
 
@@ -67,6 +68,7 @@ def evaluate(
         depth: how many of them.
         split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
         verify: compare the files of artifacts with the hashes that they were written with.
+        trust_remote_code: let models whose folders bring code of their own run it.
 
     Raises:
         DataError: an evaluation set that is missing or damaged, or has no such split.
@@ -78,7 +80,8 @@ def evaluate(
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
     tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
-    opened_teacher = open_subject(teacher, (), dtype, (), threads, verify) if teacher is not None else None
+    how = {"verify": verify, "trust_remote_code": trust_remote_code}
+    opened_teacher = open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None
     result = Evaluation(teacher=opened_teacher.name if opened_teacher else None, fingerprints=_fingerprints(tasks, opened_teacher, storages))
     indexes: dict[str, Vectors] = {}
     if opened_teacher:
@@ -87,7 +90,7 @@ def evaluate(
             indexes[task.name] = next(iter(sides[1].values()))
             result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None, storages)
     for model in models:
-        subject = open_subject(model, layers, "fp32", precisions, threads, verify)
+        subject = open_subject(model, layers, "fp32", precisions, threads, **how)
         own = indexes if opened_teacher and _shares_space(subject, opened_teacher) else {}
         for task in tasks:
             result.scores += _scores(task, subject, encode_sides(subject, task, cache), _dims(subject.dim, dims), own.get(task.name), storages)

@@ -52,18 +52,20 @@ class Subject(Protocol):
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]: ...
 
 
-def open_subject(model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None, verify: bool = True) -> Subject:
+def open_subject(
+    model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None, *, verify: bool = True, trust_remote_code: bool = False
+) -> Subject:
     """A model by path or name, ready to encode; `evaluate` describes the arguments."""
-    name, folder = locate(model)
+    name, folder = locate(model, trust_remote_code)
     manifest = Manifest.load(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
         return OnnxSubject.open(name, folder, manifest, precisions, threads, verify)
     if manifest and verify:
         verify_model(folder, manifest)
-    return TorchSubject.open(name, folder, manifest, layers, dtype)
+    return TorchSubject.open(name, folder, manifest, layers, dtype, trust_remote_code)
 
 
-def locate(model: str | Path) -> tuple[str, Path]:
+def locate(model: str | Path, trust_remote_code: bool = False) -> tuple[str, Path]:
     """A model's name and folder; of a run, its student's.
 
     Raises:
@@ -74,7 +76,7 @@ def locate(model: str | Path) -> tuple[str, Path]:
     path = Path(model)
     if (path / "run.json").is_file():
         return path.name, path / "student"
-    found = resolve(model)
+    found = resolve(model, trust_remote_code=trust_remote_code)
     # `runs/english/student` and `exports/4x128` say more than their last part.
     return (found.path.parent.name if found.path.name == "student" else found.name), found.path
 
@@ -95,7 +97,7 @@ class TorchSubject:
         return f"torch {self.exits} {self.dtype}"
 
     @classmethod
-    def open(cls, name: str, folder: Path, manifest: Manifest | None, layers: Sequence[int], dtype: str) -> TorchSubject:
+    def open(cls, name: str, folder: Path, manifest: Manifest | None, layers: Sequence[int], dtype: str, trust_remote_code: bool = False) -> TorchSubject:
         """Load a folder, with its manifest if it has one; `layers` chooses among its exits.
 
         Raises:
@@ -104,7 +106,7 @@ class TorchSubject:
         from emb.model import load_model
         from emb.precision import device, resolve_dtype
 
-        model = load_model(folder, dtype=resolve_dtype(dtype)).to(device())
+        model = load_model(folder, dtype=resolve_dtype(dtype), trust_remote_code=trust_remote_code).to(device())
         missing = sorted(set(layers) - set(model.exits))
         if missing:
             raise UsageError(f"--layers {missing[0]}: {name} has no output there", f"it has them at {', '.join(map(str, model.exits))}")

@@ -28,6 +28,7 @@ def export(
     heal: float | None = None,
     heal_data: Sequence[str | Path] = (),
     exporter: str | Sequence[str] = "emb",
+    trust_remote_code: bool = False,
 ) -> list[Path]:
     """Write a servable artifact for every (layers, dim) pair; return their folders.
 
@@ -55,6 +56,7 @@ def export(
         heal_data: where the texts of the distillation are now; none means where they were.
         exporter: "optimum", "openvino", "ctranslate2" or several of them also export (and with int8
             quantise) through those, for comparison.
+        trust_remote_code: let a model whose folder brings code of its own run it.
 
     Raises:
         DataError: texts to heal on that are not there.
@@ -70,6 +72,6 @@ def export(
 
     options = Options(
         int8, fp16, tuple(vectors), calibration_texts, threads, min_cosine, reduce_range, int4=int4, heal=heal, heal_data=tuple(map(str, heal_data)), exporter=exporter,
-        max_mb=max_mb,
+        max_mb=max_mb, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)

@@ -27,6 +27,7 @@ class Options:
     heal: float | None = None
     heal_data: tuple[str, ...] = ()
     max_mb: float | None = None  # of the 8-bit file
+    trust_remote_code: bool = False
 
     def flags(self, weight_dtype: str) -> str:
         """What an `emb export` of one file with such weights is given besides layers and dims, with a space before each."""

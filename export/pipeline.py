@@ -37,8 +37,8 @@ def run_export(
     source: Path | None, layers: Sequence[int], dims: Sequence[int], options: Options, *, out: Path | None, overwrite: bool, verify: bool, apart: bool = False
 ) -> list[Path]:
     """Export every pair; nothing is written before every pair and folder has been checked. `apart` gives even a single one a folder of its own below `out`."""
-    found = find_source(source, verify)
-    model = load_model(found.folder)
+    found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
+    model = load_model(found.folder, trust_remote_code=options.trust_remote_code)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
     check(options, pairs)
     check_exporters(options.exporter, model)
@@ -64,7 +64,7 @@ def run_export(
 
 def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, LayerDimPair, Path], Healed]:
     """What heals each slice, with the texts and the teacher's vectors found and read."""
-    recalled = recall(source.manifest.lineage if source.manifest else {}, options.heal_data)
+    recalled = recall(source.manifest.lineage if source.manifest else {}, options.heal_data, trust_remote_code=options.trust_remote_code)
     aim = Aim(tuple(name for name, wanted in (("int8", options.int8), ("int4", options.int4)) if wanted), "binary" in options.vectors)
     recipe = healing_recipe(recalled, options.heal or 0.0)
     return lambda sliced, pair, place: heal(sliced, pair, recalled, aim, recipe, place)

@@ -22,7 +22,7 @@ class Source:
     exports: Path
 
 
-def find_source(source: Path | None, verify: bool = True) -> Source:
+def find_source(source: Path | None, verify: bool = True, *, trust_remote_code: bool = False) -> Source:
     """The model folder behind a run, an artifact, a model folder or a registered name.
 
     Raises:
@@ -31,7 +31,7 @@ def find_source(source: Path | None, verify: bool = True) -> Source:
     """
     place = latest_run() if source is None else source
     if str(place) in teachers() and not place.exists():
-        place = resolve(str(place)).path
+        place = resolve(str(place), trust_remote_code=trust_remote_code).path
     if not place.is_dir():
         raise ArtifactError(f"{place}: no such folder", "give a run, an artifact, a sentence-transformers folder, or a name of `emb models`")
     if run_status(place) is not None:

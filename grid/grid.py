@@ -73,13 +73,13 @@ def export_grid(
     """
     if target is not None and target not in TARGETS:
         raise UsageError(f"--target {target}: unknown", f"known: {', '.join(TARGETS)}")
-    found = find_source(source, verify)
-    model = cache(lambda: load_model(found.folder))  # a student whose teacher is at hand is not needed here: its export loads it
+    found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
+    model = cache(lambda: load_model(found.folder, trust_remote_code=options.trust_remote_code))  # a student whose teacher is at hand is not needed here: its export loads it
     pairs = _axes(found, model, layers, dims)
     with _place(found, out, keep, overwrite) as place:
         folders = run_export(source, *pairs, replace(options, int8=True), out=place, overwrite=overwrite, verify=verify, apart=True)
         points = points_of(folders, str(source or found.folder.parent), options)
-        reference, origin = _reference(found, model)
+        reference, origin = _reference(found, model, options.trust_remote_code)
         note(f"measuring {len(points)} files against the neighbours that {reference.name} finds")
         measure(points, reference, options.threads)
         mark(points)
@@ -122,13 +122,13 @@ def _place(source: Source, out: Path | None, keep: bool, overwrite: bool) -> Ite
         yield Path(scratch)
 
 
-def _reference(source: Source, model: Callable[[], EmbeddingModel]) -> tuple[Reference, str]:
+def _reference(source: Source, model: Callable[[], EmbeddingModel], trust_remote_code: bool) -> tuple[Reference, str]:
     """The teacher's vectors of the run's own texts; the whole model's where there is no teacher here."""
     texts, origin = texts_for(source.folder, _TEXTS)
     samples = [Sample(item.text, item.kind) for item in texts]
     teacher, reason = teacher_source(source.manifest, None) if source.manifest else (None, "a plain encoder has no teacher")
     if teacher is not None:
-        return reference_of(teacher.name, samples, load_torch(teacher.path)), origin
+        return reference_of(teacher.name, samples, load_torch(teacher.path, trust_remote_code=trust_remote_code)), origin
     note(f"quality is measured against the whole model: {reason}")
     return reference_of(source.name, samples, TorchEncoder(model())), origin
 

@@ -104,6 +104,12 @@ def test_no_step_changes_no_byte(model: EmbeddingModel, recalled: Recalled, tmp_
     assert (tmp_path / "before/model.safetensors").read_bytes() == (tmp_path / "after/model.safetensors").read_bytes()
 
 
+def test_what_is_healed_for_decides_which_checkpoints_are_its_own(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
+    for aim in (Aim(("int4",)), Aim(("int8",)), Aim(("int4",), binary=True), Aim(("int4",))):
+        _healed(model, recalled, tmp_path / "place", aim, epochs=0)
+    assert len(list(tmp_path.glob("place-*"))) == 3
+
+
 def test_the_slice_itself_stays_and_a_seed_gives_one_result(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (_healed(model, recalled, tmp_path / name, Aim(("int8", "int4"), binary=True)).model.state_dict() for name in "ab")
@@ -206,7 +212,7 @@ def test_texts_that_moved_are_named_or_given(run: Path, tmp_path: Path, sentence
     lineage = Manifest.load(run / "student").lineage
     moved = json.loads(json.dumps(lineage))
     moved["recipe"]["data"]["sources"] = ["./nowhere.jsonl"]
-    with pytest.raises(DataError, match=r"not where they were.*nowhere\.jsonl[\s\S]*--heal-data PATH"):
+    with pytest.raises(DataError, match=r"not where they were.*nowhere\.jsonl[\s\S]*heal_data PATH"):
         recall(moved)
     found = recall(moved, [str(run.parent / "corpus.jsonl")])
     assert found.corpus.digest == lineage["data"]["hash"]

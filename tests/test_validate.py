@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,10 +23,22 @@ from emb.quantize.outputs import VECTOR_DTYPES, write_vectors
 from emb.quantize.vectors import calibrate
 from emb.runs import write_status
 from emb.serve.encoder import load
-from emb.validate.findings import ParityReport, Thresholds
+from emb.validate.findings import ParityReport, Thresholds, VariantReport
+from emb.validate.gates import gates_of
+from emb.validate.parity import Runs
 from emb.validate.validate import validate
 
 Embed = Callable[[EmbeddingModel, Tensor, Tensor], Tensor]
+
+
+@pytest.mark.parametrize(("turned", "passes"), [(2, True), (3, False)])
+def test_two_bits_of_a_text_may_turn_and_no_third(turned: int, passes: bool) -> None:
+    bits = np.where(np.random.default_rng(0).random((50, 32)) < 0.5, np.float32(-1), np.float32(1))
+    found = bits.copy()
+    found[7, :turned] *= -1
+    variant = Variant("f", vector_dtype="ubinary")
+    mean, least = gates_of(VariantReport("f", "fp32", "ubinary", None, 1), variant, Thresholds(fp32=0.9999), bits, Runs({"alone": found}))
+    assert (mean.passed, least.passed) == (True, passes)
 
 
 def _artifact(folder: Path, source: Path, layers: int, dim: int, embed: Embed | None = None) -> Path:

@@ -22,6 +22,7 @@ def validate(
     min_cosine: float | None = None,
     verify: bool = True,
     threads: int | None = None,
+    trust_remote_code: bool = False,
 ) -> ParityReport:
     """Compare the files of an exported artifact with the model they were made from.
 
@@ -36,5 +37,6 @@ def validate(
     with needs_extra():
         from emb.validate.validate import validate as prove
     return prove(
-        artifact, against=against, data=data, texts=texts, max_texts=max_texts, min_cosine=min_cosine, verify=verify, threads=threads
-    )
+        artifact, against=against, data=data, texts=texts, max_texts=max_texts, min_cosine=min_cosine, verify=verify, threads=threads,
+        trust_remote_code=trust_remote_code,
+    )  # fmt: skip

@@ -8,14 +8,14 @@ from emb.manifest import Manifest
 from emb.registry import Resolved, remembered, resolve
 
 
-def teacher_source(manifest: Manifest, against: str | Path | None = None) -> tuple[Resolved | None, str]:
+def teacher_source(manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False) -> tuple[Resolved | None, str]:
     """`against`, or the teacher that the artifact names; or None, and why there is none.
 
     Raises:
         TeacherError: `against` cannot be found.
     """
     if against is not None:
-        return resolve(against), ""
+        return resolve(against, trust_remote_code=trust_remote_code), ""
     named = manifest.lineage.get("teacher") or {}
     if not named:
         return None, "the artifact names no teacher; give one with --against"

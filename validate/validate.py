@@ -6,7 +6,8 @@ import dataclasses
 import datetime
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from emb.validate.parity import by_kind, reference_vectors, throughput
 from emb.validate.teacher import teacher_source
 from emb.validate.variant import Measured, against_teacher, measure_variant
 
+_Ask = Callable[[list[Sample]], tuple[dict[str, Any], Vectors | None]]
 _TEACHER_TEXTS = 200  # the teacher is the slowest model at hand, and its figure is not gated
 
 
@@ -45,6 +47,7 @@ def validate(
     thresholds: Thresholds | None = None,
     verify: bool = True,
     threads: int | None = None,
+    trust_remote_code: bool = False,
 ) -> ParityReport:
     """Compare each model file of an exported artifact with the torch model in the same folder.
 
@@ -59,6 +62,7 @@ def validate(
         min_cosine: the gate of int8, in place of 0.99 or of what the artifact was exported with.
         verify: refuse a folder in which a file has changed since it was written.
         threads: of onnxruntime; None means one per core.
+        trust_remote_code: let the artifact, and the model it is compared with, run code of their own.
 
     Raises:
         ArtifactError: not an exported artifact, or changed since it was written.
@@ -71,13 +75,14 @@ def validate(
     limits = thresholds or Thresholds(int8=_int8_gate(manifest, min_cosine))
     tried, origin = _samples(folder, manifest, data, texts, max_texts)
     note("torch slice")
-    model = open_sentence_transformer(folder)
+    model = open_sentence_transformer(folder, trust_remote_code=trust_remote_code)
     tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
     ordinary = [each for each in tried if each.group == "text"]  # others are made to be too long
     tell(count_cut(tokenizer, [each.text for each in ordinary], [prompt_of(manifest.prompts, each.kind) for each in ordinary]), "texts to validate on")
     tried += hard_samples(tokenizer, row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
-    report = _measure(folder, manifest, model, limits, tried, origin, against, threads)
+    teacher = partial(_teacher, manifest, against, trust_remote_code)
+    report = _measure(folder, manifest, model, limits, tried, origin, teacher, threads)
     _write(folder, manifest, report)
     return report
 
@@ -112,40 +117,39 @@ def _samples(folder: Path, manifest: Manifest, data: Sequence[str], texts: Seque
 
 
 def _measure(
-    folder: Path, manifest: Manifest, model: Any, limits: Thresholds, tried: list[Sample], origin: str, against: str | Path | None, threads: int | None
+    folder: Path, manifest: Manifest, model: Any, limits: Thresholds, tried: list[Sample], origin: str, teacher: _Ask, threads: int | None
 ) -> ParityReport:
     reference = reference_vectors(model, tried)
     ordinary = [index for index, sample in enumerate(tried) if sample.group == "text"][:_TEACHER_TEXTS]
-    teacher, vectors = _teacher(manifest, against, [tried[index] for index in ordinary])
+    known, vectors = teacher([tried[index] for index in ordinary])
     measured = Measured(tried, reference, ordinary, vectors)
     reports = [measure_variant(folder, manifest, variant, limits, measured, threads) for variant in distinct(manifest)]
-    own = {"speed": _slice_speed(model, tried), "teacher": against_teacher(measured, reference)}
+    own = {"speed": _slice_speed(model, TextTokenizer.from_folder(folder, manifest.max_length), tried), "teacher": against_teacher(measured, reference)}
     texts = {group: sum(sample.group == group for sample in tried) for group in GROUPS}
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     healing = manifest.lineage.get("healing")
     shown = healing if healing and healing["files"] else None
-    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(manifest, threads), texts, origin, reports, own, teacher, shown)
+    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(manifest, threads), texts, origin, reports, own, known, shown)
 
 
-def _teacher(manifest: Manifest, against: str | Path | None, tried: list[Sample]) -> tuple[dict[str, Any], Vectors | None]:
-    source, reason = teacher_source(manifest, against)
+def _teacher(manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]) -> tuple[dict[str, Any], Vectors | None]:
+    source, reason = teacher_source(manifest, against, trust_remote_code=trust_remote_code)
     if source is None:
         return {"name": None, "reason": reason}, None
     from emb.serve.torch_encoder import load_torch
 
     note(f"teacher: {source.name}, {len(tried)} texts")
-    encoder = load_torch(source.path)
+    encoder = load_torch(source.path, trust_remote_code=trust_remote_code)
     if encoder.dim < manifest.dim:
         return {"name": source.name, "reason": f"it has {encoder.dim} dims and the artifact {manifest.dim}"}, None
     vectors = by_kind(tried, lambda texts, kind: encoder.encode(texts, kind=kind))
     return {"name": source.name, "reason": None, "dim": encoder.dim, "texts": len(tried)}, truncated(vectors, manifest.dim)
 
 
-def _slice_speed(model: Any, tried: Sequence[Sample]) -> dict[str, float]:
+def _slice_speed(model: Any, tokenizer: TextTokenizer, tried: Sequence[Sample]) -> dict[str, float]:
     texts = [sample.text for sample in tried if sample.group == "text"]
-    tokens = sum(len(row) for row in model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"])
-    return throughput(lambda batch: model.encode(list(batch), show_progress_bar=False), texts, tokens)
+    return throughput(lambda batch: model.encode(list(batch), show_progress_bar=False), texts, sum(map(len, tokenizer.encode(texts))))
 
 
 def _machine(manifest: Manifest, threads: int | None) -> dict[str, Any]:

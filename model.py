@@ -315,8 +315,9 @@ def _static(loaded: Any) -> tuple[PreTrainedModel, Any, ModelSpec]:
 def _transformer(loaded: Any, source: Path) -> tuple[PreTrainedModel, Any, ModelSpec]:
     """Encoder, tokenizer, and what the modules say of pooling, window and lower case."""
     transformer, pooling = loaded[0], loaded[1]
-    if any(loaded.prompts.values()) and not getattr(pooling, "include_prompt", True):
-        raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", "1_Pooling/config.json says include_prompt: false")
+    if not getattr(pooling, "include_prompt", True):
+        hint = "its Pooling says include_prompt: false; if no text ever gets a prompt, true gives the same vectors: write that"
+        raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", hint)
     spec = ModelSpec(_pooling_mode(pooling), max_length=_max_length(loaded, transformer, source), lowercase=_lowered_beforehand(transformer))
     if source.is_dir() and not (source / "modules.json").is_file():
         note(f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a folder")

@@ -35,7 +35,7 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default the newest export of the latest run. Writes
     parity.json and report.html into it. Exit code 1 if a gate fails.
     """
-    from emb.validate import validate as prove
+    from emb.validate.validate import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
     failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another recipe or dim")

@@ -180,7 +180,7 @@ def test_int8_is_served_before_fp32_and_4_bits_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("emb.validate", ["validate", "x"]), ("emb.export", ["export", "x"]), ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
+        ("emb.validate.validate.validate", ["validate", "x"]), ("emb.export", ["export", "x"]), ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
         ("emb.evaluate.evaluate.evaluate", ["evaluate", "x", "--data", "y"]), ("emb.publish.push.push", ["push", "--to", "me/x", "x"]),
     ],
 )  # fmt: skip

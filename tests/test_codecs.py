@@ -178,10 +178,10 @@ def test_compatible_codes_find_documents_in_old_codes() -> None:
 def test_bad_options() -> None:
     for kind, options, message in (
         ("zip", {}, "codec 'zip' is unknown"),
-        ("int8", {"bits": 8}, "--bits: the int8 codec has no such option"),
+        ("int8", {"bits": 8}, "bits: the int8 codec has no such option"),
         ("binary", {"bits": 25}, "25 bits of 24 dims"),
         ("binary", {"rotation": "left"}, "rotation 'left' is unknown"),
-        ("bebr", {"bits": 12}, "--bits 12: codes must fill whole bytes"),
+        ("bebr", {"bits": 12}, "bits 12: codes must fill whole bytes"),
         ("bebr", {"compatible": fitted("int8")}, "int8 codec"),
         ("bebr", {"compatible": fitted("bebr"), "bits": 8}, "2 codes of 16 bits"),
         ("pq", {"pieces": 7}, "cannot be cut into 7"),

@@ -117,7 +117,7 @@ def test_a_target_keeps_the_chosen_artifact_alone(run: Path, tmp_path: Path) -> 
 
 
 def test_a_target_that_nothing_meets_keeps_the_grid(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(GateFailed, match="max-mb"):
+    with pytest.raises(GateFailed, match="max_mb"):
         emb.export_grid(run, layers=[1], threads=1, target="best", max_mb=0.001, out=tmp_path / "grid")
     assert (tmp_path / "grid" / "grid.json").is_file()
     with pytest.raises(UsageError, match="known"):

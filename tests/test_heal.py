@@ -251,7 +251,7 @@ def test_without_a_teacher_there_is_nothing_to_heal_against(bert_folder: Path, t
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("asked", "message"), [({"heal": 1.0}, "no file to heal for"), ({"heal_data": ["x.txt"], "int8": True}, "--heal-data without --heal")])
+@pytest.mark.parametrize(("asked", "message"), [({"heal": 1.0}, "no file to heal for"), ({"heal_data": ["x.txt"], "int8": True}, "heal_data without heal")])
 def test_what_makes_no_sense_is_said(run: Path, tmp_path: Path, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export(run, out=tmp_path / "out", **asked)

@@ -14,14 +14,17 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# The rooms `distill`, `export` and `validate` and their doors have one name: in this namespace it is the door.
-from emb.distill import distill
-from emb.export import export
-from emb.grid import export_grid
-from emb.validate import validate
+from emb.validate.grid import export_grid
 
-if TYPE_CHECKING:
-    from emb.serve.encoder import Encoder
+if TYPE_CHECKING:  # to a type checker each of these is its function
+    from emb.distill import distill
+    from emb.export import export
+    from emb.runtime.encoder import Encoder
+    from emb.validate import validate
+else:  # a room that can be called (`emb.doors`)
+    import emb.distill as distill
+    import emb.export as export
+    import emb.validate as validate
 
 __all__ = ["__version__", "distill", "export", "export_grid", "load", "validate"]
 
@@ -52,7 +55,7 @@ def load(
         MissingExtra: torch is needed and not installed.
         UsageError: no such device or provider here.
     """
-    from emb.serve.encoder import load as open_encoder
+    from emb.runtime.encoder import load as open_encoder
 
     return open_encoder(
         path, backend=backend, file=file, threads=threads, device=device, provider=provider, verify=verify, trust_remote_code=trust_remote_code

@@ -7,15 +7,16 @@ import sys
 import click
 from click.shell_completion import get_completion_class
 
-from emb import console
+from emb.commands import console
 from emb.commands.codec import codec
+from emb.commands.console import Outcome, reports
 from emb.commands.distill import distill
 from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
 from emb.commands.publish import card, doctor, push
 from emb.commands.validate import validate
-from emb.console import Outcome, reports
+from emb.report.tables import table
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -47,12 +48,12 @@ def cli(context: click.Context) -> None:
 @reports
 def models(language: str | None) -> Outcome:
     """List the models that go by a short name."""
-    from emb.registry import teachers
+    from emb.teachers.registry import teachers
 
     rows = [teacher for teacher in teachers().values() if language in (None, teacher.languages)]
     header = ("name", "parameters", "layers", "dim", "max tokens", "languages", "licence", "student")
     cells = [(t.name, f"{t.parameters} M", t.layers, t.dim, t.max_length, t.languages, t.licence, f"{t.student_layers} layers of {t.student or 'itself'}") for t in rows]
-    return Outcome({"models": rows}, console.table(cells, header))
+    return Outcome({"models": rows}, table(cells, header))
 
 
 @cli.command()

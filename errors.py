@@ -21,6 +21,8 @@ whose exception it extends, it is nothing to mend.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows is meant for a terminal, from Python too
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
@@ -109,3 +111,28 @@ class GateFailed(EmbError):
     """The work was done and a quality gate did not pass."""
 
     exit_code = 1
+
+
+_EXTRA_OF = dict.fromkeys(
+    (
+        "accelerate", "datasets", "filelock", "huggingface_hub", "onnx", "pydantic",
+        "sentence_transformers", "torch", "transformers",
+    ),
+    "train",
+) | {"pyarrow": "parquet", "faiss": "search", "openvino": "openvino", "nncf": "openvino", "ctranslate2": "ctranslate2"}
+
+
+@contextmanager
+def needs_extra() -> Iterator[None]:
+    """Say which extra to install where an import inside fails.
+
+    Raises:
+        MissingExtra: a library that an extra brings is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        raise MissingExtra(f"{error.name} is not installed, and this needs it", f'pip install "emb-distill[{extra}]"') from error

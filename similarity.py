@@ -1,5 +1,6 @@
 """How close two sets of vectors are: row by row, and as a geometry.
 
+Vectors that are not finite are found here too, before they are written, scored or fitted to.
 Pure numpy, so that the training loop, the int8 selection and the parity report all measure with
 the same ruler. Vectors need not be normalised: every measure but `max_abs_diff` ignores length.
 """
@@ -7,13 +8,13 @@ the same ruler. Vectors need not be normalised: every measure but `max_abs_diff`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from emb.errors import UsageError
+from emb.errors import ArtifactError, UsageError
 
 Vectors = np.ndarray[Any, Any]
 _BLOCK = 1024  # query rows per block of similarities: (1024, texts) float32 at a time
@@ -211,3 +212,40 @@ def _checked(reference: Vectors, candidate: Vectors) -> tuple[Vectors, Vectors]:
     if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
         raise UsageError(f"vectors of shape {reference.shape} cannot be compared with vectors of shape {candidate.shape}", "give the same texts, at least one, at the same dim")
     return reference, candidate
+
+
+_SHOWN = 80  # characters of a text in messages
+_HINT = "the model's weights are damaged, or too large for the file's precision; validate it"
+
+
+class NotFiniteError(ArtifactError):
+    """A vector that holds NaN or infinity; `row` is its text's among those checked, counted from 0."""
+
+    def __init__(self, row: int, text: str, where: str = "") -> None:
+        super().__init__(f"{where}text {row + 1} gets NaN or infinity: {text[:_SHOWN]!r}", _HINT)
+        self.row, self.text = row, text
+
+    def placed(self, before: int, where: str = "") -> NotFiniteError:
+        """The same where `before` texts came before those checked; `where` begins the message."""
+        return NotFiniteError(before + self.row, self.text, where)
+
+
+def first_not_finite(vectors: Vectors) -> int | None:
+    """The first row of `vectors` `(texts, dim)` with NaN or infinity in it; stored formats have none."""
+    # One sum over all: NaN and infinity come through it, and a sum too large for float32 is looked at again.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if vectors.dtype.kind != "f" or np.isfinite(vectors.sum()):
+            return None
+    good = np.isfinite(vectors).all(axis=1)
+    return None if good.all() else int(np.argmin(good))
+
+
+def require_finite(vectors: Vectors, texts: Sequence[str], where: str = "") -> None:
+    """Check the vectors `(texts, dim)` of `texts`; `where` begins the message.
+
+    Raises:
+        NotFiniteError: NaN or infinity; the first such text is named by its place and its beginning.
+    """
+    row = first_not_finite(vectors)
+    if row is not None:
+        raise NotFiniteError(row, texts[row], where)

@@ -30,7 +30,7 @@ def build(folder: Path, tokenizer: Path, shape: str) -> None:
     import torch
     import transformers
 
-    from emb.layout import write_sentence_transformers
+    from emb.artifact.layout import write_sentence_transformers
 
     torch.manual_seed(0)
     kind, values = SHAPES[shape]

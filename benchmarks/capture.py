@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from common import Figure, Report, Series, interleave, model_folder, parser, ratio, sample, temporary_cache
 
-from emb.distill.data import Text
-from emb.distill.teacher import TeacherIdentity, capture
-from emb.model import load_model, open_sentence_transformer
-from emb.precision import device, resolve_dtype
+from emb.data.corpus import Text
+from emb.machine import device, resolve_dtype
+from emb.model.embedding_model import load_model, open_sentence_transformer
 from emb.progress import set_quiet
-from emb.recipes import CaptureRecipe
+from emb.recipes.recipe import CaptureRecipe
 from emb.similarity import cosines
+from emb.teachers.capture import TeacherIdentity, capture
 
 MAX_LENGTH = CaptureRecipe().max_length
 BATCH = 32

@@ -15,17 +15,17 @@ from typing import Any
 
 from common import Figure, Report, parser
 
+from emb.data.evaluation_sets import DEPTH, RetrievalTask, read_tasks
 from emb.evaluate.evaluate import encode_sides
 from emb.evaluate.storage import score_coded, stored
 from emb.evaluate.subjects import open_subject
-from emb.evaluate.tasks import DEPTH, RetrievalTask, read_tasks
 from emb.files import atomic_path
 from emb.progress import note
-from emb.quantize.codec import Codec, Vectors
-from emb.quantize.codecs import fit_codec, load_codec, save_codec
-from emb.quantize.rescoring import Stored, search
-from emb.quantize.sources import read_vectors
-from emb.similarity import unit
+from emb.quantize.vectors.base import Codec
+from emb.quantize.vectors.codecs import fit_codec, load_codec, save_codec
+from emb.quantize.vectors.rescoring import Stored, search
+from emb.quantize.vectors.sources import read_vectors
+from emb.similarity import Vectors, unit
 
 # Kind and options of each, by the name of its folder; sizes are those of 768 dims.
 CODECS: Mapping[str, tuple[str, Mapping[str, Any]]] = {

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from emb.distill.data import Text
+from emb.data.corpus import Text
 from emb.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -110,8 +110,8 @@ def parser(description: str | None, *, texts: int | None, rounds: int | None = 5
 
 def sample(file: str | None, limit: int) -> list[Text]:
     """`limit` texts drawn from the whole file, so that lengths and kinds are mixed as they are there."""
-    from emb.distill.corpus import default_corpus
-    from emb.distill.data import read_corpus
+    from emb.data.corpus import read_corpus
+    from emb.data.default_corpus import default_corpus
 
     texts = (read_corpus([file]) if file else default_corpus()).texts
     return random.Random(0).sample(texts, min(limit, len(texts)))
@@ -119,7 +119,7 @@ def sample(file: str | None, limit: int) -> list[Text]:
 
 def model_folder(name: str) -> Path:
     """Where the model of a registry name, hub id or path lies."""
-    from emb.registry import resolve
+    from emb.teachers.registry import resolve
 
     return resolve(name).path
 

@@ -19,10 +19,10 @@ from statistics import median
 import torch
 from common import Figure, Report, Series, interleave, model_folder, parser, ratio, sample
 
-from emb.manifest import Manifest, Variant
-from emb.model import open_sentence_transformer
-from emb.serve.encoder import Encoder, OnnxEncoder
-from emb.serve.sessions import open_session
+from emb.artifact.manifest import Manifest, Variant
+from emb.model.embedding_model import open_sentence_transformer
+from emb.runtime.encoder import ArtifactEncoder, Encoder
+from emb.runtime.sessions import open_session
 
 BATCH = 32
 SHORT = 60  # characters
@@ -76,7 +76,7 @@ def measure(folder: Path, manifest: Manifest, file: str | None, limit: int, coun
 
 def encoders(folder: Path, manifest: Manifest, threads: int) -> dict[str, Encode]:
     """What is compared, each as list of texts → vectors."""
-    int8, fp32 = (OnnxEncoder(folder, _variant(manifest, dtype).file, threads) for dtype in ("int8", "fp32"))
+    int8, fp32 = (ArtifactEncoder(folder, _variant(manifest, dtype).file, threads) for dtype in ("int8", "fp32"))
     peer = open_sentence_transformer(folder)
     return {
         "emb int8": int8.encode_document, PEER: lambda texts: peer.encode_document(texts, batch_size=BATCH),
@@ -88,7 +88,7 @@ def encoders(folder: Path, manifest: Manifest, threads: int) -> dict[str, Encode
 def through_optimum(folder: Path, manifest: Manifest, threads: int) -> dict[str, Encode]:
     """optimum's files in the artifact, if it has any, run by emb; the int8 one by sentence-transformers too."""
     theirs = [variant for variant in manifest.variants if variant.exporter == "optimum"]
-    found: dict[str, Encode] = {f"optimum's {variant.weight_dtype}, run by emb": OnnxEncoder(folder, variant.file, threads).encode_document for variant in theirs}
+    found: dict[str, Encode] = {f"optimum's {variant.weight_dtype}, run by emb": ArtifactEncoder(folder, variant.file, threads).encode_document for variant in theirs}
     for variant in (each for each in theirs if each.weight_dtype == "int8"):
         found["optimum's int8, run by sentence-transformers"] = by_sentence_transformers(folder, variant.file, threads)
     return found

@@ -51,9 +51,9 @@ def distil(sources: Sequence[str], name: str, steps: int, threads: int) -> dict[
     """The stages of a distillation, and the peak of this process after each."""
     import torch
 
-    from emb.distill.corpus import default_corpus
-    from emb.distill.data import read_corpus, split
-    from emb.model import load_model
+    from emb.data.corpus import read_corpus, split
+    from emb.data.default_corpus import default_corpus
+    from emb.model.embedding_model import load_model
 
     torch.set_num_threads(threads)
     student = load_model(model_folder(name))
@@ -71,8 +71,8 @@ def distil(sources: Sequence[str], name: str, steps: int, threads: int) -> dict[
 
 def random_targets(student: Any, texts: Sequence[Any]) -> Any:
     """emb's capture, with a teacher that has the student's tokenizer and returns random vectors."""
-    from emb.distill.teacher import TeacherIdentity, capture
-    from emb.model import EmbeddingModel
+    from emb.model.embedding_model import EmbeddingModel
+    from emb.teachers.capture import TeacherIdentity, capture
     from emb.tokens import token_budget_batches
 
     class RandomTeacher(EmbeddingModel):
@@ -96,11 +96,11 @@ def train_student(student: Any, train: Sequence[Any], held_out: Sequence[Any], t
 
     import torch
 
-    from emb.distill.cache import TeacherEmbeddings
+    from emb.artifact.manifest import LayerDimPair
     from emb.distill.projection import fit_projections
     from emb.distill.train import Split, Training
-    from emb.manifest import LayerDimPair
-    from emb.recipes import ProjectionRecipe, TrainingRecipe
+    from emb.recipes.recipe import ProjectionRecipe, TrainingRecipe
+    from emb.teachers.cache import TeacherEmbeddings
 
     places = targets.places[: len(train)], targets.places[len(train) :]
     rows = [student.tokenizer().encode([item.text for item in part], [""] * len(part)) for part in (train, held_out)]

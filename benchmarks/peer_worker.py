@@ -24,7 +24,7 @@ BATCH = 32
 
 def emb(artifact, threads):
     """emb's own runtime."""
-    from emb.serve.encoder import load
+    from emb.runtime.encoder import load
 
     encoder = load(artifact, threads=threads)
     return lambda texts: encoder.encode(texts), {"file": encoder.variant.file, "recipe": encoder.variant.quantizer}

@@ -30,7 +30,7 @@ def build(folder: Path, tokenizer: Path, layers: int) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
-    from emb.layout import write_sentence_transformers
+    from emb.artifact.layout import write_sentence_transformers
 
     torch.manual_seed(0)
     config = Qwen3Config(
@@ -45,8 +45,8 @@ def build(folder: Path, tokenizer: Path, layers: int) -> None:
 
 def encode(folder: Path) -> dict[str, Any]:
     """Load in the precision that capture takes here, and encode."""
-    from emb.model import load_model
-    from emb.precision import resolve_dtype
+    from emb.machine import resolve_dtype
+    from emb.model.embedding_model import load_model
 
     model = load_model(folder, dtype=resolve_dtype("auto"))
     rows = model.tokenizer().encode(TEXTS)

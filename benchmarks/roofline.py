@@ -17,9 +17,9 @@ import torch
 from common import Figure, Report, Series, interleave, parser, ratio
 from onnx import TensorProto, helper, numpy_helper
 
-from emb.manifest import Manifest
-from emb.quantize.surgery import tensors
-from emb.serve.sessions import Runner, open_session
+from emb.artifact.manifest import Manifest
+from emb.quantize.weights.surgery import tensors
+from emb.runtime.sessions import Runner, open_session
 
 BATCH, TOKENS = 32, 128
 

@@ -27,7 +27,7 @@ def peak():
 """
 _EMB = _TELL + """
 import sys
-from emb.serve.encoder import load
+from emb.runtime.encoder import load
 encoder = load(sys.argv[1], threads=int(sys.argv[2]))
 assert encoder.variant.weight_dtype == "int8", encoder.variant
 loaded = time.monotonic()

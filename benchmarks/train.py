@@ -28,18 +28,18 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from transformers import TrainerCallback
 
-from emb.distill.cache import TeacherCache, TeacherEmbeddings, row_key
-from emb.distill.data import Text
+from emb.artifact.fingerprints import weights_hash
+from emb.artifact.manifest import LayerDimPair
+from emb.data.corpus import Text
 from emb.distill.projection import fit_projections
-from emb.distill.teacher import TeacherIdentity, capture
 from emb.distill.train import Split, Training
 from emb.files import cache_root
-from emb.fingerprints import weights_hash
-from emb.manifest import LayerDimPair
-from emb.model import EmbeddingModel, load_model, open_sentence_transformer, save_model
-from emb.precision import device, resolve_dtype
+from emb.machine import device, resolve_dtype
+from emb.model.embedding_model import EmbeddingModel, load_model, open_sentence_transformer, save_model
 from emb.progress import set_quiet
-from emb.recipes import TrainingRecipe
+from emb.recipes.recipe import TrainingRecipe
+from emb.teachers.cache import TeacherCache, TeacherEmbeddings, row_key
+from emb.teachers.capture import TeacherIdentity, capture
 
 MAX_LENGTH = 128
 BATCH = 32

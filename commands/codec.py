@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from emb import console
-from emb.console import Outcome, reports
+from emb.commands.console import Outcome, reports
+from emb.report.tables import table
 
 KINDS = ("float32", "float16", "int8", "int4", "binary", "bebr", "pq")
 
@@ -37,8 +37,8 @@ def codec(source: Path, kind: str, out: Path, dim: int | None, limit: int, colum
     teacher cache. `emb encode --codec DIR` stores vectors with it.
     """
     from emb.files import refuse_existing
-    from emb.quantize.codecs import fit_codec, load_codec, save_codec
-    from emb.quantize.sources import read_vectors
+    from emb.quantize.vectors.codecs import fit_codec, load_codec, save_codec
+    from emb.quantize.vectors.sources import read_vectors
     from emb.similarity import truncated
 
     refuse_existing(out, overwrite)
@@ -48,4 +48,4 @@ def codec(source: Path, kind: str, out: Path, dim: int | None, limit: int, colum
     save_codec(fitted, out, quality, overwrite=overwrite)
     found = {"codec": out, "name": fitted.name, "dim": fitted.dim, "bytes_per_vector": fitted.bytes_per_vector, **vars(quality)}
     row = (fitted.name, fitted.dim, fitted.bytes_per_vector, quality.cosine, quality.overlap)
-    return Outcome(found, f"{console.table([row], ('codec', 'dim', 'bytes', 'cosine', 'overlap@10'))}\n\n{out}\nnext: emb encode IN OUT --codec {out}")
+    return Outcome(found, f"{table([row], ('codec', 'dim', 'bytes', 'cosine', 'overlap@10'))}\n\n{out}\nnext: emb encode IN OUT --codec {out}")

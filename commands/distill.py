@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from emb import console
+from emb.commands.console import Outcome, reports
 from emb.commands.options import duration, setting
 from emb.commands.shared import model_names, output, remote_code
-from emb.console import Outcome, reports
+from emb.report.tables import table
 
 
 @click.command()
@@ -57,4 +57,4 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
 def _distilled(run: Path, scores: Sequence[dict[str, Any]]) -> str:
     rows = [(score["layers"], score["dim"], score["cosine"], score["overlap"]) for score in scores]
     best = f"--layers {scores[0]['layers']} --dim {scores[0]['dim']} " if scores else ""
-    return f"{console.table(rows, ('layers', 'dim', 'cosine to teacher', 'overlap@10'))}\n\nrun: {run}\nnext: emb export {run} {best}--int8"
+    return f"{table(rows, ('layers', 'dim', 'cosine to teacher', 'overlap@10'))}\n\nrun: {run}\nnext: emb export {run} {best}--int8"

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from emb.commands.console import Outcome, reports
 from emb.commands.shared import no_verify, remote_code
-from emb.console import Outcome, reports
 
 
 @click.command()
@@ -39,11 +39,11 @@ def encode(
     import os
 
     import emb
-    from emb.encode.streams import encode_file
-    from emb.fingerprints import fingerprint
-    from emb.quantize.codecs import load_codec
-    from emb.runs import newest_export
-    from emb.serve.encoder import OnnxEncoder
+    from emb.artifact.fingerprints import fingerprint
+    from emb.artifact.runs import newest_export
+    from emb.quantize.vectors.codecs import load_codec
+    from emb.runtime.encoder import ArtifactEncoder
+    from emb.runtime.streams import encode_file
 
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # pyarrow's own allocator holds on to more than it uses
     coder = load_codec(codec_folder) if codec_folder else None
@@ -51,7 +51,7 @@ def encode(
     encoder = emb.load(
         folder, threads=threads, device=device, provider=provider, verify=not no_verify, trust_remote_code=trust_remote_code
     )
-    model_hash = fingerprint(folder, encoder.variant.file if isinstance(encoder, OnnxEncoder) else None)
+    model_hash = fingerprint(folder, encoder.variant.file if isinstance(encoder, ArtifactEncoder) else None)
     count = encode_file(encoder, source, out, codec=coder, model=model_hash, **options)
     size = {"codec": codec_folder, "bytes_per_vector": coder.bytes_per_vector} if coder else {}
     return Outcome({"texts": count, "out": out, "model": folder, "dim": options["dim"] or encoder.dim, **size}, f"{count:,} vectors: {out}")

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from emb import console
+from emb.commands.console import Outcome, reports
 from emb.commands.options import numbers
 from emb.commands.shared import Lists, flat, model_names, no_verify, remote_code
-from emb.console import Outcome, reports
+from emb.report.tables import table
 
 
 @click.command()
@@ -71,4 +71,4 @@ def evaluate(
     found = score(models, dims=flat(dims), layers=flat(layers), verify=not no_verify, **options)
     if out:
         found.save(out)
-    return Outcome(found.as_dict(), found.markdown() if markdown else console.table(found.rows(), found.header()))
+    return Outcome(found.as_dict(), found.markdown() if markdown else table(found.rows(), found.header()))

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from emb import console
+from emb.commands.console import Outcome, reports
 from emb.commands.options import duration, numbers
 from emb.commands.shared import Lists, flat, no_verify, output, remote_code
-from emb.console import Outcome, reports
+from emb.report.tables import table
 
 TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 
@@ -85,14 +85,14 @@ def export(
 
 
 def _grid(found: Any) -> Outcome:
-    from emb.grid.grid import as_dict
-    from emb.grid.grid_report import as_text
+    from emb.validate.grid.grid import as_dict
+    from emb.validate.grid.report import as_text
 
     return Outcome(as_dict(found), as_text(found))
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    from emb.manifest import Manifest, bytes_of
+    from emb.artifact.manifest import Manifest, bytes_of
 
     manifest = Manifest.load(folder)
     files = [vars(variant) | {"bytes": bytes_of(folder, variant.file)} for variant in manifest.variants]
@@ -108,10 +108,10 @@ def _exported(artifacts: Sequence[dict[str, Any]]) -> str:
     header = ("layers", "dim", "file", "size", "weights", "vectors", "min cosine")
     places = "\n".join(f"{artifact['path']}" for artifact in artifacts)
     healed = "".join(_healed(artifact) for artifact in artifacts if artifact["healing"])
-    return f"{console.table(rows, header)}\n\n{healed}{places}\nnext: emb validate {artifacts[0]['path']}"
+    return f"{table(rows, header)}\n\n{healed}{places}\nnext: emb validate {artifacts[0]['path']}"
 
 
 def _healed(artifact: dict[str, Any]) -> str:
     from emb.report.gain_table import HEADER, gain_rows, gain_text
 
-    return f"{artifact['layers']}x{artifact['dim']}: {gain_text(artifact['healing'])}\n{console.table(gain_rows(artifact['healing']), HEADER)}\n\n"
+    return f"{artifact['layers']}x{artifact['dim']}: {gain_text(artifact['healing'])}\n{table(gain_rows(artifact['healing']), HEADER)}\n\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from emb.durations import seconds_of
+from emb.recipes.durations import seconds_of
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ def setting(text: str) -> tuple[str, Any]:
     """`key=value`: the key dotted where the recipe is nested, the value in the type YAML gives it."""
     import yaml
 
-    from emb.yaml_files import load_yaml
+    from emb.recipes.yaml_files import load_yaml
 
     key, equals, value = text.partition("=")
     if not key or not equals:

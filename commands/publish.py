@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from emb import console
+from emb.commands import console
+from emb.commands.console import Outcome, reports
 from emb.commands.shared import no_verify
-from emb.console import Outcome, reports
 from emb.errors import GateFailed
+from emb.report.tables import table
 
 
 @click.command()
@@ -26,10 +27,10 @@ def card(artifact: Path | None, name: str | None, license: str | None, only_prin
     README.md in the hub's form, every figure in it read from what emb validate (parity.json) and emb evaluate --out ARTIFACT/evaluation.json
     measured. ARTIFACT is an exported folder; by default the newest export of the latest run.
     """
+    from emb.artifact.runs import newest_export
     from emb.publish.card import card as text_of
     from emb.publish.card import write_card
-    from emb.publish.facts import Facts
-    from emb.runs import newest_export
+    from emb.publish.summary import Facts
 
     facts = Facts.read(artifact or newest_export(), name, license)
     text = text_of(facts)
@@ -55,8 +56,8 @@ def push(artifact: Path | None, no_verify: bool, **options: Any) -> Outcome:
     Its own files and a fresh card go in one commit; anything else in the folder stays. ARTIFACT is an exported folder; by default the newest
     export of the latest run. HF_TOKEN or `hf auth login` give the token, HF_ENDPOINT another hub.
     """
+    from emb.artifact.runs import newest_export
     from emb.publish.push import push as send
-    from emb.runs import newest_export
 
     return _pushed(send(artifact or newest_export(), verify=not no_verify, **options))
 
@@ -70,18 +71,18 @@ def doctor(artifact: Path | None) -> Outcome:
     For each: whether it gets the same vectors, with which line, and what to change if not. ARTIFACT is an exported folder; by default the newest
     export of the latest run. Exit code 1 if emb itself would refuse it.
     """
+    from emb.artifact.runs import newest_export
     from emb.publish.doctor import examine
-    from emb.runs import newest_export
 
     findings = examine(artifact or newest_export())
     rows = [(found.client, "yes" if found.loads else "no", found.how if found.loads else "; ".join(found.problems)) for found in findings]
     failure = None if findings[0].loads else GateFailed(findings[0].problems[0])
-    return Outcome({"clients": [vars(found) | {"loads": found.loads} for found in findings]}, console.table(rows, ("client", "loads", "how, or what to change")), failure)
+    return Outcome({"clients": [vars(found) | {"loads": found.loads} for found in findings]}, table(rows, ("client", "loads", "how, or what to change")), failure)
 
 
 def _pushed(done: Any) -> Outcome:
     rows = [(name, f"{size / 1e6:.2f} MB") for name, size in done.files.items()]
-    lines = [console.table(rows, ("file", "size")), ""]
+    lines = [table(rows, ("file", "size")), ""]
     lines += [f"stays here: {', '.join(done.left)}"] if done.left else []
     lines += [f"removed there: {', '.join(done.removed)}"] if done.removed else []
     lines.append(f"published: {done.url}" if done.url else f"would go to {done.to}: {len(done.files)} files, {sum(done.files.values()) / 1e6:.1f} MB")

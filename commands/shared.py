@@ -15,7 +15,7 @@ Lists = Sequence[tuple[int, ...]]
 
 def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the names of `emb models`, and folders."""
-    from emb.registry import teachers
+    from emb.teachers.registry import teachers
 
     names = [name for name in teachers() if name.lower().startswith(incomplete.lower())]
     return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]

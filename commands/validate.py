@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from emb import console
+from emb.commands import console
+from emb.commands.console import Outcome, reports
 from emb.commands.shared import model_names, no_verify, remote_code
-from emb.console import Outcome, reports
 from emb.errors import GateFailed
 
 
@@ -35,8 +35,8 @@ def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default the newest export of the latest run. Writes
     parity.json and report.html into it. Exit code 1 if a gate fails.
     """
-    from emb.validate.validate import validate as prove
+    from emb.validate.proof import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
-    failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another recipe or dim")
+    failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another dim, or train longer")
     return Outcome(console.plain(report), str(report), failure)

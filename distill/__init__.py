@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emb.extras import needs_extra
+from emb.doors import open_door
+from emb.errors import needs_extra
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,6 @@ def distill(
         out=None if out is None else Path(out), resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     return DistillResult(run, run / "student", scores)
+
+
+open_door(__name__, distill)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, mse_loss, normalize
 
-from emb.manifest import LayerDimPair
+from emb.artifact.manifest import LayerDimPair
 
 
 def pair_losses(outputs: Mapping[int, Tensor], teacher_embeddings: Tensor, pairs: Sequence[LayerDimPair], *, loss: str, unit: bool) -> dict[LayerDimPair, Tensor]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from emb.dense import linear
-from emb.distill.cache import TeacherEmbeddings
-from emb.model import EmbeddingModel
+from emb.model.dense import linear
+from emb.model.embedding_model import EmbeddingModel
 from emb.progress import bar
-from emb.tokens import token_budget_batches
-
-Rows = Sequence[np.ndarray[Any, Any]]
+from emb.teachers.cache import TeacherEmbeddings
+from emb.tokens import Rows, token_budget_batches
 
 
 def fit_projections(

@@ -19,26 +19,26 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from emb.dense import linear
-from emb.distill.cache import TeacherEmbeddings
+from emb.artifact.fingerprints import weights_hash
+from emb.artifact.manifest import LayerDimPair, Manifest
+from emb.artifact.runs import HELD_OUT, free_name, latest_run, run_status, write_status
+from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
+from emb.data.default_corpus import default_corpus
+from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
-from emb.distill.corpus import default_corpus
-from emb.distill.data import Columns, Corpus, Text, read_corpus, split
-from emb.distill.finish import average, flatten_projections
 from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
-from emb.distill.teacher import TeacherIdentity, capture
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path, disk_errors
-from emb.fingerprints import weights_hash
-from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, ModelSpec, load_model, save_model
-from emb.precision import device, resolve_dtype
+from emb.machine import device, resolve_dtype
+from emb.model.dense import linear
+from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model, save_model
 from emb.progress import is_quiet, note, set_quiet
-from emb.recipes import Recipe, dump, load_recipe
-from emb.registry import Resolved, resolve
-from emb.runs import HELD_OUT, free_name, latest_run, run_status, write_status
+from emb.recipes.recipe import Recipe, dump, load_recipe
+from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.capture import TeacherIdentity, capture
+from emb.teachers.registry import Resolved, resolve
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"  # the weights that training begins from

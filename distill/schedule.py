@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from emb.recipes import TrainingRecipe
+from emb.recipes.recipe import TrainingRecipe
 from emb.tokens import token_budget_batches
 
-Batch = np.ndarray[Any, np.dtype[np.int64]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 _POOL = 4096
 
 
@@ -44,7 +44,7 @@ class BatchPlan:
     tokens_per_batch: int
     seed: int
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
+    def batches(self, start: int = 0) -> Iterator[Indices]:
         """The batches from a 0-based step on, epoch after epoch without end."""
         position = 0
         for number in count():
@@ -52,7 +52,7 @@ class BatchPlan:
             yield from epoch[max(0, start - position) :]
             position += len(epoch)
 
-    def epoch(self, number: int) -> list[Batch]:
+    def epoch(self, number: int) -> list[Indices]:
         """Indices of the texts of each batch of an epoch, in order."""
         rng = np.random.default_rng([self.seed, number])
         lengths = np.asarray(self.lengths)

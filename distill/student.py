@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from emb.distill.data import KINDS
+from emb.artifact.manifest import Manifest, is_artifact
+from emb.data.corpus import KINDS
 from emb.errors import UsageError
-from emb.manifest import Manifest, is_artifact
-from emb.model import EmbeddingModel, ModelSpec, cut_layers, load_model
-from emb.recipes import StudentRecipe
-from emb.registry import Resolved, resolve
+from emb.model.embedding_model import EmbeddingModel, ModelSpec, cut_layers, load_model
+from emb.recipes.recipe import StudentRecipe
+from emb.teachers.registry import Resolved, resolve
 
 _FRESH = re.compile(r"fresh:(\d+)x(\d+)")
 
@@ -27,7 +27,7 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
         return recipe
     entry = teacher.teacher
     if entry and entry.student and recipe.layers is None:
-        return recipe.model_copy(update={"source": entry.student})
+        return recipe.model_copy(update={"source": entry.student, "layers": entry.student_layers})
     layers = recipe.layers or (entry.student_layers if entry else None)
     return recipe.model_copy(update={"source": "teacher", "layers": layers})
 

@@ -17,19 +17,19 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from emb.distill.cache import TeacherEmbeddings
+from emb.artifact.manifest import LayerDimPair
 from emb.distill.checkpoint import load_checkpoint, save_checkpoint
+from emb.distill.held_out_scores import held_out_scores
 from emb.distill.interrupt import deferred_interrupt
 from emb.distill.losses import pair_losses
 from emb.distill.schedule import BatchPlan, learning_rate
-from emb.distill.signals import held_out_scores
 from emb.errors import TrainingError
 from emb.files import atomic_path
-from emb.manifest import LayerDimPair
-from emb.model import EmbeddingModel
-from emb.precision import resolve_dtype
+from emb.machine import resolve_dtype
+from emb.model.embedding_model import EmbeddingModel
 from emb.progress import bar, note
-from emb.recipes import TrainingRecipe
+from emb.recipes.recipe import TrainingRecipe
+from emb.teachers.cache import TeacherEmbeddings
 
 _TIMED_STEPS = 20
 _LOG_EVERY = 20

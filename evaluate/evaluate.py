@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from emb.data.evaluation_sets import RetrievalTask, Task, read_tasks
 from emb.errors import UsageError
-from emb.evaluate.scores import Evaluation, Point, Score
+from emb.evaluate.scores import Evaluation, Output, Score
 from emb.evaluate.storage import Storage, open_storages
 from emb.evaluate.subjects import Subject, open_subject
-from emb.evaluate.tasks import RetrievalTask, Task, read_tasks
 from emb.files import atomic_path
-from emb.finite import require_finite
 from emb.progress import note, warn
-from emb.quantize.rescoring import DEPTH
-from emb.similarity import Vectors, truncated
+from emb.quantize.vectors.rescoring import DEPTH
+from emb.similarity import Vectors, require_finite, truncated
 
 DIMS = (1024, 768, 512, 384, 256, 128, 64)
 
@@ -130,7 +129,7 @@ def _dims(own: int, asked: Sequence[int]) -> list[int]:
 
 
 def _scores(
-    task: Task, subject: Subject, sides: tuple[dict[Point, Vectors], dict[Point, Vectors]], dims: Sequence[int], index: Vectors | None, storages: Sequence[Storage]
+    task: Task, subject: Subject, sides: tuple[dict[Output, Vectors], dict[Output, Vectors]], dims: Sequence[int], index: Vectors | None, storages: Sequence[Storage]
 ) -> Iterable[Score]:
     left, right = sides
     for point in left:
@@ -151,20 +150,20 @@ def _value(task: Task, queries: Vectors, documents: Vectors, dim: int, storage: 
     return task.score(queries[:, :dim], documents[:, :dim], similarity)  # length counts
 
 
-def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict[Point, Vectors], dict[Point, Vectors]]:
+def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict[Output, Vectors], dict[Output, Vectors]]:
     """Vectors of a task's two sides, at each output of `subject`; from `cache` where they are there."""
     note(f"{subject.name}: {task.name}")
     left, right = (_cached(subject, texts, kind, cache) for texts, kind in zip(task.sides, task.kinds, strict=True))
     return left, right
 
 
-def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | None) -> dict[Point, Vectors]:
+def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | None) -> dict[Output, Vectors]:
     if cache is None:
         return _finite(subject, subject.vectors(texts, kind), texts)
     path = cache / f"{_cache_key(subject, texts, kind)}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as stored:  # checked as well: an older version wrote whatever it got
-            return _finite(subject, {Point(**json.loads(name)): stored[name] for name in stored.files}, texts)
+            return _finite(subject, {Output(**json.loads(name)): stored[name] for name in stored.files}, texts)
     found = _finite(subject, subject.vectors(texts, kind), texts)
     arrays: dict[str, Any] = {json.dumps(dataclasses.asdict(point)): vectors for point, vectors in found.items()}
     with atomic_path(path) as partial, partial.open("wb") as handle:
@@ -172,7 +171,7 @@ def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | Non
     return found
 
 
-def _finite(subject: Subject, found: dict[Point, Vectors], texts: Sequence[str]) -> dict[Point, Vectors]:
+def _finite(subject: Subject, found: dict[Output, Vectors], texts: Sequence[str]) -> dict[Output, Vectors]:
     for point, vectors in found.items():
         require_finite(vectors, texts, f"{subject.name}, layer {point.layers}: ")
     return found

@@ -11,7 +11,7 @@ from emb.files import atomic_path, write_json
 
 
 @dataclass(frozen=True, order=True)
-class Point:
+class Output:
     """One output of a model: an exit, or an ONNX file of it."""
 
     layers: int

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emb.data.evaluation_sets import DEPTH as RANKED
+from emb.data.evaluation_sets import RetrievalTask
 from emb.errors import UsageError
-from emb.evaluate.tasks import DEPTH as RANKED
-from emb.evaluate.tasks import RetrievalTask
-from emb.quantize.codec import Codec, Vectors
-from emb.quantize.codecs import load_codec
-from emb.quantize.rescoring import DEPTH, Stored, search
-from emb.quantize.scalar import Float32Codec, Int8Codec
+from emb.quantize.vectors.base import Codec
+from emb.quantize.vectors.codecs import load_codec
+from emb.quantize.vectors.rescoring import DEPTH, Stored, search
+from emb.quantize.vectors.scalar import Float32Codec, Int8Codec
+from emb.similarity import Vectors
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from emb.artifact.fingerprints import fingerprint, verify_model
+from emb.artifact.manifest import Manifest, Variant, is_artifact, weights_name
+from emb.artifact.variants import distinct
 from emb.errors import UsageError
-from emb.evaluate.scores import Point
-from emb.export.variants import as_floats, distinct
-from emb.fingerprints import fingerprint, verify_model
-from emb.manifest import Manifest, Variant, is_artifact, weights_name
+from emb.evaluate.scores import Output
 from emb.progress import bar
+from emb.quantize.vectors.ranges import as_floats
 from emb.similarity import Vectors
-from emb.tokens import token_budget_batches
-from emb.truncation import Cut, count_cut, tell
+from emb.tokens import Cut, count_cut, tell, token_budget_batches
 
 if TYPE_CHECKING:
-    from emb.model import EmbeddingModel
-    from emb.serve.encoder import Encoder
+    from emb.model.embedding_model import EmbeddingModel
+    from emb.runtime.encoder import Encoder
 
 _BUDGET_CPU, _BUDGET_GPU = 512, 65536
 
@@ -41,7 +41,7 @@ class Subject(Protocol):
     @property
     def hashes(self) -> Sequence[str]: ...
 
-    def fingerprint(self, point: Point) -> str: ...
+    def fingerprint(self, point: Output) -> str: ...
 
     @property
     def dim(self) -> int: ...
@@ -49,7 +49,7 @@ class Subject(Protocol):
     @property
     def similarity(self) -> str: ...
 
-    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]: ...
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]: ...
 
 
 def open_subject(
@@ -71,7 +71,7 @@ def locate(model: str | Path, trust_remote_code: bool = False) -> tuple[str, Pat
     Raises:
         TeacherError: no such model.
     """
-    from emb.registry import resolve
+    from emb.teachers.registry import resolve
 
     path = Path(model)
     if (path / "run.json").is_file():
@@ -103,8 +103,8 @@ class TorchSubject:
         Raises:
             UsageError: an exit that was not trained.
         """
-        from emb.model import load_model
-        from emb.precision import device, resolve_dtype
+        from emb.machine import device, resolve_dtype
+        from emb.model.embedding_model import load_model
 
         model = load_model(folder, dtype=resolve_dtype(dtype), trust_remote_code=trust_remote_code).to(device())
         missing = sorted(set(layers) - set(model.exits))
@@ -117,7 +117,7 @@ class TorchSubject:
         """The folder's."""
         return [fingerprint(self.folder)]
 
-    def fingerprint(self, point: Point) -> str:
+    def fingerprint(self, point: Output) -> str:
         """The folder's: every exit is in it."""
         return self.hashes[0]
 
@@ -131,11 +131,11 @@ class TorchSubject:
         """What its vectors are compared with."""
         return self.model.spec.similarity
 
-    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]:
         """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
         import torch
 
-        from emb.precision import device
+        from emb.machine import device
 
         place = device()
         tokenizer = self.model.tokenizer()
@@ -149,7 +149,7 @@ class TorchSubject:
                     found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
                 advance(int(mask.sum()))
         weights = "fp32" if next(self.model.parameters()).dtype == torch.float32 else "bf16"
-        return {Point(exit_, weights): vectors for exit_, vectors in found.items()}
+        return {Output(exit_, weights): vectors for exit_, vectors in found.items()}
 
 
 @dataclass(repr=False)
@@ -173,10 +173,10 @@ class OnnxSubject:
         Raises:
             UsageError: no variant has such weights.
         """
-        from emb.serve.encoder import OnnxEncoder
+        from emb.runtime.encoder import ArtifactEncoder
 
         wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
-        encoders: list[tuple[Variant, Encoder]] = [(variant, OnnxEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted]
+        encoders: list[tuple[Variant, Encoder]] = [(variant, ArtifactEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted]
         if not encoders:
             raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
         return cls(name, folder, manifest, encoders, manifest.kind != "encoder", _teacher_of(manifest))
@@ -186,7 +186,7 @@ class OnnxSubject:
         """Of each file."""
         return [fingerprint(self.folder, variant.file) for variant, _ in self.encoders]
 
-    def fingerprint(self, point: Point) -> str:
+    def fingerprint(self, point: Output) -> str:
         """That of the file whose output `point` is."""
         return dict(zip((self._point(variant) for variant, _ in self.encoders), self.hashes, strict=True))[point]
 
@@ -200,18 +200,18 @@ class OnnxSubject:
         """What its vectors are compared with."""
         return self.manifest.similarity
 
-    def vectors(self, texts: Sequence[str], kind: str) -> dict[Point, Vectors]:
+    def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]:
         """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""
-        found: dict[Point, Vectors] = {}
+        found: dict[Output, Vectors] = {}
         cuts: list[Cut] = []
         for variant, encoder in self.encoders:  # they share a tokenizer: the first tells of all
             vectors = encoder.encode(texts, kind=kind, show_progress_bar=True, count=None if cuts else cuts.append)
-            found[self._point(variant)] = as_floats(vectors, variant, self.manifest)
+            found[self._point(variant)] = as_floats(vectors, variant.vector_dtype, self.manifest.calibration.get("ranges"), self.manifest.dim)
         tell(cuts[0], f"{self.name} ({kind})")
         return found
 
-    def _point(self, variant: Variant) -> Point:
-        return Point(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)
+    def _point(self, variant: Variant) -> Output:
+        return Output(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)
 
 
 def _teacher_of(manifest: Manifest | None) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from emb.extras import needs_extra
+from emb.doors import open_door
+from emb.errors import needs_extra
 
 
 def export(
@@ -37,7 +38,7 @@ def export(
     Args:
         source: a run, a student, or any sentence-transformers folder; None takes the latest run.
         layers, dims: every combination is exported; none given means all layers, all dims.
-        int8: also write 8-bit weights, the fastest recipe that passes on this machine.
+        int8: also write 8-bit weights, the fastest scheme that passes on this machine.
         int4: also write 4-bit weights, `onnx/model_q4.onnx`.
         fp16: also write 16-bit weights, `onnx/model_fp16.onnx`.
         vectors: "int8" and "binary" also write graphs that return such vectors.
@@ -75,3 +76,6 @@ def export(
         max_mb=max_mb, trust_remote_code=trust_remote_code,
     )  # fmt: skip
     return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)
+
+
+open_door(__name__, export)

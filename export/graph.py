@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from emb.errors import ArtifactError, EmbError, first_line
 from emb.export.masks import traceable_masks
-from emb.model import EmbeddingModel
-from emb.quantize.surgery import save_graph
+from emb.model.embedding_model import EmbeddingModel
+from emb.quantize.weights.surgery import save_graph
 
 GRAPH = "onnx/model.onnx"  # in an artifact
 OUTPUT, TOKENS = "sentence_embedding", "last_hidden_state"

@@ -20,14 +20,14 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from emb.distill.recall import Recalled
+from emb.artifact.manifest import LayerDimPair
+from emb.distill.recalled_run import Recalled
 from emb.distill.train import Split, Training
 from emb.files import disk_errors
-from emb.manifest import LayerDimPair
-from emb.model import EmbeddingModel
+from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note
-from emb.quantize.fake import PRECISIONS, Dial, fake_quantised, signs
-from emb.recipes import TrainingRecipe
+from emb.quantize.weights.fake import PRECISIONS, Dial, fake_quantised, signs
+from emb.recipes.recipe import TrainingRecipe
 
 _NEVER = 10**9
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
+from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.export.source import Source
 from emb.files import sha256_file
-from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel
+from emb.model.embedding_model import EmbeddingModel
 
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "onnx", "onnxruntime")
 

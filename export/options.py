@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from emb.artifact.manifest import LayerDimPair
 from emb.errors import UsageError
-from emb.manifest import LayerDimPair
-from emb.quantize.outputs import VECTOR_DTYPES
+from emb.export.vector_graphs import VECTOR_DTYPES
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Options:
     min_cosine: float = 0.99
     reduce_range: bool = False
     exporter: str | Sequence[str] = "emb"
-    recipe: str | None = None  # of 8 bits, to try before all others
+    scheme: str | None = None  # of 8 bits, to try before all others
     int4: bool = False
     heal: float | None = None
     heal_data: tuple[str, ...] = ()

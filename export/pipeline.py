@@ -8,27 +8,27 @@ from pathlib import Path
 
 import numpy as np
 
-from emb.distill.recall import recall
-from emb.export.check import check_graph, check_slice
-from emb.export.exporters import add_others, check_exporters
-from emb.export.external import declare
-from emb.export.gains import measure_gains
+from emb.artifact.manifest import LayerDimPair, Manifest, Variant
+from emb.distill.recalled_run import recall
+from emb.export.calibration import Texts, texts_of, trial_of
+from emb.export.equivalence import check_graph, check_slice
+from emb.export.external_data import declare
 from emb.export.graph import GRAPH, write_graph
 from emb.export.heal import Aim, Healed, forget, heal, healing_recipe
+from emb.export.healing_report import measure_gains
 from emb.export.lineage import manifest_for
 from emb.export.options import Options, check
+from emb.export.quantized_files import int8_file, write_small
 from emb.export.slice import resolve_pairs, slice_model
-from emb.export.small import int8_file, write_small
 from emb.export.source import Source, find_source, place_for
-from emb.export.trials import Texts, texts_of, trial_of
+from emb.export.toolchains.registry import add_others, check_exporters
+from emb.export.vector_graphs import VECTOR_DTYPES, write_vectors
 from emb.files import atomic_folder, refuse_existing
-from emb.manifest import LayerDimPair, Manifest, Variant
-from emb.model import EmbeddingModel, load_model, save_model
+from emb.model.embedding_model import EmbeddingModel, load_model, save_model
 from emb.progress import note
-from emb.quantize.half import MIN_COSINE, select_fp16
-from emb.quantize.outputs import VECTOR_DTYPES, write_vectors
-from emb.quantize.vectors import BINARY, calibrate
-from emb.serve.encoder import OnnxEncoder
+from emb.quantize.vectors.ranges import BINARY, calibrate
+from emb.quantize.weights.half import MIN_COSINE, select_fp16
+from emb.runtime.encoder import ArtifactEncoder
 
 FP16 = "onnx/model_fp16.onnx"
 
@@ -54,7 +54,7 @@ def run_export(
         check_slice(model, sliced, pair)
         healed = healing(sliced, pair, place) if healing else None
         with atomic_folder(folder, replace=overwrite) as partial:
-            manifest = _write(found, sliced, healed, pair, partial, replace(options, recipe=won.get(pair.layers)), texts)
+            manifest = _write(found, sliced, healed, pair, partial, replace(options, scheme=won.get(pair.layers)), texts)
         if "quantization" in manifest.lineage:
             won[pair.layers] = manifest.lineage["quantization"]["chosen"]
         if healed:
@@ -77,7 +77,7 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
     manifest = manifest_for(source, model, pair)
     manifest.variants = [Variant(GRAPH)]
     manifest.save(folder)  # the encoder below reads it; the final one replaces it
-    encoder = OnnxEncoder(folder, GRAPH, options.threads, verify=False)
+    encoder = ArtifactEncoder(folder, GRAPH, options.threads, verify=False)
     ranges = calibrate(np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)]))
     manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
     trial = trial_of(manifest, encoder, options, texts)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from emb.dense import cut_head
+from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.errors import UsageError
-from emb.manifest import LayerDimPair, Manifest
-from emb.model import EmbeddingModel, cut_layers
+from emb.model.dense import cut_head
+from emb.model.embedding_model import EmbeddingModel, cut_layers
 from emb.progress import warn
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from emb.artifact.manifest import LayerDimPair, Manifest
+from emb.artifact.runs import latest_run, run_status
 from emb.errors import ArtifactError, UsageError
-from emb.manifest import LayerDimPair, Manifest
-from emb.model import manifest_of
-from emb.registry import resolve, teachers
-from emb.runs import latest_run, run_status
+from emb.model.embedding_model import manifest_of
+from emb.teachers.registry import resolve, teachers
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.manifest import Variant, weights_name
 from emb.errors import ArtifactError
 from emb.files import atomic_path
-from emb.manifest import Variant, weights_name
-from emb.publish.facts import Facts, front_matter, without_paths
+from emb.publish.summary import Facts, front_matter, without_paths
 from emb.publish.usage import asymmetric, usage
 
 FILE = "README.md"

@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.manifest import Manifest, is_artifact
 from emb.errors import ArtifactError
 from emb.files import read_json
-from emb.manifest import Manifest, is_artifact
 from emb.publish.tei import STATIC, on_cpu, on_gpu
-from emb.serve.sessions import open_session
+from emb.runtime.sessions import open_session
 
 GRAPH = "onnx/model.onnx"
 _WEB = "onnx/model_quantized.onnx"

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emb.artifact.manifest import FILE as MANIFEST
 from emb.errors import ArtifactError, GateFailed, HubError, UsageError
 from emb.files import read_json
-from emb.manifest import FILE as MANIFEST
 from emb.progress import is_quiet, note
 from emb.publish.card import FILE as CARD
 from emb.publish.card import card, is_generated, write_card
-from emb.publish.facts import Facts
-from emb.registry import OF_THE_CLIENT
+from emb.publish.summary import Facts
+from emb.teachers.registry import OF_THE_CLIENT
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -75,7 +75,7 @@ def _check(facts: Facts, verify: bool, allow_failed: bool) -> None:
         facts.manifest.verify(facts.folder)
     failed = [variant.file for variant in facts.manifest.variants if variant.passed is False]
     if failed and not allow_failed:
-        raise GateFailed(f"{facts.folder}: {', '.join(failed)} failed the gate", "export again with another recipe or dim, or add --allow-failed: the card will say so")
+        raise GateFailed(f"{facts.folder}: {', '.join(failed)} failed the gate", "export again with another dim, or train longer, or add --allow-failed: the card will say so")
     if not facts.parity:
         note(f"{facts.folder}: not validated, and the card says so; before you publish: emb validate {facts.folder}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from emb.publish.doctor import examine, line
-from emb.publish.facts import Facts
+from emb.publish.summary import Facts
 
 
 def usage(facts: Facts) -> str:

@@ -1,1 +1,1 @@
-"""Fewer bytes: 8-bit weights chosen by measurement, and int8 or binary vectors."""
+"""Fewer bits: of a model's weights, and of stored vectors."""

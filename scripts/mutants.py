@@ -23,7 +23,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = Path(__file__).with_suffix(".yaml")
-ROOMS = ("distill", "encode", "evaluate", "export", "grid", "publish", "quantize", "report", "serve", "validate", "commands", "core")
+ROOMS = ("artifact", "model", "data", "teachers", "distill", "export", "quantize", "runtime", "validate", "evaluate", "publish", "report", "commands", "core")
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "exports")
 _SECONDS = 600  # a fault that never ends is noticed, too
 _VERDICTS = {0: "SURVIVED", 1: "killed"}  # by pytest's exit status; any other means that the tests did not run

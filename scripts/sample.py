@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from emb.records import read_records
+from emb.data.records import read_records
 
 
 def main() -> None:

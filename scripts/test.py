@@ -1,4 +1,4 @@
-"""Set up and check everything: lint, types, the generated help page, the tests.
+"""Set up and check everything: lint, types, the generated pages, the tests.
 
     python3 scripts/test.py [--stack optimum] [ARGUMENTS FOR PYTEST]
 
@@ -27,6 +27,7 @@ def main() -> int:
         "lint": [commands / "ruff", "check", "."],
         "types": [commands / "mypy", "-p", "emb"],
         "help page": [commands / "python", "scripts/write_help.py", "--check"],
+        "picture of the rooms": [commands / "python", "scripts/draw_rooms.py", "--check"],
         "tests": [commands / "pytest", "--durations=10", *arguments],
     }
     wanted = checks if stack == "current" else ["tests"]

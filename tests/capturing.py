@@ -9,8 +9,8 @@ from typing import Any
 
 from distilling import texts
 
-from emb.distill.data import Text
-from emb.distill.teacher import TeacherIdentity
+from emb.data.corpus import Text
+from emb.teachers.capture import TeacherIdentity
 
 COUNT = 60
 IDENTITY = TeacherIdentity("weights", 64, "float32")
@@ -43,8 +43,8 @@ def captured(folder: Path, cache: Path, result: Path, pause: float = 0, count: i
     import numpy as np
     import torch
 
-    from emb.distill import teacher as room
-    from emb.model import load_model
+    from emb.model.embedding_model import load_model
+    from emb.teachers import capture as room
 
     os.environ["EMB_CACHE"] = str(cache)
     torch.set_num_threads(1)

@@ -8,9 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from emb.encode import streams, unfinished
-from emb.encode.streams import encode_file
-from emb.serve.encoder import load
+from emb.runtime import streams, unfinished
+from emb.runtime.encoder import load
+from emb.runtime.streams import encode_file
 
 BLOCK = 3
 

@@ -13,39 +13,40 @@ import pytest
 import torch
 from tiny import tiny_bert
 
+from emb.artifact.fingerprints import weights_hash
+from emb.artifact.manifest import LayerDimPair, Manifest, Variant
+from emb.artifact.variants import distinct
 from emb.cli import cli
-from emb.distill import finish, train
+from emb.data.evaluation_sets import RetrievalTask
+from emb.distill import after_training as finish
+from emb.distill import train
 from emb.distill.projection import solve_ridge
 from emb.errors import UsageError
 from emb.evaluate.evaluate import _scores
-from emb.evaluate.scores import Point
-from emb.evaluate.tasks import RetrievalTask
-from emb.export import gains
+from emb.evaluate.scores import Output
+from emb.export import healing_report as gains
 from emb.export.heal import _Healing
-from emb.export.variants import distinct
-from emb.fingerprints import weights_hash
-from emb.manifest import LayerDimPair, Manifest, Variant
-from emb.model import load_model
-from emb.quantize import candidate, fitting
-from emb.quantize.fake import PRECISIONS, Dial
-from emb.quantize.rescoring import Stored, search
-from emb.quantize.scalar import Float32Codec
-from emb.quantize.select import _choose
-from emb.quantize.trial import Trial
-from emb.quantize.weights import QuantizeRecipe
-from emb.serve.encoder import _usable
+from emb.model.embedding_model import load_model
+from emb.quantize.vectors.rescoring import Stored, search
+from emb.quantize.vectors.scalar import Float32Codec
+from emb.quantize.weights import candidate, fitting
+from emb.quantize.weights.fake import PRECISIONS, Dial
+from emb.quantize.weights.judge import Trial
+from emb.quantize.weights.schemes import Scheme
+from emb.quantize.weights.select import _choose
+from emb.runtime.encoder import _usable
 from emb.similarity import Vectors, unit
 
 
 def test_a_file_whose_texts_move_in_a_batch_fails_at_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     alone = np.eye(3, 8, dtype=np.float32)
     moved = unit(alone + 0.04)  # near enough to the reference, and not near enough to itself
-    monkeypatch.setattr(candidate, "write_recipe", lambda *given: tmp_path)
+    monkeypatch.setattr(candidate, "write_scheme", lambda *given: tmp_path)
     monkeypatch.setattr(candidate, "graph_bytes", lambda path: 1)
     monkeypatch.setattr(candidate, "runner", lambda *given: None)
     for batched, passed in ((alone, True), (moved, False)):
         monkeypatch.setattr(candidate, "settings", lambda run, trial, batched=batched: [alone, batched, alone])
-        recipe = QuantizeRecipe("one", "for a test", lambda model, batches: None)
+        recipe = Scheme("one", "for a test", lambda model, batches: None)
         found = candidate.measured(recipe, tmp_path, tmp_path, Trial(None, []), [alone] * 3, 0.9)  # type: ignore[arg-type]
         assert found.passed is passed
     assert found.min_cosine is not None
@@ -56,13 +57,13 @@ def test_a_file_whose_texts_move_in_a_batch_fails_at_export(monkeypatch: pytest.
 class _Subject:
     name, similarity = "student", "cosine"
 
-    def fingerprint(self, point: Point) -> str:
+    def fingerprint(self, point: Output) -> str:
         return "hash"
 
 
 def test_the_asymmetric_score_is_of_the_teachers_documents() -> None:
     task = RetrievalTask("task", {"q": "a"}, {"right": "b", "wrong": "c"}, {"q": {"right": 1}})
-    point = Point(1, "fp32")
+    point = Output(1, "fp32")
     queries, own, teachers = np.float32([[1, 0]]), np.float32([[1, 0], [0, 1]]), np.float32([[0, 1], [1, 0]])
     found = {score.side: score.value for score in _scores(task, _Subject(), ({point: queries}, {point: own}), [2], teachers, [])}  # type: ignore[arg-type]
     assert found["symmetric"] == 100
@@ -180,7 +181,7 @@ def test_int8_is_served_before_fp32_and_4_bits_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("emb.validate.validate.validate", ["validate", "x"]), ("emb.export", ["export", "x"]), ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
+        ("emb.validate.proof.validate", ["validate", "x"]), ("emb.export", ["export", "x"]), ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
         ("emb.evaluate.evaluate.evaluate", ["evaluate", "x", "--data", "y"]), ("emb.publish.push.push", ["push", "--to", "me/x", "x"]),
     ],
 )  # fmt: skip

@@ -16,8 +16,8 @@ import pytest
 
 import emb
 from emb.cli import cli
-from emb.recipes import shipped
-from emb.serve.encoder import Encoder
+from emb.recipes.recipe import shipped
+from emb.runtime.encoder import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(cli.commands.items())

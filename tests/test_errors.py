@@ -12,15 +12,15 @@ import pytest
 from test_packaging import ROOT, shipped
 
 import emb
-from emb import console
-from emb.encode.streams import encode_file
+from emb.commands import console
+from emb.data.records import read_records
 from emb.errors import UsageError, in_python
 from emb.evaluate.evaluate import evaluate
 from emb.publish.card import write_card
 from emb.publish.push import push
-from emb.quantize.codecs import CODECS, options_of
-from emb.quantize.sources import read_vectors
-from emb.records import read_records
+from emb.quantize.vectors.codecs import CODECS, options_of
+from emb.quantize.vectors.sources import read_vectors
+from emb.runtime.streams import encode_file
 
 DOORS = (emb.distill, emb.export, emb.export_grid, emb.validate, emb.load, evaluate, push, write_card, encode_file, read_vectors, read_records)
 AT_THE_TERMINAL = {"grid", "print"}  # what in Python is another function
@@ -59,7 +59,7 @@ def test_every_option_that_an_error_names_is_an_argument_somewhere() -> None:
 
 def _options() -> Iterator[str]:
     """Each option in what a library file raises, or puts into a name before it raises, outside of commands to type."""
-    for path in (ROOT / name for name in shipped() if name.endswith(".py") and not name.startswith("commands/") and name not in ("cli.py", "console.py")):
+    for path in (ROOT / name for name in shipped() if name.endswith(".py") and not name.startswith("commands/") and name not in ("cli.py", "commands/console.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for text in _texts(node) if isinstance(node, ast.Raise | ast.Assign) else ():
                 before = re.split(r"\b(?:emb|hf|pip|git|python3?) (?:-|[a-z])", text)[0]

@@ -13,13 +13,13 @@ import torch
 from distilling import corpus_file, distil, finish, latest_step, limited, start, texts, weights
 from safetensors.torch import load_file, save_file
 
+from emb.artifact.manifest import Manifest
 from emb.cli import cli
-from emb.console import run as run_command
+from emb.commands.console import run as run_command
+from emb.data.corpus import Text
 from emb.distill import run as room
-from emb.distill.data import Text
-from emb.distill.teacher import _check_finite
 from emb.errors import DiskError, TeacherError
-from emb.manifest import Manifest
+from emb.teachers.capture import _check_finite
 
 QUICK = ["--set", "capture.dtype=fp32", "--set", "training.precision=fp32", "--max-steps", "2", "--layers", "2"]
 

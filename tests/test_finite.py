@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emb.encode import streams
-from emb.encode.streams import encode_file
 from emb.errors import ArtifactError
 from emb.evaluate.evaluate import evaluate
 from emb.evaluate.subjects import TorchSubject
-from emb.finite import NotFiniteError, first_not_finite, require_finite
-from emb.serve.encoder import Encoder, load
+from emb.runtime import streams
+from emb.runtime.encoder import Encoder, load
+from emb.runtime.streams import encode_file
+from emb.similarity import NotFiniteError, first_not_finite, require_finite
 
 POISON = "a text whose vector overflows"
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import emb
-from emb import console
 from emb.cli import cli
+from emb.commands import console
 
 ROOT = Path(__file__).resolve().parents[1]
 

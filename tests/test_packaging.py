@@ -16,7 +16,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
-RUNTIME = ("emb", "emb.serve.encoder", "emb.cli", "emb.console", "emb.registry", "emb.manifest", "emb.tokens", "emb.similarity", "emb.encode.streams", "emb.quantize.codecs")
+RUNTIME = (
+    "emb", "emb.cli", "emb.commands.console", "emb.artifact.manifest", "emb.tokens", "emb.similarity", "emb.machine", "emb.teachers.registry",
+    "emb.runtime.encoder", "emb.runtime.streams", "emb.quantize.vectors.codecs",
+)  # fmt: skip
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
 
 
@@ -84,7 +87,7 @@ def test_the_runtime_imports_no_torch() -> None:
 
 
 def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> None:
-    run = "from emb import console; from emb.cli import cli; raise SystemExit(console.run(cli, {}))"
+    run = "from emb.commands import console; from emb.cli import cli; raise SystemExit(console.run(cli, {}))"
     assert _without_torch(run.format(["models", "--json"])).returncode == 0
     done = _without_torch(run.format(["distill", "--teacher", str(ROOT)]))
     assert done.returncode == 2, done.stderr
@@ -120,21 +123,28 @@ def test_nothing_pickled_is_read_and_no_yaml_is_trusted() -> None:
     assert any(call == "yaml.safe_load" for _, call in calls)
 
 
-def test_the_public_names_are_the_doors() -> None:
-    import types
+def _of(value: object) -> str:
+    return str(getattr(value, "__module__", getattr(value, "__name__", "")))
 
+
+def test_the_public_names_are_the_doors() -> None:
     import emb
 
-    ours = {name: value for name, value in vars(emb).items() if not name.startswith("_") and getattr(value, "__module__", "").startswith("emb")}
-    public = {name for name, value in ours.items() if not isinstance(value, types.ModuleType)} - {"needs_extra"}
-    assert public | {"__version__"} == set(emb.__all__)
+    ours = {name for name, value in vars(emb).items() if not name.startswith("_") and callable(value) and _of(value).startswith("emb")}
+    assert ours | {"__version__"} == set(emb.__all__)
     assert all(getattr(emb, name).__doc__ for name in emb.__all__ if name != "__version__")
 
 
-def test_doors_stay_doors_when_their_rooms_are_imported() -> None:
+def test_rooms_are_doors_and_packages_at_once() -> None:
     code = (
-        "import emb, emb.distill.data, emb.export.slice, emb.serve.encoder; from emb.distill import corpus\n"
-        "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')"
+        "import inspect\n"
+        "import emb, emb.distill.losses as losses, emb.export.slice as slices, emb.validate.proof as proof\n"
+        "from emb.distill import distill; from emb.validate import validate\n"
+        "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')\n"
+        "assert inspect.signature(emb.distill) == inspect.signature(distill) and callable(validate)\n"
+        "assert losses.__name__ == 'emb.distill.losses' and slices.slice_model and proof.validate\n"
+        "try: emb.distill(teacher='nowhere-at-all')\n"
+        "except emb.errors.EmbError as error: assert 'nowhere-at-all' in str(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -16,7 +16,7 @@ from tiny import SENTENCES, tiny_bert
 import emb
 from emb.errors import ArtifactError, EmbError
 from emb.evaluate.evaluate import evaluate
-from emb.serve.encoder import OnnxEncoder
+from emb.runtime.encoder import ArtifactEncoder
 
 _CODE = """
 from transformers import BertConfig, BertModel
@@ -78,7 +78,7 @@ def test_an_export_of_it_needs_the_code_in_torch_alone(own: Path, tmp_path: Path
     [artifact] = emb.export(own, out=tmp_path / "out", calibration_texts=SENTENCES, trust_remote_code=True)
     expected = SentenceTransformer(str(own), device="cpu", trust_remote_code=True).encode(SENTENCES)
     encoder = emb.load(artifact)
-    assert isinstance(encoder, OnnxEncoder)
+    assert isinstance(encoder, ArtifactEncoder)
     np.testing.assert_allclose(encoder.encode(SENTENCES), expected, atol=2e-5)
     with pytest.raises(ArtifactError) as refused:
         emb.validate(artifact, texts=SENTENCES)

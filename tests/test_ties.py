@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emb.quantize.binary import BinaryCodec
-from emb.quantize.codec import Codec
-from emb.quantize.rescoring import Stored, search
-from emb.quantize.scalar import Float32Codec, Int8Codec
+from emb.quantize.vectors.base import Codec
+from emb.quantize.vectors.binary import BinaryCodec
+from emb.quantize.vectors.rescoring import Stored, search
+from emb.quantize.vectors.scalar import Float32Codec, Int8Codec
 from emb.similarity import _neighbours, dots, geometry_spearman, neighbour_overlap
 
 RNG = np.random.default_rng(5)

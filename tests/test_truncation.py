@@ -8,18 +8,17 @@ import pytest
 from tiny import tiny_bert
 from tokenizers import Tokenizer
 
-from emb.distill.data import Text
-from emb.distill.teacher import TeacherIdentity, capture
-from emb.encode.streams import encode_file
+from emb.data.corpus import Text
 from emb.evaluate.subjects import open_subject
+from emb.export.calibration import texts_of
 from emb.export.options import Options
 from emb.export.source import find_source
-from emb.export.trials import texts_of
-from emb.model import load_model
-from emb.serve.encoder import load
-from emb.tokens import TextTokenizer
-from emb.truncation import Cut, count_cut, tell
-from emb.validate.validate import validate
+from emb.model.embedding_model import load_model
+from emb.runtime.encoder import load
+from emb.runtime.streams import encode_file
+from emb.teachers.capture import TeacherIdentity, capture
+from emb.tokens import Cut, TextTokenizer, count_cut, tell
+from emb.validate.proof import validate
 
 LONG = "cat " * 100
 
@@ -90,7 +89,7 @@ def test_evaluation_says_it(folder: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_encoding_a_file_says_it_of_all_its_blocks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("emb.encode.streams.BLOCK", 2)
+    monkeypatch.setattr("emb.runtime.streams.BLOCK", 2)
     (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in ("cat", LONG, "dog", LONG, "rain")), encoding="utf-8")
     encode_file(load(folder), tmp_path / "in.txt", tmp_path / "out.npy")
     said = " ".join(capsys.readouterr().err.split())

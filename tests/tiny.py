@@ -170,9 +170,9 @@ def tiny_student(folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48,
 
     import torch
 
-    from emb.dense import linear
-    from emb.manifest import Manifest
-    from emb.model import EmbeddingModel, load_model, save_model
+    from emb.artifact.manifest import Manifest
+    from emb.model.dense import linear
+    from emb.model.embedding_model import EmbeddingModel, load_model, save_model
 
     with tempfile.TemporaryDirectory() as base:
         start = load_model(tiny_bert(Path(base) / "base", layers, hidden))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emb.extras import needs_extra
+from emb.doors import open_door
+from emb.errors import needs_extra
 
 if TYPE_CHECKING:
     from emb.validate.findings import ParityReport
@@ -27,7 +28,7 @@ def validate(
     """Compare the files of an exported artifact with the model they were made from.
 
     Writes `parity.json` and `report.html` into it and marks each file as passed or not;
-    `emb.validate.validate.validate` describes the arguments.
+    `emb.validate.proof.validate` describes the arguments.
 
     Raises:
         ArtifactError: not an exported artifact, or changed since it was written.
@@ -35,8 +36,11 @@ def validate(
         TeacherError: `against` cannot be found.
     """
     with needs_extra():
-        from emb.validate.validate import validate as prove
+        from emb.validate.proof import validate as prove
     return prove(
         artifact, against=against, data=data, texts=texts, max_texts=max_texts, min_cosine=min_cosine, verify=verify, threads=threads,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
+
+
+open_door(__name__, validate)

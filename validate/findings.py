@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from emb.quantize.int4 import MIN_COSINE
+from emb.quantize.weights.int4 import MIN_COSINE
 
 
 @dataclass(frozen=True)

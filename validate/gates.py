@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from emb.manifest import Variant
+from emb.artifact.manifest import Variant
 from emb.similarity import Vectors, cosines
 from emb.validate.findings import Gate, Thresholds, VariantReport
 from emb.validate.parity import Runs, invariance, length_error

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emb.manifest import Manifest
+from emb.artifact.manifest import Manifest
 from emb.report.charts import Spot, scatter
-from emb.report.parts import section, table
+from emb.report.sections import section, table
 from emb.validate.findings import ParityReport
-from emb.validate.words import precision, size
+from emb.validate.labels import precision, size
 
 # Below this a cosine differs from 1 only by the rounding of float32 sums, and a log axis has no zero.
 _FINEST = 1e-7
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlottedFile:
     """One point of the size–speed–quality picture; `state` is ships, tried or failed."""
 
     name: str
@@ -28,7 +28,7 @@ class Candidate:
 
 def pareto(manifest: Manifest, report: ParityReport) -> str:
     """The section with the picture and its table; empty where nothing was timed."""
-    found = candidates(manifest, report)
+    found = plotted_files(manifest, report)
     if not found:
         return ""
     largest = max(each.bytes for each in found)
@@ -45,32 +45,32 @@ def pareto(manifest: Manifest, report: ParityReport) -> str:
 _STATES = {"ships": "passed", "tried": "tried, not chosen", "failed": "failed its gate"}
 
 
-def candidates(manifest: Manifest, report: ParityReport) -> list[Candidate]:
-    """Files of the folder, and int8 recipes that were tried for it."""
+def plotted_files(manifest: Manifest, report: ParityReport) -> list[PlottedFile]:
+    """Files of the folder, and int8 schemes that were tried for it."""
     shipped = [
-        Candidate(precision(one), one.bytes, one.speed["texts_per_second"], one.min_cosine, "ships" if one.passed else "failed")
+        PlottedFile(precision(one), one.bytes, one.speed["texts_per_second"], one.min_cosine, "ships" if one.passed else "failed")
         for one in report.variants if one.vector_dtype == "float32" and one.speed
     ]
     return shipped + _tried(manifest, report)
 
 
-def _tried(manifest: Manifest, report: ParityReport) -> list[Candidate]:
-    """The recipes that were not chosen. Other texts were timed then: speeds are scaled by what the chosen one does now."""
+def _tried(manifest: Manifest, report: ParityReport) -> list[PlottedFile]:
+    """The schemes that were not chosen. Other texts were timed then: speeds are scaled by what the chosen one does now."""
     quantization = manifest.lineage.get("quantization") or {}
-    measured = [each for each in quantization.get("candidates", []) if each.get("texts_per_second") and each.get("min_cosine") is not None]
+    measured = [each for each in quantization.get("plotted_files", []) if each.get("texts_per_second") and each.get("min_cosine") is not None]
     then = next((each["texts_per_second"] for each in measured if each["name"] == quantization.get("chosen")), None)
     now = next((one.speed.get("texts_per_second") for one in report.variants if one.quantizer == quantization.get("chosen") and one.vector_dtype == "float32"), None)
     if not then or not now:
         return []
     others = [each for each in measured if each["name"] != quantization["chosen"]]
-    return [Candidate(each["name"], each["bytes"], each["texts_per_second"] * now / then, each["min_cosine"], "tried" if each["passed"] else "failed") for each in others]
+    return [PlottedFile(each["name"], each["bytes"], each["texts_per_second"] * now / then, each["min_cosine"], "tried" if each["passed"] else "failed") for each in others]
 
 
-def front(found: Sequence[Candidate]) -> list[tuple[float, float]]:
+def front(found: Sequence[PlottedFile]) -> list[tuple[float, float]]:
     """(texts per second, 1 − min cosine) of those that nothing beats on both, by speed."""
     points = sorted({(each.texts_per_second, _loss(each)) for each in found})
     return [point for point in points if not any(other != point and other[0] >= point[0] and other[1] <= point[1] for other in points)]
 
 
-def _loss(each: Candidate) -> float:
+def _loss(each: PlottedFile) -> float:
     return max(_FINEST, 1 - each.min_cosine)

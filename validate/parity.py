@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emb.export.probes import Sample
+from emb.data.probes import Sample
 from emb.similarity import Vectors, compare, cosines
 from emb.tokens import prompt_of
 
 if TYPE_CHECKING:
-    from emb.serve.encoder import Encoder
+    from emb.runtime.encoder import Encoder
 
 KINDS = ("query", "document")
 _MIXED = 8  # texts of any length in one batch: short ones are mostly padding

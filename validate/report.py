@@ -6,15 +6,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.manifest import Manifest
 from emb.files import atomic_path
-from emb.manifest import Manifest
 from emb.report.gain_table import HEADER, gain_rows, gain_text
 from emb.report.page import page
-from emb.report.parts import section, table, visible
+from emb.report.sections import section, table, visible
 from emb.validate.findings import ParityReport, VariantReport
+from emb.validate.labels import figure, gate_value, number, precision, short_name, size
 from emb.validate.pareto import pareto
-from emb.validate.training import curves, grids
-from emb.validate.words import figure, gate_value, number, precision, short_name, size
+from emb.validate.training_charts import curves, grids
 
 _FIGURES = (
     ("max_abs_diff", "max abs diff"), ("mean_cosine", "mean cosine"), ("p01_cosine", "p01 cosine"),

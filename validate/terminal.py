@@ -7,7 +7,7 @@ from typing import Any
 
 from emb.report.gain_table import HEADER, gain_rows, gain_text
 from emb.validate.findings import ParityReport, VariantReport
-from emb.validate.words import gate_text, number, teacher_cosine
+from emb.validate.labels import gate_text, number, teacher_cosine
 
 
 def as_text(report: ParityReport) -> str:

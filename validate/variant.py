@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from emb.artifact.manifest import Manifest, Variant, bytes_of
+from emb.artifact.variants import same_file
+from emb.data.probes import GROUPS, Sample
 from emb.errors import first_line
-from emb.export.probes import GROUPS, Sample
-from emb.export.variants import as_floats, same_file
-from emb.manifest import Manifest, Variant, bytes_of
 from emb.progress import bar
-from emb.serve.encoder import OnnxEncoder
+from emb.quantize.vectors.ranges import as_floats
+from emb.runtime.encoder import ArtifactEncoder
 from emb.similarity import Vectors, cosines, truncated
 from emb.validate.findings import Gate, Thresholds, VariantReport
 from emb.validate.gates import gates_of
@@ -45,7 +46,7 @@ def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: 
     try:
         with bar(variant.file, 4 * len(measured.samples)) as advance:
             start = time.perf_counter()
-            encoder = OnnxEncoder(folder, variant.file, threads, verify=False)
+            encoder = ArtifactEncoder(folder, variant.file, threads, verify=False)
             report.load_seconds = time.perf_counter() - start
             runs = run_settings(encoder, measured.samples, advance)
     except Exception as error:  # whatever the runtime raises on a file is that file's failure
@@ -60,7 +61,7 @@ def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: 
 
 
 def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: Thresholds, measured: Measured, runs: Runs) -> VariantReport:
-    runs.vectors = {name: as_floats(vectors, variant, manifest) for name, vectors in runs.vectors.items()}
+    runs.vectors = {name: as_floats(vectors, variant.vector_dtype, manifest.calibration.get("ranges"), manifest.dim) for name, vectors in runs.vectors.items()}
     expected = measured.reference if variant.vector_dtype != "ubinary" else np.where(measured.reference > 0, 1.0, -1.0)
     ordinary = measured.rows("text")
     report.settings = {name: figures(expected, vectors, ordinary) for name, vectors in runs.vectors.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import emb
-from emb.distill.corpus import default_corpus
+from emb.data.default_corpus import default_corpus
 
 FILES = {"float": "onnx/model.onnx", "int8": "onnx/model_vectors_int8.onnx", "binary": "onnx/model_vectors_binary.onnx"}
 

@@ -1,0 +1,1 @@
+"""Texts in: corpora, evaluation sets, and texts that try a model."""

@@ -1,0 +1,94 @@
+"""The texts a student was distilled on and the teacher's vectors for them, found again afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from emb.artifact.fingerprints import weights_hash
+from emb.data.corpus import Corpus, split
+from emb.distill.run import corpus_of, targets_of, tokenise
+from emb.distill.train import Split
+from emb.errors import DataError, TeacherError, UsageError
+from emb.model.embedding_model import EmbeddingModel
+from emb.progress import warn
+from emb.recipes.recipe import Recipe
+from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.capture import cached
+from emb.teachers.registry import Resolved, remembered
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What a student was distilled with: its recipe, both parts of the corpus, the teacher's vectors for them in that order."""
+
+    recipe: Recipe
+    corpus: Corpus
+    train: Corpus
+    held_out: Corpus
+    vectors: TeacherEmbeddings
+    fingerprint: str
+
+    def splits(self, model: EmbeddingModel) -> tuple[Split, Split]:
+        """The training and the held-out part, as `model` reads them."""
+        ends = (0, len(self.train), len(self.train) + len(self.held_out))
+        places = [self.vectors.places[start:end] for start, end in pairwise(ends)]
+        limit = self.recipe.capture.max_length
+        first, second = (
+            Split(tokenise(model, part.texts, limit), TeacherEmbeddings(self.vectors.shards, where))
+            for part, where in zip((self.train, self.held_out), places, strict=True)
+        )
+        return first, second
+
+
+def recall(lineage: Mapping[str, Any], sources: Sequence[str] = (), *, trust_remote_code: bool = False) -> Recalled:
+    """Find what the model of this `lineage` was distilled with; `sources` replace the places its texts came from.
+
+    The teacher itself is needed only for texts whose vectors are not cached.
+
+    Raises:
+        UsageError: the model was not distilled.
+        DataError: the texts are no longer where they were.
+        TeacherError: vectors are missing, and the teacher is not at hand or is another.
+    """
+    if not lineage.get("teacher") or not lineage.get("recipe"):
+        raise UsageError("the model was not distilled by emb, so there is no teacher to train it against", "give a run of `emb distill`, its student, or an export of it")
+    recipe = Recipe.model_validate(lineage["recipe"])
+    corpus = _corpus(recipe, sources)
+    if not sources and corpus.digest != lineage["data"]["hash"]:
+        warn("the texts have changed since the distillation: some that are held out now may have been trained on")
+    train, held_out = split(corpus, recipe.data.holdout)
+    texts, fingerprint = [*train.texts, *held_out.texts], lineage["teacher"]["fingerprint"]
+    found = cached(fingerprint, texts)
+    if found is None:
+        found, fingerprint = _captured(recipe, lineage["teacher"], train, held_out, trust_remote_code)
+    return Recalled(recipe, corpus, train, held_out, found, fingerprint)
+
+
+def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
+    if sources:
+        return corpus_of(recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": list(sources)})}))
+    try:
+        return corpus_of(recipe)
+    except DataError as error:
+        hint = "name them with --heal-data PATH; they are read as the recipe read its own"
+        raise DataError(f"the texts of the distillation are not where they were: {error.message}", hint) from error
+
+
+def _captured(recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus, trust_remote_code: bool) -> tuple[TeacherEmbeddings, str]:
+    targets = targets_of(recipe, _teacher(named), train, held_out, trust_remote_code)
+    places = np.concatenate([targets.train.places, targets.held_out.places])
+    return TeacherEmbeddings(targets.train.shards, places), targets.fingerprint
+
+
+def _teacher(named: Mapping[str, Any]) -> Resolved:
+    """The very teacher, where it lay or under its name."""
+    for found in remembered(named):
+        if weights_hash(found.path) == named.get("weights"):
+            return found
+    hint = "set EMB_CACHE to where its vectors are, give texts that were cached with --heal-data, or put the teacher at $EMB_MODELS"
+    raise TeacherError(f"{named.get('name')}: its vectors of these texts are not all cached, and the teacher itself is not on this machine", hint)

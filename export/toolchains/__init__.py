@@ -1,0 +1,1 @@
+"""Files of other exporters beside ours, for comparison."""

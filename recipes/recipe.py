@@ -1,0 +1,174 @@
+"""Recipes: what a distillation does, as YAML checked against one strict schema. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from emb.errors import UsageError
+from emb.recipes.durations import seconds_of
+from emb.recipes.yaml_files import DuplicateKeyError, load_yaml
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StudentRecipe(_Section):
+    """Where the student starts.
+
+    `source` is "teacher", "fresh:LAYERSxHIDDEN", or a model's name or path; without one the
+    registry's recommendation for the teacher applies. `layers` cuts the source; `keep` says
+    which layers stay: the first ones, or ones spread evenly over the depth.
+    """
+
+    source: str | None = None
+    layers: int | None = Field(None, ge=1)
+    keep: Literal["first", "spread"] = "first"
+
+
+class DataRecipe(_Section):
+    """The corpus: no `sources` means the texts every machine has (Python's own documentation)."""
+
+    sources: list[str] = []
+    field: str = "text"
+    kind_field: str = "kind"
+    limit: int | None = Field(None, ge=1)
+    holdout: int = Field(1000, ge=2)
+
+
+class CaptureRecipe(_Section):
+    """How teacher vectors are computed: texts cut at `max_length` tokens, in `dtype`."""
+
+    max_length: int = Field(128, ge=4)
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    tokens_per_batch: int = Field(512, ge=16)
+
+
+class ProjectionRecipe(_Section):
+    """The closed-form start of each projection, ridge regression over `texts` texts, and how it ends.
+
+    After training the singular values of each projection are raised to that one of `powers` which
+    finds most of the teacher's neighbours on held-out texts; `[1]` leaves projections as they are.
+    """
+
+    texts: int = Field(20_000, ge=1)
+    ridge: float = Field(1e-3, gt=0)
+    powers: list[Annotated[float, Field(gt=0, le=1)]] = Field([1.0, 0.75, 0.5, 0.25], min_length=1)
+
+
+class TrainingRecipe(_Section):
+    """The optimisation. `lr` falls linearly to `lr_end` in each of `cycles` equal parts.
+
+    Zero `epochs` leave the student at its closed-form start: the baseline that training has to
+    beat. `max_steps` and `max_time` (20m, 1h30m, or seconds) shorten the plan, and the schedule with it. The token
+    table is trained where `train_token_embeddings` says so; left open, only if it starts random.
+    `loss`, left open, is the cosine for a teacher of unit vectors, else the squared distance.
+    `average` is the share of the way from the start to the trained weights that is kept at the end.
+    """
+
+    epochs: float = Field(3, ge=0)
+    cycles: int = Field(1, ge=1)
+    tokens_per_batch: int = Field(1024, ge=16)
+    lr: float = Field(2e-4, gt=0)
+    lr_end: float = Field(1e-5, ge=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    loss: Literal["cosine", "l2"] | None = None
+    train_token_embeddings: bool | None = None
+    average: float = Field(1.0, gt=0, le=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = Field(0, ge=0)
+    max_steps: int | None = Field(None, ge=1)
+    max_time: Annotated[float, BeforeValidator(seconds_of)] | None = None
+    evaluate_every: int = Field(500, ge=1)
+    checkpoint_seconds: float = Field(300, ge=0)
+
+    @model_validator(mode="after")
+    def _falls(self) -> TrainingRecipe:
+        if self.lr_end > self.lr:
+            raise ValueError(f"lr_end {self.lr_end} is above lr {self.lr}")
+        return self
+
+
+class Recipe(_Section):
+    """Everything a run depends on. `pairs` are the (layers, dim) outputs trained together."""
+
+    teacher: str
+    student: StudentRecipe = StudentRecipe()
+    data: DataRecipe = DataRecipe()
+    capture: CaptureRecipe = CaptureRecipe()
+    projection: ProjectionRecipe = ProjectionRecipe()
+    training: TrainingRecipe = TrainingRecipe()
+    pairs: list[tuple[int, int]] | None = None
+
+
+def load_recipe(name: str | None, overrides: Mapping[str, Any]) -> Recipe:
+    """Read a shipped recipe or a YAML file and lay `overrides` (dotted keys) over it.
+
+    Raises:
+        UsageError: no such recipe, not YAML, or a key or value the schema does not know.
+    """
+    value = _read(name) if name else {}
+    for key, override in overrides.items():
+        _put(value, key, override)
+    if not value.get("teacher"):
+        raise UsageError("no teacher given", "add --teacher NAME|PATH; `emb models` lists the names")
+    try:
+        return Recipe.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"recipe{f' {name}' if name else ''}: {where}: {first['msg']}", "docs/recipes.md lists every key") from error
+
+
+def shipped() -> list[str]:
+    """Names of the recipes in the package."""
+    files = resources.files(__package__).iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml") and file.name != "teachers.yaml")
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.is_file():
+        text = _text(path)
+    elif name in shipped():
+        text = (resources.files(__package__) / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise UsageError(f"--recipe {name}: no such recipe or file", f"shipped: {', '.join(shipped())}")
+    try:
+        value = load_yaml(text) or {}
+    except DuplicateKeyError as error:
+        raise UsageError(f"{name}: {error}", "keep one of the two") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}: not valid YAML ({error})") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{name}: expected keys and values", "docs/recipes.md shows a recipe")
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--recipe {path}: cannot be read ({error})", "a recipe is a text file in UTF-8") from error
+
+
+def _put(value: dict[str, Any], dotted: str, override: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        value = value.setdefault(parent, {})
+        if not isinstance(value, dict):
+            raise UsageError(f"{dotted}: {parent} is not a section", "docs/recipes.md lists every key")
+    value[leaf] = override

@@ -1,0 +1,54 @@
+"""The same encoder interface over a torch model: students, teachers, any sentence-transformers folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from emb.artifact.fingerprints import verify_model
+from emb.artifact.manifest import LayerDimPair, Manifest, is_artifact
+from emb.machine import usable_device
+from emb.model.embedding_model import EmbeddingModel, load_model
+from emb.runtime.encoder import Encoder
+from emb.similarity import Vectors
+from emb.tokens import Ids
+
+
+class TorchEncoder(Encoder):
+    """An `EmbeddingModel`, or one (layers, dim) exit of it, on the device it lies on."""
+
+    def __init__(self, model: EmbeddingModel, pair: LayerDimPair | None = None) -> None:
+        spec = model.spec
+        super().__init__(
+            model.tokenizer(), dim=pair.dim if pair else model.dim, prompts=spec.prompts, normalize=spec.normalize,
+            similarity_fn_name=spec.similarity,
+        )  # fmt: skip
+        self.model = model.eval()
+        self.pair = pair
+
+    @torch.inference_mode()
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
+        """Vectors `(batch, dim)` float32 of one padded batch, inputs `(batch, tokens)`."""
+        device = next(self.model.parameters()).device
+        ids, mask = (torch.from_numpy(array).to(device) for array in (input_ids, attention_mask))
+        return self.model.embed(ids, mask, self.pair).float().cpu().numpy()
+
+
+def load_torch(
+    folder: Path, threads: int | None = None, *, device: str = "cpu", verify: bool = True, trust_remote_code: bool = False
+) -> TorchEncoder:
+    """Open a sentence-transformers folder on `device`; `threads` sets torch's for the whole process.
+
+    Raises:
+        ArtifactError: not a model, or an artifact that has changed since it was written.
+        UsageError: torch has no such device here.
+    """
+    place = usable_device(device)
+    if verify and is_artifact(folder):
+        verify_model(folder, Manifest.load(folder))
+    if threads:
+        torch.set_num_threads(threads)
+    model = load_model(folder, trust_remote_code=trust_remote_code)
+    model.to(place)
+    return TorchEncoder(model)

@@ -1,0 +1,169 @@
+"""Files that take records with their vectors block by block: .npy, .jsonl, .parquet; each can go on from the blocks of an interrupted call."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from emb.data.records import Record, parquet_errors, suffix
+from emb.errors import DataError, needs_extra
+from emb.runtime.unfinished import DATA, Unfinished
+from emb.similarity import Vectors
+
+ROW_GROUP = 4096  # records of a Parquet file that are written together
+
+
+class Writer(Protocol):
+    """Writes one file in a job's folder.
+
+    Attributes:
+        whole_records: whether a block's bytes depend on more of a record than its text.
+    """
+
+    whole_records: ClassVar[bool]
+
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """Append a block to the job's data."""
+
+    def skip(self, records: Sequence[Record]) -> None:
+        """Take over the block that the job took last: an earlier call wrote it."""
+
+    def finish(self) -> Path:
+        """Complete the file and say where it is."""
+
+
+class JsonLines:
+    """The job's data is the file."""
+
+    whole_records: ClassVar[bool] = True
+
+    def __init__(self, job: Unfinished, source: Path, column: str, stack: ExitStack) -> None:
+        self.job, self.column = job, column
+
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """See `Writer`."""
+        for record, vector in zip(records, vectors.tolist(), strict=True):
+            line = json.dumps(record | {self.column: vector}, ensure_ascii=False, default=str)
+            self.job.data.write(f"{line}\n".encode())
+
+    def skip(self, records: Sequence[Record]) -> None:
+        """See `Writer`."""
+
+    def finish(self) -> Path:
+        """See `Writer`."""
+        return self.job.folder / DATA
+
+
+class Numpy:
+    """The job's data is the file; its header says how many rows there are, so it is written again at the end."""
+
+    whole_records: ClassVar[bool] = False
+
+    def __init__(self, job: Unfinished, source: Path, column: str, stack: ExitStack) -> None:
+        self.job, self.rows = job, 0
+
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """See `Writer`."""
+        if not self.rows:
+            self.job.data.write(_header(vectors.dtype, (0, vectors.shape[1])))
+        self.job.data.write(np.ascontiguousarray(vectors).tobytes())
+        self.rows += len(records)
+
+    def skip(self, records: Sequence[Record]) -> None:
+        """See `Writer`."""
+        self.rows += len(records)
+
+    def finish(self) -> Path:
+        """See `Writer`."""
+        data = self.job.data
+        data.seek(0)
+        np.lib.format.read_magic(data)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+        data.seek(0)
+        data.write(_header(dtype, (self.rows, shape[1])))
+        data.flush()
+        return self.job.folder / DATA
+
+
+class Parquet:
+    """Columns keep the types they had in a Parquet source; otherwise the first rows decide them.
+
+    A Parquet file cannot be gone on with. So the job's data holds the vectors alone, and a call that
+    goes on writes the file anew from them and the source, which takes a fraction of encoding.
+    """
+
+    whole_records: ClassVar[bool] = False
+
+    def __init__(self, job: Unfinished, source: Path, column: str, stack: ExitStack) -> None:
+        with needs_extra():
+            import pyarrow.parquet
+        self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
+        with parquet_errors(source):
+            self.schema = pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
+        self.path = job.folder / "whole.parquet"
+        self.writer: Any = None
+        self.records: list[Record] = []
+        self.vectors: list[Vectors] = []
+
+    def write(self, records: Sequence[Record], vectors: Vectors) -> None:
+        """See `Writer`."""
+        np.save(self.job.data, vectors, allow_pickle=False)
+        self._take(records, vectors)
+
+    def skip(self, records: Sequence[Record]) -> None:
+        """See `Writer`."""
+        self._take(records, np.load(io.BytesIO(self.job.taken()), allow_pickle=False))
+
+    def finish(self) -> Path:
+        """See `Writer`."""
+        self._write()
+        self.stack.close()
+        return self.path
+
+    def _take(self, records: Sequence[Record], vectors: Vectors) -> None:
+        self.records += records
+        self.vectors.append(vectors)
+        if len(self.records) >= ROW_GROUP:
+            self._write()
+
+    def _write(self) -> None:
+        if self.records:
+            table = self._table(self.records)
+            if self.writer is None:
+                self.writer = self._open(table.schema)
+            self.writer.write_table(table.append_column(self.column, self._lists(np.concatenate(self.vectors))))
+            self.records, self.vectors = [], []
+
+    def _table(self, records: list[Record]) -> Any:
+        try:
+            table = self.arrow.Table.from_pylist(records, schema=self.schema)
+        except (self.arrow.ArrowException, OverflowError) as error:
+            raise DataError(f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead") from error
+        self.schema = table.schema
+        return table
+
+    def _lists(self, vectors: Vectors) -> Any:
+        return self.arrow.FixedSizeListArray.from_arrays(self.arrow.array(vectors.reshape(-1)), vectors.shape[1])
+
+    def _open(self, schema: Any) -> Any:
+        # All columns but the vectors are looked through for values that repeat: in vectors few do, and to look took more memory than all else.
+        empty = io.BytesIO()
+        self.arrow.parquet.write_table(schema.empty_table(), empty)
+        leaves = [column.path for column in self.arrow.parquet.ParquetFile(empty).schema]
+        whole = schema.append(self.arrow.field(self.column, self._lists(self.vectors[0]).type))
+        return self.stack.enter_context(self.arrow.parquet.ParquetWriter(self.path, whole, use_dictionary=leaves))
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + f"{described!r:117}\n".encode()  # 128 bytes, whatever the shape
+
+
+WRITERS: dict[str, Callable[[Unfinished, Path, str, ExitStack], Writer]] = {".parquet": Parquet, ".jsonl": JsonLines, ".npy": Numpy}

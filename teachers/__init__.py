@@ -1,0 +1,1 @@
+"""Models to learn from: by name, on this machine, and their vectors, each computed once."""

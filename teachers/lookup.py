@@ -1,0 +1,24 @@
+"""Finding the teacher of an artifact on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emb.artifact.manifest import Manifest
+from emb.teachers.registry import Resolved, remembered, resolve
+
+
+def teacher_source(manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False) -> tuple[Resolved | None, str]:
+    """`against`, or the teacher that the artifact names; or None, and why there is none.
+
+    Raises:
+        TeacherError: `against` cannot be found.
+    """
+    if against is not None:
+        return resolve(against, trust_remote_code=trust_remote_code), ""
+    named = manifest.lineage.get("teacher") or {}
+    if not named:
+        return None, "the artifact names no teacher; give one with --against"
+    for found in remembered(named):
+        return found, ""
+    return None, f"{named.get('name')} is not on this machine; give it with --against"

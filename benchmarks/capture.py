@@ -22,7 +22,9 @@ from emb.model.embedding_model import load_model, open_sentence_transformer
 from emb.progress import set_quiet
 from emb.recipes.recipe import CaptureRecipe
 from emb.similarity import cosines
-from emb.teachers.capture import TeacherIdentity, capture
+from emb.teachers.capture import capture
+from emb.teachers.folder import FolderTeacher
+from emb.teachers.protocol import TeacherIdentity
 
 MAX_LENGTH = CaptureRecipe().max_length
 BATCH = 32
@@ -63,7 +65,7 @@ def by_emb(folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], 
     def run() -> float:
         with temporary_cache():
             started = time.perf_counter()
-            found = capture(teacher, TeacherIdentity("benchmark", MAX_LENGTH, dtype), texts, tokens_per_batch=CaptureRecipe().tokens_per_batch)
+            found = capture(FolderTeacher(teacher, TeacherIdentity("benchmark", MAX_LENGTH, dtype), CaptureRecipe().tokens_per_batch), texts)
             seconds = time.perf_counter() - started
             vectors[name] = found.take(range(len(texts)))
         return len(texts) / seconds

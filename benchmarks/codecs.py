@@ -16,6 +16,7 @@ from typing import Any
 from common import Figure, Report, parser
 
 from emb.data.evaluation_sets import DEPTH, RetrievalTask, read_tasks
+from emb.data.vector_files import read_vectors
 from emb.evaluate.evaluate import encode_sides
 from emb.evaluate.storage import score_coded, stored
 from emb.evaluate.subjects import open_subject
@@ -24,7 +25,6 @@ from emb.progress import note
 from emb.quantize.vectors.base import Codec
 from emb.quantize.vectors.codecs import fit_codec, load_codec, save_codec
 from emb.quantize.vectors.rescoring import Stored, search
-from emb.quantize.vectors.sources import read_vectors
 from emb.similarity import Vectors, unit
 
 # Kind and options of each, by the name of its folder; sizes are those of 768 dims.

@@ -72,7 +72,9 @@ def distil(sources: Sequence[str], name: str, steps: int, threads: int) -> dict[
 def random_targets(student: Any, texts: Sequence[Any]) -> Any:
     """emb's capture, with a teacher that has the student's tokenizer and returns random vectors."""
     from emb.model.embedding_model import EmbeddingModel
-    from emb.teachers.capture import TeacherIdentity, capture
+    from emb.teachers.capture import capture
+    from emb.teachers.folder import FolderTeacher
+    from emb.teachers.protocol import TeacherIdentity
     from emb.tokens import token_budget_batches
 
     class RandomTeacher(EmbeddingModel):
@@ -87,7 +89,7 @@ def random_targets(student: Any, texts: Sequence[Any]) -> Any:
                 yield batch, torch.nn.functional.normalize(torch.randn(len(batch), TEACHER_DIM), dim=-1)
 
     teacher = RandomTeacher(student.encoder, student.hf_tokenizer, student.spec)
-    return capture(teacher, TeacherIdentity("random", 128, "float32"), texts)
+    return capture(FolderTeacher(teacher, TeacherIdentity("random", 128, "float32")), texts)
 
 
 def train_student(student: Any, train: Sequence[Any], held_out: Sequence[Any], targets: Any, steps: int, stages: Stages) -> int:

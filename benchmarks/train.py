@@ -39,7 +39,9 @@ from emb.model.embedding_model import EmbeddingModel, load_model, open_sentence_
 from emb.progress import set_quiet
 from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.cache import TeacherCache, TeacherEmbeddings, row_key
-from emb.teachers.capture import TeacherIdentity, capture
+from emb.teachers.capture import capture
+from emb.teachers.folder import FolderTeacher
+from emb.teachers.protocol import TeacherIdentity
 
 MAX_LENGTH = 128
 BATCH = 32
@@ -99,7 +101,7 @@ def teacher_targets(teacher: str | None, texts: Sequence[Text]) -> TeacherEmbedd
         dtype = resolve_dtype("auto")
         model = load_model(folder, dtype=dtype).to(device())
         model.spec = dataclasses.replace(model.spec, max_length=MAX_LENGTH)
-        return capture(model, TeacherIdentity(weights_hash(folder), MAX_LENGTH, str(dtype)), texts)
+        return capture(FolderTeacher(model, TeacherIdentity(weights_hash(folder), MAX_LENGTH, str(dtype))), texts)
     cache, keys = TeacherCache(cache_root() / "random", 768), [row_key("", item.text) for item in texts]
     vectors = np.random.default_rng(0).standard_normal((len(keys), 768))
     cache.append(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True))

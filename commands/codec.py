@@ -36,9 +36,9 @@ def codec(source: Path, kind: str, out: Path, dim: int | None, limit: int, colum
     VECTORS are of training texts, never of the documents that will be searched: a .npy file, a Parquet file of `emb encode`, or a folder of the
     teacher cache. `emb encode --codec DIR` stores vectors with it.
     """
+    from emb.data.vector_files import read_vectors
     from emb.files import refuse_existing
     from emb.quantize.vectors.codecs import fit_codec, load_codec, save_codec
-    from emb.quantize.vectors.sources import read_vectors
     from emb.similarity import truncated
 
     refuse_existing(out, overwrite)

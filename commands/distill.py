@@ -20,6 +20,11 @@ from emb.report.tables import table
     help="Model whose vector space the student learns: a name from `emb models`, a folder, or a hub id.",
 )
 @click.option(
+    "--teacher-vectors", type=click.Path(path_type=Path), metavar="FILE",
+    help="In place of a teacher: a .npy file with a vector for each text of --data, in order, or a Parquet file with columns "
+    "text and vector (--set capture.column=NAME), which then is the data too.",
+)
+@click.option(
     "--data", multiple=True, metavar="PATH",
     help="Texts: txt, md, jsonl, csv or Parquet (also .gz), a folder, or a datasets hub id; repeat for several. "
     "Default: the Python documentation and docstrings of this machine.",

@@ -68,7 +68,7 @@ def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int
     """
     seen: dict[bytes, Text] = {}
     total = absent = 0
-    for item in (item for source in sources for item in _read_source(source, columns)):
+    for item in (item for source in sources for item in read_source(source, columns)):
         text = item.text.strip()
         if not text:
             absent += 1
@@ -96,7 +96,8 @@ def _key(kind: str, text: str) -> bytes:
     return hashlib.blake2b(f"{kind}\0{text}".encode(), digest_size=16).digest()
 
 
-def _read_source(source: str, columns: Columns) -> Iterator[Text]:
+def read_source(source: str, columns: Columns) -> Iterator[Text]:
+    """Every text of one source, as it stands there; blank ones are among them where the format has records."""
     kind, _, rest = source.partition("=")
     if kind in KINDS and rest:
         source, columns = rest, Columns(columns.text, "", kind)

@@ -26,6 +26,7 @@ from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
 from emb.data.default_corpus import default_corpus
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
+from emb.distill.losses import objective_of
 from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
 from emb.distill.train import Split, Training
@@ -35,12 +36,18 @@ from emb.machine import device, resolve_dtype
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model, save_model
 from emb.progress import is_quiet, note, set_quiet
-from emb.recipes.recipe import Recipe, dump, load_recipe
+from emb.recipes.recipe import DataRecipe, Recipe, dump, load_recipe
 from emb.teachers.cache import TeacherEmbeddings
-from emb.teachers.capture import TeacherIdentity, capture
+from emb.teachers.capture import cached, capture, recorded
+from emb.teachers.folder import FolderTeacher
+from emb.teachers.function import FUNCTION
+from emb.teachers.protocol import Teacher as VectorTeacher
+from emb.teachers.protocol import TeacherIdentity
 from emb.teachers.registry import Resolved, resolve
+from emb.teachers.vector_file import SUFFIXES, VectorFileTeacher
 
 RECIPE = "recipe.yaml"
+_ANY_LENGTH = 32768  # tokens: how far such a teacher reads is its own affair
 START = "start.safetensors"  # the weights that training begins from
 LOCK = ".lock"
 
@@ -57,7 +64,8 @@ class Targets:
 
 
 def run_distillation(
-    recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool
+    recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool,
+    teacher: VectorTeacher | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Carry out a recipe; return the run's folder and the final scores of each pair.
 
@@ -75,13 +83,37 @@ def run_distillation(
             note(f"{out} is finished already")
             return out, Manifest.load(out / "student").pairs
     recipe = load_recipe(recipe_name, overrides)
-    teacher = resolve(recipe.teacher, trust_remote_code=trust_remote_code)
-    recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, teacher)})
-    out = _agreed(lambda: _folder(out, teacher, resume, overwrite), processes)
+    objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
+    found = _teacher(recipe, teacher, trust_remote_code)
+    recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
+    out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():
-        scores = _carry_out(recipe, teacher, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
+        scores = _carry_out(recipe, found, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
         processes.wait_for_everyone()
     return out, scores
+
+
+def _teacher(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> Resolved:
+    """The teacher given, or the one that the recipe names: a file of vectors, or a model.
+
+    Raises:
+        UsageError: the recipe is of a run with a function for a teacher, and none is given.
+    """
+    if given is not None:
+        return Resolved(Path(), recipe.teacher.removeprefix(FUNCTION), vectors=given)
+    if recipe.teacher.startswith(FUNCTION):
+        raise UsageError(f"{recipe.teacher}: the teacher of this run is a function", "give it again, in Python: emb.distill(teacher=function, resume=True)")
+    path = Path(recipe.teacher).expanduser()
+    if path.suffix in SUFFIXES and path.is_file():
+        columns = Columns(recipe.data.field, recipe.data.kind_field)
+        return Resolved(path, path.stem, vectors=VectorFileTeacher(path, recipe.data.sources, columns, recipe.capture.column))
+    return resolve(recipe.teacher, trust_remote_code=trust_remote_code)
+
+
+def _data(recipe: Recipe, teacher: Resolved) -> DataRecipe:
+    """Where texts come from: a Parquet file of vectors has its own."""
+    beside = teacher.path.suffix == ".parquet" and not recipe.data.sources
+    return recipe.data.model_copy(update={"sources": [str(teacher.path)]}) if beside else recipe.data
 
 
 def _agreed(choose: Callable[[], Path], processes: PartialState) -> Path:
@@ -144,16 +176,54 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
 
 def targets_of(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool) -> Targets:
-    """The teacher's vectors; the teacher itself leaves memory before training begins."""
-    dtype = resolve_dtype(recipe.capture.dtype)
-    model = load_model(teacher.path, dtype=dtype, trust_remote_code=trust_remote_code).to(device())
-    spec = teacher_spec(model.spec, teacher)
-    model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
-    identity = TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, str(dtype).removeprefix("torch."))
-    vectors = capture(model, identity, [*train.texts, *held_out.texts], tokens_per_batch=recipe.capture.tokens_per_batch)
+    """The teacher's vectors; the teacher itself leaves memory before training begins, and is not opened where all are cached."""
+    texts = [*train.texts, *held_out.texts]
+    if teacher.vectors is not None:
+        identity, spec, vectors = teacher.vectors.identity, _spec_of(teacher.vectors), capture(teacher.vectors, texts)
+    else:
+        identity, spec, vectors = _cached(recipe, teacher, texts) or _captured(recipe, teacher, texts, trust_remote_code)
     parts = vectors.places[: len(train)], vectors.places[len(train) :]
     first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
     return Targets(identity.fingerprint, identity.weights, spec, first, second)
+
+
+_Captured = tuple[TeacherIdentity, ModelSpec, TeacherEmbeddings]
+
+
+def _spec_of(teacher: VectorTeacher) -> ModelSpec:
+    """What a student takes over from a teacher of which there is nothing but vectors."""
+    return ModelSpec(normalize=teacher.normalized, max_length=_ANY_LENGTH, similarity="cosine" if teacher.normalized else "dot")
+
+
+def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captured | None:
+    """What the cache has of this very folder, if it has all of `texts`."""
+    weights, dtype = weights_hash(teacher.path), _dtype_name(recipe)
+    for fingerprint, facts in recorded():
+        if facts.get("weights") != weights or facts.get("dtype") != dtype or "spec" not in facts:
+            continue
+        spec = ModelSpec(**facts["spec"])
+        entry = teacher.teacher.prompts if teacher.teacher else None
+        same_prompts = facts.get("own_prompts") or entry is None or dict(entry) == spec.prompts
+        if same_prompts and facts["max_length"] == min(spec.max_length, recipe.capture.max_length) and (vectors := cached(fingerprint, texts)) is not None:
+            note(f"teacher: all {len(texts):,} texts are cached")
+            return TeacherIdentity(weights, facts["max_length"], dtype), spec, vectors
+    return None
+
+
+def _captured(recipe: Recipe, teacher: Resolved, texts: Sequence[Text], trust_remote_code: bool) -> _Captured:
+    """What the loaded teacher gives."""
+    model = load_model(teacher.path, dtype=resolve_dtype(recipe.capture.dtype), trust_remote_code=trust_remote_code).to(device())
+    spec = teacher_spec(model.spec, teacher)
+    facts = {"spec": dataclasses.asdict(spec), "own_prompts": any(model.spec.prompts.values())}
+    model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
+    folder = FolderTeacher(model, TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, _dtype_name(recipe)), recipe.capture.tokens_per_batch)
+    vectors = capture(folder, texts, facts)
+    folder.tell_cut()
+    return folder.identity, spec, vectors
+
+
+def _dtype_name(recipe: Recipe) -> str:
+    return str(resolve_dtype(recipe.capture.dtype)).removeprefix("torch.")
 
 
 def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
@@ -168,7 +238,7 @@ def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Rec
     implied = {
         "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,  # nothing else is there to train
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
-        "loss": "cosine" if targets.spec.normalize else "l2",
+        "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],
     }
     training = recipe.training.model_copy(update={key: value for key, value in implied.items() if getattr(recipe.training, key) is None})
     return recipe.model_copy(update={"pairs": _pairs(recipe, student, targets.train.dim), "training": training})
@@ -252,7 +322,8 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     """Everything the weights depend on; when to evaluate and to save may change on the way."""
-    values = recipe.model_dump(mode="json", exclude={"training": {"evaluate_every", "checkpoint_seconds"}})
+    values = recipe.model_dump(mode="json", exclude={"training": True, "capture": {"column"}})
+    values["training"] = {key: value for key, value in recipe.training.identity().items() if key != "evaluate_every"}
     content = json.dumps([values, corpus.digest, fingerprint], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -261,7 +332,10 @@ def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, targets: Targets
     libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
     return {
-        "teacher": {"name": teacher.name, "path": str(teacher.path.resolve()), "revision": teacher.revision, "fingerprint": targets.fingerprint, "weights": targets.weights},
+        "teacher": {
+            "name": teacher.name, "path": str(teacher.path.resolve()) if teacher.path != Path() else "", "revision": teacher.revision,
+            "fingerprint": targets.fingerprint, "weights": targets.weights,
+        },
         "recipe": recipe.model_dump(mode="json"), "data": {"hash": corpus.digest, "texts": len(corpus)}, "seed": recipe.training.seed, "versions": versions,
     }  # fmt: skip
 

@@ -23,6 +23,8 @@ _FRESH = re.compile(r"fresh:(\d+)x(\d+)")
 
 def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
     """Fill in what the registry recommends for this teacher where the recipe is silent."""
+    if teacher.vectors is not None and (recipe.source or "teacher").split(":")[0] in ("teacher", "fresh"):
+        raise UsageError(f"{teacher.name}: of a teacher that gives nothing but vectors no student can be cut", "name an encoder to start from: --student NAME|PATH")
     if recipe.source is not None:
         return recipe
     entry = teacher.teacher

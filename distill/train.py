@@ -21,7 +21,7 @@ from emb.artifact.manifest import LayerDimPair
 from emb.distill.checkpoint import load_checkpoint, save_checkpoint
 from emb.distill.held_out_scores import held_out_scores
 from emb.distill.interrupt import deferred_interrupt
-from emb.distill.losses import pair_losses
+from emb.distill.losses import objective_of, pair_losses
 from emb.distill.schedule import BatchPlan, learning_rate
 from emb.errors import TrainingError
 from emb.files import atomic_path
@@ -57,6 +57,7 @@ class Training:
         self.student, self.train, self.held_out = student.to(self.accelerator.device), train, held_out
         self.pairs, self.recipe, self.folder, self.identity = pairs, recipe, folder, identity
         self.exits = sorted({pair.layers for pair in pairs})
+        self.objective = objective_of(recipe.objective or [{"cosine": 1.0}])
         self.padder = student.tokenizer()
         self.held_targets = held_out.targets.take(range(len(held_out.targets)))
         self.plan = BatchPlan([len(row) for row in train.rows], recipe.tokens_per_batch, recipe.seed)
@@ -133,7 +134,7 @@ class Training:
 
     def _loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised."""
-        losses = pair_losses(outputs, targets, self.pairs, loss=self.recipe.loss or "cosine", unit=self.student.spec.normalize)
+        losses = pair_losses(outputs, targets, self.pairs, objective=self.objective, unit=self.student.spec.normalize)
         return torch.stack(list(losses.values())).mean()
 
     def _planned_steps(self) -> int:

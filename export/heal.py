@@ -56,7 +56,7 @@ def healing_recipe(recalled: Recalled, seconds: float) -> TrainingRecipe:
     """The distillation's own training, shorter and gentler: the slice is nearly where it should be."""
     own = recalled.recipe.training
     return TrainingRecipe(
-        epochs=1000, lr=5e-5, lr_end=1e-6, warmup_steps=20, tokens_per_batch=own.tokens_per_batch, loss=own.loss, train_token_embeddings=False,
+        epochs=1000, lr=5e-5, lr_end=1e-6, warmup_steps=20, tokens_per_batch=own.tokens_per_batch, objective=own.objective, train_token_embeddings=False,
         precision=own.precision, seed=own.seed, max_time=seconds, evaluate_every=_NEVER,
     )  # fmt: skip
 
@@ -132,7 +132,7 @@ def _identity(sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, ai
     state = hashlib.blake2b(digest_size=16)
     for name, value in sorted(sliced.state_dict().items()):
         state.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    facts = [str(pair), aim.weights, aim.binary, recipe.model_dump(mode="json", exclude={"checkpoint_seconds"}), recalled.corpus.digest, recalled.fingerprint]
+    facts = [str(pair), aim.weights, aim.binary, recipe.identity(), recalled.corpus.digest, recalled.fingerprint]
     state.update(json.dumps(facts, sort_keys=True).encode())
     return state.hexdigest()
 

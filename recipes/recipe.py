@@ -43,11 +43,12 @@ class DataRecipe(_Section):
 
 
 class CaptureRecipe(_Section):
-    """How teacher vectors are computed: texts cut at `max_length` tokens, in `dtype`."""
+    """How teacher vectors are computed: texts cut at `max_length` tokens, in `dtype`; `column` holds those of a Parquet file."""
 
     max_length: int = Field(128, ge=4)
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     tokens_per_batch: int = Field(512, ge=16)
+    column: str = "vector"
 
 
 class ProjectionRecipe(_Section):
@@ -68,7 +69,8 @@ class TrainingRecipe(_Section):
     Zero `epochs` leave the student at its closed-form start: the baseline that training has to
     beat. `max_steps` and `max_time` (20m, 1h30m, or seconds) shorten the plan, and the schedule with it. The token
     table is trained where `train_token_embeddings` says so; left open, only if it starts random.
-    `loss`, left open, is the cosine for a teacher of unit vectors, else the squared distance.
+    `objective` lists weighted terms, `[{cosine: 1.0}]`; left open, it is the cosine for a teacher of unit vectors, else
+    the squared distance (`l2`). `loss: NAME`, as recipes had it before, is the one term of that name.
     `average` is the share of the way from the start to the trained weights that is kept at the end.
     """
 
@@ -80,7 +82,7 @@ class TrainingRecipe(_Section):
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    loss: Literal["cosine", "l2"] | None = None
+    objective: Annotated[list[dict[str, Annotated[float, Field(gt=0)]]], Field(min_length=1)] | None = None
     train_token_embeddings: bool | None = None
     average: float = Field(1.0, gt=0, le=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -89,6 +91,25 @@ class TrainingRecipe(_Section):
     max_time: Annotated[float, BeforeValidator(seconds_of)] | None = None
     evaluate_every: int = Field(500, ge=1)
     checkpoint_seconds: float = Field(300, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loss_is_a_term(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "loss" not in values:
+            return values
+        if values.get("objective") is not None:
+            raise ValueError("loss and objective: give one of them")
+        rest = {key: value for key, value in values.items() if key not in ("loss", "objective")}
+        return rest if values["loss"] is None else {**rest, "objective": [{values["loss"]: 1.0}]}
+
+    def identity(self) -> dict[str, Any]:
+        """What trained weights depend on, as JSON; a single term in the form it had when there was but one."""
+        values = self.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        terms = [term for each in values["objective"] or () for term in each.items()]
+        if len(terms) < 2 and (not terms or terms[0][1] == 1):
+            del values["objective"]
+            values["loss"] = terms[0][0] if terms else None
+        return values
 
     @model_validator(mode="after")
     def _falls(self) -> TrainingRecipe:

@@ -1,61 +1,50 @@
-"""The teacher: who it is, and its vectors for a corpus, each text encoded once."""
+"""A teacher's vectors for a corpus, each computed once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from emb.data.corpus import KINDS, Text
 from emb.errors import TeacherError
 from emb.files import cache_root, read_json, write_json
-from emb.model.embedding_model import EmbeddingModel
 from emb.progress import bar, note
-from emb.similarity import first_not_finite
+from emb.similarity import Vectors, first_not_finite
 from emb.teachers.cache import TeacherCache, TeacherEmbeddings, row_key
-from emb.tokens import count_cut, tell
+from emb.teachers.protocol import Teacher
 
 FACTS = "teacher.json"
-_LONGER = "--set capture.max_length=N reads more, as far as the teacher can"
 _FLUSH_TEXTS = 8192
-_FLUSH_SECONDS = 30.0
+_FIRST_TEXTS = 64
+_CHUNK_SECONDS = 15.0  # of a teacher's time are lost at most where the process is killed
 
 
-@dataclass(frozen=True)
-class TeacherIdentity:
-    """What a teacher's vectors depend on; two equal identities give equal vectors."""
-
-    weights: str
-    max_length: int
-    dtype: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Short hash that names the cache folder."""
-        content = json.dumps([self.weights, self.max_length, self.dtype])
-        return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()
-
-
-def capture(teacher: EmbeddingModel, identity: TeacherIdentity, texts: Sequence[Text], *, tokens_per_batch: int = 512) -> TeacherEmbeddings:
-    """Vectors of `texts`, each behind the prompt of its kind; only those not cached are computed.
+def capture(teacher: Teacher, texts: Sequence[Text], facts: Mapping[str, Any] | None = None) -> TeacherEmbeddings:
+    """Vectors of `texts`, each as its kind; only those not cached are computed. `facts` are noted beside them.
 
     Raises:
-        TeacherError: the teacher returned NaN or infinity; nothing of that batch is stored.
+        TeacherError: the teacher returned NaN or infinity; nothing of that part is stored.
         DiskError: no room; what was stored before stays and is not computed again.
     """
-    folder = cache_root() / "teacher" / identity.fingerprint
+    folder = cache_root() / "teacher" / teacher.identity.fingerprint
     cache = TeacherCache(folder, teacher.dim)
-    keys = [row_key(teacher.spec.prompt(item.kind), item.text) for item in texts]
-    if cache.missing(keys):
+    keys = [row_key(teacher.prompt(item.kind), item.text) for item in texts]
+    missing = bool(cache.missing(keys))
+    if missing or (facts and not facts.items() <= _facts(folder).items()):
         with cache.lock():
-            write_json(folder / FACTS, vars(identity) | {"dim": teacher.dim, "prompts": {kind: teacher.spec.prompt(kind) for kind in KINDS}})
-            _fill(cache, teacher, texts, keys, tokens_per_batch)
+            known = vars(teacher.identity) | {"dim": teacher.dim, "prompts": {kind: teacher.prompt(kind) for kind in KINDS}}
+            write_json(folder / FACTS, _facts(folder) | known | dict(facts or {}))
+            if missing:
+                _fill(cache, teacher, texts, keys)
     return cache.view(keys)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    return dict(read_json(folder / FACTS)) if (folder / FACTS).is_file() else {}
 
 
 def cached(fingerprint: str, texts: Sequence[Text]) -> TeacherEmbeddings | None:
@@ -69,32 +58,41 @@ def cached(fingerprint: str, texts: Sequence[Text]) -> TeacherEmbeddings | None:
     return None if cache.missing(keys) else cache.view(keys)
 
 
-def _fill(cache: TeacherCache, teacher: EmbeddingModel, texts: Sequence[Text], keys: Sequence[bytes], tokens_per_batch: int) -> None:
-    todo = cache.missing(keys)
+def recorded() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Fingerprint and facts of every teacher whose vectors are cached here."""
+    for path in sorted((cache_root() / "teacher").glob(f"*/{FACTS}")):
+        yield path.parent.name, dict(read_json(path))
+
+
+def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:
+    # Longest first, so that any lack of memory comes at once.
+    todo = sorted(cache.missing(keys), key=lambda index: (texts[index].kind, -len(texts[index].text)))
     note(f"teacher: {len(todo):,} of {len(texts):,} texts to encode, the others are cached")
-    given, prompts = [texts[i].text for i in todo], [teacher.spec.prompt(texts[i].kind) for i in todo]
-    rows = teacher.tokenizer().encode(given, prompts)
-    tell(count_cut(teacher.tokenizer(), given, prompts, rows), "texts for the teacher", _LONGER)
-    pending_keys: list[bytes] = []
-    pending: list[np.ndarray[tuple[int, int], np.dtype[np.float16]]] = []
-    flushed = time.monotonic()
-    # The unit is the token: texts come longest first, and a bar that counts texts would crawl.
-    with bar("teacher vectors (tokens)", sum(len(row) for row in rows)) as advance:
-        for batch, vectors in teacher.embed_ids(rows, tokens_per_batch=tokens_per_batch):
-            half = vectors.half()  # beyond 65504 it is infinity
-            _check_finite(half, [todo[i] for i in batch], texts)
-            pending_keys += [keys[todo[i]] for i in batch]
-            pending.append(half.numpy())
-            advance(sum(len(rows[i]) for i in batch))
-            if len(pending_keys) >= _FLUSH_TEXTS or time.monotonic() - flushed > _FLUSH_SECONDS:
-                cache.append(pending_keys, np.concatenate(pending))
-                pending_keys, pending, flushed = [], [], time.monotonic()
-    if pending_keys:
-        cache.append(pending_keys, np.concatenate(pending))
+    # The unit is the character: a bar that counts texts would crawl at first.
+    with bar("teacher vectors (characters)", sum(len(texts[index].text) for index in todo)) as advance:
+        for chunk in _chunks(todo, texts):
+            vectors = teacher.embed([texts[index].text for index in chunk], texts[chunk[0]].kind)
+            with np.errstate(over="ignore"):
+                half = vectors.astype(np.float16)  # beyond 65504 it is infinity
+            _check_finite(half, chunk, texts)
+            cache.append([keys[index] for index in chunk], half)
+            advance(sum(len(texts[index].text) for index in chunk))
 
 
-def _check_finite(vectors: torch.Tensor, places: Sequence[int], texts: Sequence[Text]) -> None:
-    bad = first_not_finite(vectors.numpy())
+def _chunks(todo: Sequence[int], texts: Sequence[Text]) -> Iterator[Sequence[int]]:
+    """Parts of one kind each, of as many texts as the teacher takes seconds for."""
+    start, size = 0, min(_FIRST_TEXTS, _FLUSH_TEXTS)
+    while start < len(todo):
+        chunk = [index for index in todo[start : start + size] if texts[index].kind == texts[todo[start]].kind]
+        began = time.monotonic()
+        yield chunk
+        start += len(chunk)
+        spent = time.monotonic() - began
+        size = min(_FLUSH_TEXTS, 2 * size) if spent < _CHUNK_SECONDS / 2 else max(1, size // 2) if spent > 2 * _CHUNK_SECONDS else size
+
+
+def _check_finite(vectors: Vectors, places: Sequence[int], texts: Sequence[Text]) -> None:
+    bad = first_not_finite(vectors)
     if bad is not None:
         place = places[bad]
         raise TeacherError(

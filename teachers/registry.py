@@ -16,10 +16,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emb.errors import MissingExtra, TeacherError
 from emb.files import disk_errors, sha256_file
+
+if TYPE_CHECKING:
+    from emb.teachers import protocol
 
 # What a model needs to run. Weights in other formats are pickles or somebody else's export.
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
@@ -73,12 +76,13 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model's files: the folder, the name it goes by, the hub's commit, its registry entry."""
+    """A model's files: the folder, the name it goes by, the hub's commit, its registry entry; or, without files, `vectors`."""
 
     path: Path
     name: str
     revision: str | None = None
     teacher: Teacher | None = None
+    vectors: protocol.Teacher | None = None
 
 
 @functools.cache

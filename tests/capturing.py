@@ -10,7 +10,7 @@ from typing import Any
 from distilling import texts
 
 from emb.data.corpus import Text
-from emb.teachers.capture import TeacherIdentity
+from emb.teachers.protocol import TeacherIdentity
 
 COUNT = 60
 IDENTITY = TeacherIdentity("weights", 64, "float32")
@@ -45,13 +45,14 @@ def captured(folder: Path, cache: Path, result: Path, pause: float = 0, count: i
 
     from emb.model.embedding_model import load_model
     from emb.teachers import capture as room
+    from emb.teachers.folder import FolderTeacher
 
     os.environ["EMB_CACHE"] = str(cache)
     torch.set_num_threads(1)
     room._FLUSH_TEXTS = 5
     model = load_model(folder)
     count_forwards(model, result.with_suffix(".journal"), pause)
-    vectors = room.capture(model, IDENTITY, items(count), tokens_per_batch=64)
+    vectors = room.capture(FolderTeacher(model, IDENTITY, 64), items(count))
     np.save(result, vectors.take(range(count)))
 
 

@@ -14,12 +14,12 @@ from test_packaging import ROOT, shipped
 import emb
 from emb.commands import console
 from emb.data.records import read_records
+from emb.data.vector_files import read_vectors
 from emb.errors import UsageError, in_python
 from emb.evaluate.evaluate import evaluate
 from emb.publish.card import write_card
 from emb.publish.push import push
 from emb.quantize.vectors.codecs import CODECS, options_of
-from emb.quantize.vectors.sources import read_vectors
 from emb.runtime.streams import encode_file
 
 DOORS = (emb.distill, emb.export, emb.export_grid, emb.validate, emb.load, evaluate, push, write_card, encode_file, read_vectors, read_records)

@@ -16,7 +16,9 @@ from emb.export.source import find_source
 from emb.model.embedding_model import load_model
 from emb.runtime.encoder import load
 from emb.runtime.streams import encode_file
-from emb.teachers.capture import TeacherIdentity, capture
+from emb.teachers.capture import capture
+from emb.teachers.folder import FolderTeacher
+from emb.teachers.protocol import TeacherIdentity
 from emb.tokens import Cut, TextTokenizer, count_cut, tell
 from emb.validate.proof import validate
 
@@ -77,7 +79,9 @@ def test_one_in_a_hundred_is_said_and_fewer_are_not(capsys: pytest.CaptureFixtur
 
 def test_capture_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
-    capture(load_model(folder), TeacherIdentity("w", 64, "float32"), [Text("cat", "document"), Text(LONG, "document")])
+    teacher = FolderTeacher(load_model(folder), TeacherIdentity("w", 64, "float32"))
+    capture(teacher, [Text("cat", "document"), Text(LONG, "document")])
+    teacher.tell_cut()
     said = " ".join(capsys.readouterr().err.split())
     assert "texts for the teacher: 1 of 2 (50%)" in said
     assert "38 tokens are left out; --set capture.max_length=N reads more, as far as the teacher can" in said

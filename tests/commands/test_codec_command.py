@@ -12,9 +12,9 @@ import pytest
 
 from emb.cli import cli
 from emb.commands import console
+from emb.data.vector_files import read_vectors
 from emb.errors import DataError
 from emb.quantize.vectors.codecs import load_codec
-from emb.quantize.vectors.sources import read_vectors
 from emb.runtime.encoder import load
 from emb.teachers.cache import TeacherCache
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from emb.errors import UsageError
-from emb.recipes.recipe import Recipe, dump, load_recipe, shipped
+from emb.recipes.recipe import Recipe, TrainingRecipe, dump, load_recipe, shipped
 from emb.recipes.yaml_files import load_yaml
 
 
@@ -68,7 +69,6 @@ def test_overrides_win_and_reach_deep(tmp_path: Path) -> None:
         ("teacher: a\ntraining: {lr: .inf}", "training.lr", "finite"),
         ("teacher: a\ntraining: {lr: .nan}", "training.lr", "finite"),
         ("teacher: a\ntraining: {lr: 1.0e-5, lr_end: 1.0e-4}", "training", "above lr"),
-        ("teacher: a\ntraining: {loss: l3}", "training.loss", "'cosine' or 'l2'"),
         ("teacher: a\ntraining: {max_steps: 0}", "training.max_steps", "greater than or equal to 1"),
         ("teacher: a\ntraining: fast", "training", "valid dictionary"),
         ("teacher: a\ntraining:", "training", "valid dictionary"),
@@ -160,3 +160,16 @@ def test_keys_of_other_sections_and_merged_ones_are_not_twice(tmp_path: Path) ->
 def test_other_yaml_that_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="not valid YAML"):
         load_recipe(_write(tmp_path, text), {})
+
+
+def test_a_loss_is_the_one_term_of_its_name_and_names_the_same_run() -> None:
+    before, now = TrainingRecipe(loss="l2"), TrainingRecipe(objective=[{"l2": 1.0}])  # type: ignore[call-arg]
+    assert before == now
+    assert now.identity()["loss"] == "l2"
+    assert "objective" not in now.identity()
+    assert TrainingRecipe().identity()["loss"] is None
+    weighted = TrainingRecipe(objective=[{"l2": 1.0}, {"cosine": 0.5}]).identity()
+    assert weighted["objective"] == [{"l2": 1.0}, {"cosine": 0.5}]
+    assert "loss" not in weighted
+    with pytest.raises(ValidationError, match="give one of them"):
+        TrainingRecipe(loss="l2", objective=[{"l2": 1.0}])  # type: ignore[call-arg]

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from capturing import COUNT, IDENTITY, captured, count_forwards, encoded, items
 from distilling import finish, kill_when, start, wait_for
 from tiny import QUERY_PROMPT
@@ -24,6 +24,7 @@ from emb.model.embedding_model import load_model
 from emb.teachers import capture as room
 from emb.teachers.cache import TeacherCache, row_key
 from emb.teachers.capture import capture
+from emb.teachers.folder import FolderTeacher
 
 
 def _shards(cache: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def test_query_prompt_reaches_the_teacher(qwen3_folder: Path, tmp_path: Path, mo
 
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     chosen, model = items(9), load_model(qwen3_folder)
-    vectors = capture(model, IDENTITY, chosen).take(range(9))
+    vectors = capture(FolderTeacher(model, IDENTITY), chosen).take(range(9))
     reference = SentenceTransformer(str(qwen3_folder), device="cpu")
     assert model.spec.prompt("query") == QUERY_PROMPT
     expected = np.stack([reference.encode(item.text, prompt_name=item.kind) for item in chosen])
@@ -88,11 +89,11 @@ def test_damaged_shard_is_computed_again(
     monkeypatch.setenv("EMB_CACHE", str(cache))
     model = load_model(bert_folder)
     count_forwards(model, tmp_path / "journal")
-    vectors = capture(model, IDENTITY, items(), tokens_per_batch=64).take(range(COUNT))
+    vectors = capture(FolderTeacher(model, IDENTITY, 64), items()).take(range(COUNT))
     assert f"{path} is damaged" in capsys.readouterr().err
     assert 0 < encoded(tmp_path / "journal") < 20
     assert np.abs(vectors - undisturbed[1]).max() < 1e-3
-    assert capture(model, IDENTITY, items(), tokens_per_batch=64).take([0]).shape == (1, 32)
+    assert capture(FolderTeacher(model, IDENTITY, 64), items()).take([0]).shape == (1, 32)
     assert encoded(tmp_path / "journal") < 20
 
 
@@ -120,8 +121,8 @@ def test_only_new_texts_are_encoded(bert_folder: Path, tmp_path: Path, monkeypat
     model = load_model(bert_folder)
     count_forwards(model, tmp_path / "journal")
     chosen = items(20)
-    first = capture(model, IDENTITY, chosen)
-    again = capture(model, IDENTITY, [*reversed(chosen), *chosen, Text("one more")])
+    first = capture(FolderTeacher(model, IDENTITY), chosen)
+    again = capture(FolderTeacher(model, IDENTITY), [*reversed(chosen), *chosen, Text("one more")])
     assert encoded(tmp_path / "journal") == 21
     assert np.array_equal(again.take(range(20)), first.take(range(20))[::-1])
 
@@ -130,10 +131,10 @@ def test_same_text_behind_two_prompts_is_two_vectors(qwen3_folder: Path, tmp_pat
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     model = load_model(qwen3_folder)
     count_forwards(model, tmp_path / "journal")
-    both = capture(model, IDENTITY, [Text("the cat", "query"), Text("the cat", "document")]).take([0, 1])
+    both = capture(FolderTeacher(model, IDENTITY), [Text("the cat", "query"), Text("the cat", "document")]).take([0, 1])
     assert np.abs(both[0] - both[1]).max() > 1e-2
     model.spec = dataclasses.replace(model.spec, prompts={})  # without prompts, kinds make no difference
-    capture(model, IDENTITY, [Text("the cat", "query")])
+    capture(FolderTeacher(model, IDENTITY), [Text("the cat", "query")])
     assert encoded(tmp_path / "journal") == 2
 
 
@@ -171,16 +172,16 @@ def test_teacher_that_returns_no_numbers(value: float, bert_folder: Path, tmp_pa
     model = load_model(bert_folder)
     model.spec = dataclasses.replace(model.spec, normalize=False)
     chosen = [*items(20), Text("poison")]  # short, so among the last
-    original = model.embed_ids
+    original = FolderTeacher.embed
 
-    def poisoned(rows: Any, **options: Any) -> Any:
-        for batch, vectors in original(rows, **options):
-            vectors[torch.from_numpy(batch == 20)] = value
-            yield batch, vectors
+    def poisoned(self: FolderTeacher, texts: Sequence[str], kind: str) -> Any:
+        vectors = original(self, texts, kind)
+        vectors[[text == "poison" for text in texts]] = value
+        return vectors
 
-    model.embed_ids = poisoned  # type: ignore[method-assign]
+    monkeypatch.setattr(FolderTeacher, "embed", poisoned)
     with pytest.raises(TeacherError, match="NaN or infinity for: 'poison'") as caught:
-        capture(model, IDENTITY, chosen, tokens_per_batch=64)
+        capture(FolderTeacher(model, IDENTITY, 64), chosen)
     assert "fp32" in caught.value.hint
     index = TeacherCache(tmp_path / "teacher" / IDENTITY.fingerprint, 32).index
     assert row_key("", "poison") not in index
@@ -194,14 +195,14 @@ def test_full_disk_keeps_what_was_stored(bert_folder: Path, tmp_path: Path, monk
     count_forwards(model, tmp_path / "journal")
     monkeypatch.setattr(Path, "write_bytes", _failing_after(3))
     with pytest.raises(DiskError, match="the disk is full") as caught:
-        capture(model, IDENTITY, items(), tokens_per_batch=64)
+        capture(FolderTeacher(model, IDENTITY, 64), items())
     assert "finished work is kept" in caught.value.hint
     monkeypatch.undo()
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     stored = _stored(tmp_path)
     assert stored >= 15
     (tmp_path / "journal").unlink()
-    capture(model, IDENTITY, items(), tokens_per_batch=64)
+    capture(FolderTeacher(model, IDENTITY, 64), items())
     assert encoded(tmp_path / "journal") == COUNT - stored
 
 

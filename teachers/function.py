@@ -81,7 +81,7 @@ class FunctionTeacher:
 
 def as_teacher(given: Callable[..., Any] | Teacher) -> Teacher:
     """A function as a teacher; what is one already stays."""
-    return given if hasattr(given, "embed") and hasattr(given, "identity") else FunctionTeacher(given)  # type: ignore[arg-type, return-value]
+    return given if hasattr(given, "embed") and hasattr(given, "identity") else FunctionTeacher(given)  # type: ignore[return-value]
 
 
 def teacher_name(teacher: Any, given: Teacher | None, vectors: str | Path | None) -> str | None:

@@ -35,9 +35,16 @@ except importlib.metadata.PackageNotFoundError:  # run from its source without b
 
 
 def load(
-    path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None,
-    device: str = "cpu", provider: str | None = None, verify: bool = True, trust_remote_code: bool = False,
-) -> Encoder:  # fmt: skip
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    file: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    provider: str | None = None,
+    verify: bool = True,
+    trust_remote_code: bool = False,
+) -> Encoder:
     """Open an artifact, or any sentence-transformers folder, for `encode(texts, kind="query")`.
 
     Args:
@@ -58,5 +65,12 @@ def load(
     from emb.runtime.encoder import load as open_encoder
 
     return open_encoder(
-        path, backend=backend, file=file, threads=threads, device=device, provider=provider, verify=verify, trust_remote_code=trust_remote_code
+        path,
+        backend=backend,
+        file=file,
+        threads=threads,
+        device=device,
+        provider=provider,
+        verify=verify,
+        trust_remote_code=trust_remote_code,
     )

@@ -22,14 +22,21 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 _EXIT_CODES = (
-    "Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input, 70 an unexpected error (its traceback is in a log file), "
-    "130 stopped with Ctrl-C, 143 with SIGTERM."
+    "Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input, 70 an unexpected error (its traceback is in a"
+    " log file), 130 stopped with Ctrl-C, 143 with SIGTERM."
 )
 
 
-@click.group(invoke_without_command=True, subcommand_metavar="COMMAND [ARGS]...", context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXIT_CODES,
+)
 @click.version_option(package_name="emb-distill", prog_name="emb")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of every error; EMB_DEBUG=1 does too.")  # console.run looks for it
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of every error; EMB_DEBUG=1 does too."
+)  # console.run looks for it
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.
@@ -52,7 +59,19 @@ def models(language: str | None) -> Outcome:
 
     rows = [teacher for teacher in teachers().values() if language in (None, teacher.languages)]
     header = ("name", "parameters", "layers", "dim", "max tokens", "languages", "licence", "student")
-    cells = [(t.name, f"{t.parameters} M", t.layers, t.dim, t.max_length, t.languages, t.licence, f"{t.student_layers} layers of {t.student or 'itself'}") for t in rows]
+    cells = [
+        (
+            t.name,
+            f"{t.parameters} M",
+            t.layers,
+            t.dim,
+            t.max_length,
+            t.languages,
+            t.licence,
+            f"{t.student_layers} layers of {t.student or 'itself'}",
+        )
+        for t in rows
+    ]
     return Outcome({"models": rows}, table(cells, header))
 
 

@@ -1,7 +1,8 @@
 """Rooms that can be called: `emb.distill(…)` is the function `distill` in `distill/__init__.py`.
 
 A room and its function have one name, and a package has one attribute for both. Were that the function, `import
-emb.distill.losses as losses` would look for `losses` in it and fail; so the attribute is the room, which passes calls on.
+emb.distill.losses as losses` would look for `losses` in it and fail; so the attribute is the room, which passes calls
+on.
 """
 
 from __future__ import annotations

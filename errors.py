@@ -27,9 +27,14 @@ from contextlib import contextmanager
 _COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows is meant for a terminal, from Python too
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
 _ARGUMENTS = {
-    "codec": "codecs", "dim": "dims", "precision": "precisions", "set": "overrides", "no-verify": "verify=False", "binary": "vectors=['binary']",
+    "codec": "codecs",
+    "dim": "dims",
+    "precision": "precisions",
+    "set": "overrides",
+    "no-verify": "verify=False",
+    "binary": "vectors=['binary']",
     **{name: f"{name.replace('-', '_')}=True" for name in ("overwrite", "resume", "int8", "int4", "trust-remote-code")},
-}  # fmt: skip
+}
 
 
 def first_line(error: BaseException) -> str:
@@ -115,8 +120,15 @@ class GateFailed(EmbError):
 
 _EXTRA_OF = dict.fromkeys(
     (
-        "accelerate", "datasets", "filelock", "huggingface_hub", "onnx", "pydantic",
-        "sentence_transformers", "torch", "transformers",
+        "accelerate",
+        "datasets",
+        "filelock",
+        "huggingface_hub",
+        "onnx",
+        "pydantic",
+        "sentence_transformers",
+        "torch",
+        "transformers",
     ),
     "train",
 ) | {"pyarrow": "parquet", "faiss": "search", "openvino": "openvino", "nncf": "openvino", "ctranslate2": "ctranslate2"}
@@ -135,4 +147,6 @@ def needs_extra() -> Iterator[None]:
         extra = _EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None:
             raise
-        raise MissingExtra(f"{error.name} is not installed, and this needs it", f'pip install "emb-distill[{extra}]"') from error
+        raise MissingExtra(
+            f"{error.name} is not installed, and this needs it", f'pip install "emb-distill[{extra}]"'
+        ) from error

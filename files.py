@@ -37,7 +37,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise _disk_full(path) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DiskError(f"{path}: cannot be written ({error.strerror})", "choose another folder with --out") from error
+            raise DiskError(
+                f"{path}: cannot be written ({error.strerror})", "choose another folder with --out"
+            ) from error
         raise
     except Exception as error:
         if any(sign in str(error) for sign in ("os error 28", "os error 27", "No space left")):
@@ -46,7 +48,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _disk_full(path: Path) -> DiskError:
-    return DiskError(f"{path}: the disk is full", "free some space and run the same command again; finished work is kept")
+    return DiskError(
+        f"{path}: the disk is full", "free some space and run the same command again; finished work is kept"
+    )
 
 
 @contextmanager
@@ -108,7 +112,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise ArtifactError(f"{path}: no such file") from error
     except ValueError as error:
-        raise ArtifactError(f"{path}: is not valid JSON ({error})", "make the file again with the command that wrote it") from error
+        raise ArtifactError(
+            f"{path}: is not valid JSON ({error})", "make the file again with the command that wrote it"
+        ) from error
 
 
 def sha256_file(path: Path) -> str:

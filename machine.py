@@ -1,4 +1,4 @@
-"""This machine: the processor that figures come from, devices, and the number format it computes fastest without harm."""
+"""This machine: the processor that figures come from, devices, and the format it computes fastest without harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def processor() -> str:
     """Its name, as far as the system tells."""
-    return next((line.split(":", 1)[1].strip() for line in _facts() if line.startswith("model name")), platform.processor() or platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in _facts() if line.startswith("model name")),
+        platform.processor() or platform.machine(),
+    )
 
 
 def has_vnni() -> bool:
@@ -46,8 +49,15 @@ def usable_device(name: str) -> torch.device:
 
     try:
         torch.empty(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # a name it does not know, or a build without it
-        raise UsageError(f"device {name!r}: torch cannot use it here ({first_line(error)})", "leave out the device for the CPU, or install torch for it") from error
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:  # a name it does not know, or a build without it
+        raise UsageError(
+            f"device {name!r}: torch cannot use it here ({first_line(error)})",
+            "leave out the device for the CPU, or install torch for it",
+        ) from error
     return torch.device(name)
 
 

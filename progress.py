@@ -33,8 +33,17 @@ def warn(message: str) -> None:
 
 @contextmanager
 def bar(description: str, total: float | None) -> Iterator[Callable[..., None]]:
-    """Show a bar, without an end if `total` is None; yield `advance(amount, text, total)` where `text` is shown behind it and `total` is a new end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+    """Show a bar, without an end if `total` is None; yield `advance(amount, text, total)` where `text` is shown behind
+    it and `total` is a new end.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
     with Progress(*columns, console=_console, disable=_console.quiet) as progress:
         task = progress.add_task(description, total=total, text="")
 

@@ -76,7 +76,8 @@ def dots(a: Vectors, b: Vectors) -> Vectors:
 
 
 def similarities(a: Vectors, b: Vectors, measure: str = "cosine") -> Vectors:
-    """Similarity `(rows of a, rows of b)` float32, higher is closer: sentence-transformers' cosine, dot, euclidean and manhattan.
+    """Similarity `(rows of a, rows of b)` float32, higher is closer: sentence-transformers' cosine, dot, euclidean and
+    manhattan.
 
     Raises:
         UsageError: another measure.
@@ -99,8 +100,11 @@ def _manhattan(a: Vectors, b: Vectors) -> Vectors:
 
 
 _MEASURES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
-    "cosine": lambda a, b: dots(unit(a), unit(b)), "dot": dots, "euclidean": _euclidean, "manhattan": _manhattan,
-}  # fmt: skip
+    "cosine": lambda a, b: dots(unit(a), unit(b)),
+    "dot": dots,
+    "euclidean": _euclidean,
+    "manhattan": _manhattan,
+}
 
 
 def cosines(a: Vectors, b: Vectors) -> Vectors:
@@ -109,7 +113,9 @@ def cosines(a: Vectors, b: Vectors) -> Vectors:
     Two zero vectors are equal, so their cosine is 1; a zero or non-finite vector beside a real one
     has cosine 0. Computed in float64: at 0.99999 the rounding of float32 sums would show.
     """
-    return np.asarray(np.where(_is_zero(a) & _is_zero(b), 1.0, np.einsum("ij,ij->i", unit(a, np.float64), unit(b, np.float64))))
+    return np.asarray(
+        np.where(_is_zero(a) & _is_zero(b), 1.0, np.einsum("ij,ij->i", unit(a, np.float64), unit(b, np.float64)))
+    )
 
 
 def unit(vectors: Vectors, dtype: Any = np.float32) -> Vectors:
@@ -125,8 +131,11 @@ def truncated(vectors: Vectors, dim: int) -> Vectors:
     return unit(vectors[:, :dim])
 
 
-def neighbour_overlap(a: Vectors, b: Vectors, k: int = 10, index: Vectors | None = None, measure: str = "cosine") -> float:
-    """Mean share, 0 to 1, of each row's `k` nearest neighbours (by `measure`, itself excluded) in `a` that are also its `k` nearest in `b`.
+def neighbour_overlap(
+    a: Vectors, b: Vectors, k: int = 10, index: Vectors | None = None, measure: str = "cosine"
+) -> float:
+    """Mean share, 0 to 1, of each row's `k` nearest neighbours (by `measure`, itself excluded) in `a` that are also its
+    `k` nearest in `b`.
 
     With an `index` of as many rows, the neighbours of both are sought among its rows: what search
     with queries of one model on documents of another would find. With fewer than `k + 1` rows the
@@ -210,7 +219,10 @@ def _is_zero(vectors: Vectors) -> Vectors:
 def _checked(reference: Vectors, candidate: Vectors) -> tuple[Vectors, Vectors]:
     reference, candidate = np.asarray(reference), np.asarray(candidate)
     if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
-        raise UsageError(f"vectors of shape {reference.shape} cannot be compared with vectors of shape {candidate.shape}", "give the same texts, at least one, at the same dim")
+        raise UsageError(
+            f"vectors of shape {reference.shape} cannot be compared with vectors of shape {candidate.shape}",
+            "give the same texts, at least one, at the same dim",
+        )
     return reference, candidate
 
 

@@ -34,7 +34,9 @@ class TextTokenizer:
     padded to the longest of their batch. `side` is the one where they are cut.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, lowercase: bool = False, side: str = "right") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, *, max_length: int, pad_id: int, lowercase: bool = False, side: str = "right"
+    ) -> None:
         self.tokenizer = tokenizer
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(max_length, direction=side)
@@ -44,9 +46,13 @@ class TextTokenizer:
         self.truncation_side = side
 
     def cut_at(self, max_length: int) -> TextTokenizer:
-        """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one only."""
+        """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one
+        only.
+        """
         shorter = min(self.max_length, max_length)
-        return TextTokenizer(self.tokenizer, max_length=shorter, pad_id=self.pad_id, lowercase=self.lowercase, side=self.truncation_side)
+        return TextTokenizer(
+            self.tokenizer, max_length=shorter, pad_id=self.pad_id, lowercase=self.lowercase, side=self.truncation_side
+        )
 
     @classmethod
     def from_folder(cls, folder: Path, max_length: int) -> TextTokenizer:
@@ -60,11 +66,15 @@ class TextTokenizer:
             raise ArtifactError(f"{path}: no such file", "a folder that can be served holds a tokenizer.json")
         tokenizer = Tokenizer.from_file(str(path))
         config = read_json(folder / "tokenizer_config.json")
-        lowercase = (folder / "sentence_bert_config.json").is_file() and bool(read_json(folder / "sentence_bert_config.json").get("do_lower_case"))
+        lowercase = (folder / "sentence_bert_config.json").is_file() and bool(
+            read_json(folder / "sentence_bert_config.json").get("do_lower_case")
+        )
         side = config.get("truncation_side", "right")
         return cls(tokenizer, max_length=max_length, pad_id=_pad_id(tokenizer, config), lowercase=lowercase, side=side)
 
-    def encode(self, texts: Sequence[str], prompts: Sequence[str] | str = "") -> list[np.ndarray[Any, np.dtype[np.int32]]]:
+    def encode(
+        self, texts: Sequence[str], prompts: Sequence[str] | str = ""
+    ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Token ids of each text behind its prompt (one for all, or one per text)."""
         each = [prompts] * len(texts) if isinstance(prompts, str) else prompts
         whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
@@ -72,7 +82,11 @@ class TextTokenizer:
             whole = [text.lower() for text in whole]
         # In chunks: an `Encoding` holds some 100 bytes per token until its ids are taken out.
         chunks = (whole[start : start + 2048] for start in range(0, len(whole), 2048))
-        return [np.asarray(encoding.ids, np.int32) for chunk in chunks for encoding in self.tokenizer.encode_batch_fast(chunk)]
+        return [
+            np.asarray(encoding.ids, np.int32)
+            for chunk in chunks
+            for encoding in self.tokenizer.encode_batch_fast(chunk)
+        ]
 
     def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
         """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""
@@ -86,7 +100,9 @@ class TextTokenizer:
         return ids, mask
 
 
-def token_budget_batches(lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = MAX_TEXTS) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+def token_budget_batches(
+    lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = MAX_TEXTS
+) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     """Indices of texts of like length, grouped so that texts × longest ≤ `budget` tokens.
 
     Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer
@@ -126,11 +142,18 @@ class Cut:
         return Cut(self.texts + other.texts, self.cut + other.cut, self.tokens_lost + other.tokens_lost, self.limit)
 
 
-def count_cut(tokenizer: TextTokenizer, texts: Sequence[str], prompts: Sequence[str] | str = "", rows: Sequence[np.ndarray[Any, Any]] | None = None) -> Cut:
-    """Count the `texts` that `tokenizer` cuts behind their `prompts` (one for all, or one per text), and the tokens lost.
+def count_cut(
+    tokenizer: TextTokenizer,
+    texts: Sequence[str],
+    prompts: Sequence[str] | str = "",
+    rows: Sequence[np.ndarray[Any, Any]] | None = None,
+) -> Cut:
+    """Count the `texts` that `tokenizer` cuts behind their `prompts` (one for all, or one per text), and the tokens
+    lost.
 
     Args:
-        rows: what `tokenizer.encode` gave for them, if that is known: then only texts as long as the limit are read again.
+        rows: what `tokenizer.encode` gave for them, if that is known: then only texts as long as the limit are read
+            again.
     """
     each = [prompts] * len(texts) if isinstance(prompts, str) else prompts
     rows = tokenizer.encode(texts, each) if rows is None else rows
@@ -144,7 +167,10 @@ def tell(cut: Cut, what: str, mend: str = "") -> None:
     if cut.cut <= _SAID_ABOVE * cut.texts:
         return
     share = f"{cut.cut:,} of {cut.texts:,} ({cut.cut / cut.texts:.0%})"
-    warn(f"{what}: {share} are longer than the {cut.limit:,} tokens that are read; {cut.tokens_lost:,} tokens are left out{mend and '; ' + mend}")
+    warn(
+        f"{what}: {share} are longer than the {cut.limit:,} tokens that are read; {cut.tokens_lost:,} tokens are left"
+        f" out{mend and '; ' + mend}"
+    )
 
 
 def _lost(tokenizer: TextTokenizer, whole: Sequence[str]) -> Iterable[int]:
@@ -152,5 +178,7 @@ def _lost(tokenizer: TextTokenizer, whole: Sequence[str]) -> Iterable[int]:
     for start in range(0, len(whole), _CHUNK):
         chunk = whole[start : start + _CHUNK]
         # What was cut off lies beside each row, in pieces with special tokens of their own.
-        for encoding in tokenizer.tokenizer.encode_batch_fast([text.lower() for text in chunk] if tokenizer.lowercase else chunk):
+        for encoding in tokenizer.tokenizer.encode_batch_fast(
+            [text.lower() for text in chunk] if tokenizer.lowercase else chunk
+        ):
             yield sum(len(piece) - special for piece in encoding.overflowing)

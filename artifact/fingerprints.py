@@ -1,4 +1,6 @@
-"""What a model's vectors depend on, as one hash: two folders with the same fingerprint give the same vectors. Needs no torch."""
+"""What a model's vectors depend on, as one hash: two folders with the same fingerprint give the same vectors. Needs no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,14 @@ def fingerprint(folder: Path, file: str | None = None) -> str:
 
 
 def graph_hash(folder: Path, file: str) -> str:
-    """Of an artifact's ONNX file, the data beside it, the tokenizer, and the facts of the manifest that vectors depend on."""
+    """Of an artifact's ONNX file, the data beside it, the tokenizer, and the facts of the manifest that vectors depend
+    on.
+    """
     path, manifest = folder / file, Manifest.load(folder)
-    files = [*sorted(path.parent.glob(f"{path.name}*")), *(folder / name for name in TOKENIZER_FILES if (folder / name).is_file())]
+    files = [
+        *sorted(path.parent.glob(f"{path.name}*")),
+        *(folder / name for name in TOKENIZER_FILES if (folder / name).is_file()),
+    ]
     facts = [manifest.dim, manifest.normalize, manifest.max_length, manifest.prompts, manifest.calibration]
     # By suffix and not by name: a file that was given another name is still the same.
     named = ((each.name.removeprefix(path.name), each) for each in files)
@@ -35,8 +42,14 @@ def graph_hash(folder: Path, file: str) -> str:
 
 
 def weights_hash(folder: Path) -> str:
-    """Of every file below a model folder that loading may read, by name and content: what is not known to be unread counts."""
-    return _hash((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file() and _is_read(path.relative_to(folder)))
+    """Of every file below a model folder that loading may read, by name and content: what is not known to be unread
+    counts.
+    """
+    return _hash(
+        (path.relative_to(folder).as_posix(), path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and _is_read(path.relative_to(folder))
+    )
 
 
 def verify_model(folder: Path, manifest: Manifest) -> None:
@@ -51,7 +64,9 @@ def verify_model(folder: Path, manifest: Manifest) -> None:
 def _is_read(path: Path) -> bool:
     """Whether loading a model folder may read the file at `path`, relative to it."""
     hidden = any(part.startswith(".") for part in path.parts)
-    return not (hidden or path.parts[0] in _OTHER_ROOMS or path.suffix.lower() in _NEVER_READ or path.as_posix() in _NOT_MODEL)
+    return not (
+        hidden or path.parts[0] in _OTHER_ROOMS or path.suffix.lower() in _NEVER_READ or path.as_posix() in _NOT_MODEL
+    )
 
 
 def content_hash(value: Any) -> str:

@@ -36,7 +36,8 @@ class Variant:
 
     `weight_dtype` is fp32, fp16, int8 or int4; `vector_dtype` float32, int8 or ubinary; `quantizer` is
     the name of the recipe that made its 8 or 4 bits, or "stored" for fp16 that is computed with in float32.
-    `passed` is None until a gate has spoken. `exporter` is "emb", or "optimum", "openvino" or "ctranslate2" for a file that
+    `passed` is None until a gate has spoken. `exporter` is "emb", or "optimum", "openvino" or "ctranslate2" for a file
+    that
     stands beside ours for comparison.
     """
 
@@ -93,7 +94,9 @@ class Manifest:
         value = read_json(folder / FILE)
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             found = value.get("schema") if isinstance(value, dict) else None
-            raise ArtifactError(f"{folder / FILE}: schema {found!r}, this version reads {SCHEMA}", "export the artifact again")
+            raise ArtifactError(
+                f"{folder / FILE}: schema {found!r}, this version reads {SCHEMA}", "export the artifact again"
+            )
         try:
             variants = [Variant(**variant) for variant in value.pop("variants", [])]
             return cls(**value, variants=variants)
@@ -129,7 +132,9 @@ class Manifest:
             raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(bad)}", hint)
 
     def _digest(self) -> str:
-        content = json.loads(json.dumps(dataclasses.asdict(self) | {"digest": ""}))  # as it is read back: keys are strings
+        content = json.loads(
+            json.dumps(dataclasses.asdict(self) | {"digest": ""})
+        )  # as it is read back: keys are strings
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -143,7 +148,9 @@ class Manifest:
         for variant in self.variants:
             if variant.file == file:
                 return variant
-        raise ArtifactError(f"{file}: not a variant of this artifact", f"it has: {', '.join(v.file for v in self.variants) or 'none'}")
+        raise ArtifactError(
+            f"{file}: not a variant of this artifact", f"it has: {', '.join(v.file for v in self.variants) or 'none'}"
+        )
 
 
 def weights_name(weight_dtype: str, exporter: str) -> str:
@@ -152,7 +159,9 @@ def weights_name(weight_dtype: str, exporter: str) -> str:
 
 
 def parts_of(folder: Path, file: str) -> list[Path]:
-    """A model file of the artifact `folder` with all that belongs to it: data beside a graph, or what else its runtime reads."""
+    """A model file of the artifact `folder` with all that belongs to it: data beside a graph, or what else its runtime
+    reads.
+    """
     path = folder / file
     if path.suffix == ".xml":
         return [path, path.with_suffix(".bin")]

@@ -24,7 +24,11 @@ def latest_run(root: Path = Path("runs"), status: str = "finished") -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = [(record["at"], path.parent) for path in root.glob(f"*/{FILE}") if (record := read_json(path))["status"] == status]
+    found = [
+        (record["at"], path.parent)
+        for path in root.glob(f"*/{FILE}")
+        if (record := read_json(path))["status"] == status
+    ]
     if not found:
         raise UsageError(f"{root}/: no {status} run", "start one with `emb distill --teacher NAME`, or name a folder")
     return max(found)[1]
@@ -50,7 +54,9 @@ def run_status(run: Path) -> str | None:
 
 def run_of(folder: Path) -> Path | None:
     """The run that an artifact lies in, if it does."""
-    return next((parent for parent in (folder.resolve(), *folder.resolve().parents[:3]) if (parent / FILE).is_file()), None)
+    return next(
+        (parent for parent in (folder.resolve(), *folder.resolve().parents[:3]) if (parent / FILE).is_file()), None
+    )
 
 
 def free_name(root: Path, stem: str) -> Path:

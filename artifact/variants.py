@@ -16,4 +16,8 @@ def distinct(manifest: Manifest) -> list[Variant]:
 def same_file(manifest: Manifest, variant: Variant) -> list[str]:
     """Other names of this very file in the artifact."""
     digest = manifest.files.get(variant.file)
-    return [other.file for other in manifest.variants if other is not variant and digest is not None and manifest.files.get(other.file) == digest]
+    return [
+        other.file
+        for other in manifest.variants
+        if other is not variant and digest is not None and manifest.files.get(other.file) == digest
+    ]

@@ -20,7 +20,10 @@ from common import machine
 RESULT = Path(__file__).parent / "results" / "base_shapes.json"
 # As in the published config.json of xlm-roberta-base and ModernBERT-base, where transformers has other defaults.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "xlm-roberta-base": ("XLMRoberta", {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}),
+    "xlm-roberta-base": (
+        "XLMRoberta",
+        {"vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5},
+    ),
     "modernbert-base": ("ModernBert", {"vocab_size": 50_368}),
 }
 
@@ -38,14 +41,19 @@ def build(folder: Path, tokenizer: Path, shape: str) -> None:
     config = getattr(transformers, f"{kind}Config")(**values, pad_token_id=words.pad_token_id)
     getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
     words.save_pretrained(folder)
-    write_sentence_transformers(folder, {"pooling": "mean", "normalize": True, "max_length": 512, "prompts": {}}, config.hidden_size, [])
+    write_sentence_transformers(
+        folder, {"pooling": "mean", "normalize": True, "max_length": 512, "prompts": {}}, config.hidden_size, []
+    )
 
 
 def measure(shape: str, tokenizer: Path, int8: bool) -> dict[str, Any]:
     """The stages of one shape, each with its seconds and peak memory in GB."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / shape
-        report = {"build": qwen3_shape.measured(build, folder, tokenizer, shape), "encode": qwen3_shape.measured(qwen3_shape.encode, folder)}
+        report = {
+            "build": qwen3_shape.measured(build, folder, tokenizer, shape),
+            "encode": qwen3_shape.measured(qwen3_shape.encode, folder),
+        }
         return report | {"export": qwen3_shape.measured(qwen3_shape.export, folder, Path(place) / "export", int8)}
 
 

@@ -43,21 +43,38 @@ def main() -> None:
     vectors: dict[str, np.ndarray] = {}
     ours = f"emb ({default}, the default)"
     contenders = {
-        ours: by_emb(folder, texts, vectors, ours, default), PEER: by_peer(folder, texts, vectors, PEER, "float32"),
+        ours: by_emb(folder, texts, vectors, ours, default),
+        PEER: by_peer(folder, texts, vectors, PEER, "float32"),
         "emb in fp32": by_emb(folder, texts, vectors, "emb in fp32", "float32"),
-        "SentenceTransformer.encode bf16": by_peer(folder, texts, vectors, "SentenceTransformer.encode bf16", "bfloat16"),
-    }  # fmt: skip
+        "SentenceTransformer.encode bf16": by_peer(
+            folder, texts, vectors, "SentenceTransformer.encode bf16", "bfloat16"
+        ),
+    }
     values = interleave(contenders, given.rounds)
-    settings = {"texts": len(texts), "teacher": Path(given.teacher).name, "max_length": MAX_LENGTH, "threads": given.threads}
+    settings = {
+        "texts": len(texts),
+        "teacher": Path(given.teacher).name,
+        "max_length": MAX_LENGTH,
+        "threads": given.threads,
+    }
     report = Report("capture", settings, [Series(name, "texts/s", found) for name, found in values.items()])
-    report.figures = [Figure(f"{ours} / {name}", ratio(values[ours], found), 2 if name == PEER else None) for name, found in values.items() if name != ours]
+    report.figures = [
+        Figure(f"{ours} / {name}", ratio(values[ours], found), 2 if name == PEER else None)
+        for name, found in values.items()
+        if name != ours
+    ]
     for name in (name for name in values if name != PEER):
         same = cosines(vectors[name], vectors[PEER])
-        report.figures += [Figure(f"mean cosine of {name} to the peer's fp32", float(same.mean())), Figure(f"min cosine of {name} to the peer's fp32", float(same.min()))]
+        report.figures += [
+            Figure(f"mean cosine of {name} to the peer's fp32", float(same.mean())),
+            Figure(f"min cosine of {name} to the peer's fp32", float(same.min())),
+        ]
     report.write(given.out)
 
 
-def by_emb(folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], name: str, dtype: str) -> Callable[[], float]:
+def by_emb(
+    folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], name: str, dtype: str
+) -> Callable[[], float]:
     """texts/s of emb's capture into an empty cache."""
     teacher = load_model(folder, dtype=getattr(torch, dtype)).to(device())
     teacher.spec = dataclasses.replace(teacher.spec, max_length=MAX_LENGTH)
@@ -65,7 +82,12 @@ def by_emb(folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], 
     def run() -> float:
         with temporary_cache():
             started = time.perf_counter()
-            found = capture(FolderTeacher(teacher, TeacherIdentity("benchmark", MAX_LENGTH, dtype), CaptureRecipe().tokens_per_batch), texts)
+            found = capture(
+                FolderTeacher(
+                    teacher, TeacherIdentity("benchmark", MAX_LENGTH, dtype), CaptureRecipe().tokens_per_batch
+                ),
+                texts,
+            )
             seconds = time.perf_counter() - started
             vectors[name] = found.take(range(len(texts)))
         return len(texts) / seconds
@@ -73,7 +95,9 @@ def by_emb(folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], 
     return run
 
 
-def by_peer(folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], name: str, dtype: str) -> Callable[[], float]:
+def by_peer(
+    folder: Path, texts: Sequence[Text], vectors: dict[str, np.ndarray], name: str, dtype: str
+) -> Callable[[], float]:
     """texts/s of `SentenceTransformer.encode`, each text behind the prompt of its kind."""
     model = open_sentence_transformer(folder, dtype=getattr(torch, dtype)).to(device())
     model.max_seq_length = MAX_LENGTH

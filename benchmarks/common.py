@@ -35,7 +35,13 @@ class Series:
 
     def summary(self) -> dict[str, Any]:
         """Median, extremes and every round."""
-        return {"unit": self.unit, "median": median(self.values), "min": min(self.values), "max": max(self.values), "rounds": list(self.values)}
+        return {
+            "unit": self.unit,
+            "median": median(self.values),
+            "min": min(self.values),
+            "max": max(self.values),
+            "rounds": list(self.values),
+        }
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,16 @@ class Report:
         """Save as JSON and print as tables; series must differ in name."""
         series = {item.name: item.summary() for item in self.series}
         figures = [asdict(figure) | {"reached": figure.reached} for figure in self.figures]
-        content = {"benchmark": self.benchmark, "command": command(), "settings": self.settings, "machine": machine(), "versions": versions()}
-        write_json(path, rounded(content | {"series": series, "figures": figures} | ({"rows": self.rows} if self.rows else {})))
+        content = {
+            "benchmark": self.benchmark,
+            "command": command(),
+            "settings": self.settings,
+            "machine": machine(),
+            "versions": versions(),
+        }
+        write_json(
+            path, rounded(content | {"series": series, "figures": figures} | ({"rows": self.rows} if self.rows else {}))
+        )
         _print(self, path)
 
 
@@ -99,11 +113,19 @@ def parser(description: str | None, *, texts: int | None, rounds: int | None = 5
     """The options of every benchmark, with this one's defaults; None where it has no such option."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     if texts is not None:
-        options.add_argument("--texts", metavar="FILE", help="jsonl or jsonl.gz with text and kind; without it, the Python documentation on this machine")
-        options.add_argument("--limit", type=int, default=texts, help="how many of them, drawn at random with a fixed seed")
+        options.add_argument(
+            "--texts",
+            metavar="FILE",
+            help="jsonl or jsonl.gz with text and kind; without it, the Python documentation on this machine",
+        )
+        options.add_argument(
+            "--limit", type=int, default=texts, help="how many of them, drawn at random with a fixed seed"
+        )
     if rounds is not None:
         options.add_argument("--rounds", type=int, default=rounds, help="measured rounds, after one that is not")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads that each contender may use")
+    options.add_argument(
+        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads that each contender may use"
+    )
     options.add_argument("--out", type=Path, default=RESULTS / f"{Path(sys.argv[0]).stem}.json", help="JSON to write")
     return options
 
@@ -150,8 +172,18 @@ def machine() -> dict[str, Any]:
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in info.splitlines())}
     flags = facts.get("flags", "").split()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    model = f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})" if "model name" in facts else platform.machine()
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "flags": [flag for flag in _FLAGS if flag in flags], "memory_gb": memory, "gpu": _gpu()}
+    model = (
+        f"{facts['model name']} (family {facts['cpu family']}, model {facts['model']})"
+        if "model name" in facts
+        else platform.machine()
+    )
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "memory_gb": memory,
+        "gpu": _gpu(),
+    }
 
 
 def versions() -> dict[str, str]:
@@ -187,11 +219,15 @@ def _print(report: Report, path: Path) -> None:
     table = Table("", "median", "min – max", "unit", title=report.benchmark)
     for item in report.series:
         numbers = item.summary()
-        table.add_row(item.name, f"{numbers['median']:,.2f}", f"{numbers['min']:,.2f} – {numbers['max']:,.2f}", item.unit)
+        table.add_row(
+            item.name, f"{numbers['median']:,.2f}", f"{numbers['min']:,.2f} – {numbers['max']:,.2f}", item.unit
+        )
     figures = Table("figure", "value", "target", "")
     for figure in report.figures:
         target = "" if figure.target is None else f"{'≤' if figure.at_most else '≥'} {figure.target:g}"
-        figures.add_row(figure.name, f"{figure.value:.4g}", target, {True: "reached", False: "missed", None: ""}[figure.reached])
+        figures.add_row(
+            figure.name, f"{figure.value:.4g}", target, {True: "reached", False: "missed", None: ""}[figure.reached]
+        )
     console = Console()
     console.print(*([table] if report.series else []), figures)
     console.print(f"written to {path}", markup=False)

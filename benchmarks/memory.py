@@ -29,7 +29,12 @@ TEACHER_DIM = 768
 def main() -> None:
     """Run the child, print, and write the JSON."""
     options = parser(__doc__, texts=None, rounds=None)
-    options.add_argument("--texts", metavar="FILE", nargs="+", help="what `emb distill --data` takes; without it, the Python documentation on this machine")
+    options.add_argument(
+        "--texts",
+        metavar="FILE",
+        nargs="+",
+        help="what `emb distill --data` takes; without it, the Python documentation on this machine",
+    )
     options.add_argument("--student", default="all-MiniLM-L6-v2", help="encoder to start from: a name or a folder")
     options.add_argument("--steps", type=int, default=50, help="steps of training")
     options.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -37,13 +42,25 @@ def main() -> None:
     if given.child:
         print(json.dumps(distil(given.texts or [], given.student, given.steps, given.threads)))
         return
-    done = subprocess.run([sys.executable, __file__, "--child", *sys.argv[1:]], check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", *sys.argv[1:]], check=True, stdout=subprocess.PIPE, text=True
+    )
     told = json.loads(done.stdout.splitlines()[-1])
     settings = {"student": Path(given.student).name, "steps": given.steps, "threads": given.threads}
     report = Report("memory", settings | {key: told[key] for key in ("texts", "tokens", "stages")})
-    report.figures = [Figure(f"peak after: {stage['stage']}, GB beyond the model", stage["peak_gb"] - told["model_gb"]) for stage in told["stages"][:-1]]
+    report.figures = [
+        Figure(f"peak after: {stage['stage']}, GB beyond the model", stage["peak_gb"] - told["model_gb"])
+        for stage in told["stages"][:-1]
+    ]
     report.figures += [Figure("process with the student loaded, GB", told["model_gb"])]
-    report.figures += [Figure(f"peak of distilling {told['texts']:,} texts, GB beyond the model", told["stages"][-1]["peak_gb"] - told["model_gb"], 4, at_most=True)]
+    report.figures += [
+        Figure(
+            f"peak of distilling {told['texts']:,} texts, GB beyond the model",
+            told["stages"][-1]["peak_gb"] - told["model_gb"],
+            4,
+            at_most=True,
+        )
+    ]
     report.write(given.out)
 
 
@@ -82,7 +99,9 @@ def random_targets(student: Any, texts: Sequence[Any]) -> Any:
         def dim(self) -> int:
             return TEACHER_DIM
 
-        def embed_ids(self, rows: Sequence[Any], *args: Any, tokens_per_batch: int = 512, **kwargs: Any) -> Iterator[tuple[Any, Any]]:
+        def embed_ids(
+            self, rows: Sequence[Any], *args: Any, tokens_per_batch: int = 512, **kwargs: Any
+        ) -> Iterator[tuple[Any, Any]]:
             import torch
 
             for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
@@ -92,7 +111,9 @@ def random_targets(student: Any, texts: Sequence[Any]) -> Any:
     return capture(FolderTeacher(teacher, TeacherIdentity("random", 128, "float32")), texts)
 
 
-def train_student(student: Any, train: Sequence[Any], held_out: Sequence[Any], targets: Any, steps: int, stages: Stages) -> int:
+def train_student(
+    student: Any, train: Sequence[Any], held_out: Sequence[Any], targets: Any, steps: int, stages: Stages
+) -> int:
     """Tokenise, fit the projections and train, as `emb distill` does; returns the number of tokens."""
     import tempfile
 
@@ -106,12 +127,25 @@ def train_student(student: Any, train: Sequence[Any], held_out: Sequence[Any], t
 
     places = targets.places[: len(train)], targets.places[len(train) :]
     rows = [student.tokenizer().encode([item.text for item in part], [""] * len(part)) for part in (train, held_out)]
-    first, second = (Split(ids, TeacherEmbeddings(targets.shards, place)) for ids, place in zip(rows, places, strict=True))
+    first, second = (
+        Split(ids, TeacherEmbeddings(targets.shards, place)) for ids, place in zip(rows, places, strict=True)
+    )
     stages.done("tokens")
     chosen = torch.randperm(len(train))[: ProjectionRecipe().texts].tolist()
     sample = TeacherEmbeddings(targets.shards, places[0][chosen])
-    pairs = [LayerDimPair(layers, dim) for layers in sorted({-(-student.layers // 2), student.layers}) for dim in (128, 256, 384, 768)]
-    fit_projections(student, [first.rows[i] for i in chosen], sample, sorted({pair.layers for pair in pairs}), ridge=1e-3, tokens_per_batch=1024)
+    pairs = [
+        LayerDimPair(layers, dim)
+        for layers in sorted({-(-student.layers // 2), student.layers})
+        for dim in (128, 256, 384, 768)
+    ]
+    fit_projections(
+        student,
+        [first.rows[i] for i in chosen],
+        sample,
+        sorted({pair.layers for pair in pairs}),
+        ridge=1e-3,
+        tokens_per_batch=1024,
+    )
     stages.done("projections")
     with tempfile.TemporaryDirectory() as folder:
         Training(student, first, second, pairs, TrainingRecipe(max_steps=steps), Path(folder), "benchmark").run()
@@ -128,8 +162,17 @@ class Stages:
 
     def done(self, stage: str) -> None:
         """A stage has ended."""
-        record = {"stage": stage, "peak_gb": peak_gb(), "resident_gb": resident_gb(), "seconds": time.monotonic() - self.started}
-        print(f"{stage}: peak {record['peak_gb']:.2f} GB, resident {record['resident_gb']:.2f} GB, {record['seconds']:.0f} s", file=sys.stderr)
+        record = {
+            "stage": stage,
+            "peak_gb": peak_gb(),
+            "resident_gb": resident_gb(),
+            "seconds": time.monotonic() - self.started,
+        }
+        print(
+            f"{stage}: peak {record['peak_gb']:.2f} GB, resident {record['resident_gb']:.2f} GB,"
+            f" {record['seconds']:.0f} s",
+            file=sys.stderr,
+        )
         self.found.append(record)
 
 
@@ -137,7 +180,11 @@ def peak_gb() -> float:
     """Largest resident set of this process so far, pages of memory-mapped files included."""
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss also remembers the process that started this one
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024 / 1e9
+        return (
+            next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+            * 1024
+            / 1e9
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 

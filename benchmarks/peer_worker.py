@@ -42,12 +42,20 @@ def optimum(artifact, threads):
 
     plain, out = _without_onnx(artifact), tempfile.mkdtemp()
     options = {"provider": "CPUExecutionProvider"}
-    export_dynamic_quantized_onnx_model(_sentence_transformer(plain, threads, backend="onnx", model_kwargs=options | {"export": True}), "avx512_vnni", out)
+    export_dynamic_quantized_onnx_model(
+        _sentence_transformer(plain, threads, backend="onnx", model_kwargs=options | {"export": True}),
+        "avx512_vnni",
+        out,
+    )
     for name in ("modules.json", "config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (plain / name).exists()
     shutil.copytree(Path(out) / "onnx", plain / "onnx", dirs_exist_ok=True)
-    model = _sentence_transformer(plain, threads, backend="onnx", model_kwargs=options | {"file_name": "onnx/model_qint8_avx512_vnni.onnx"})
-    return lambda texts: model.encode(texts, batch_size=BATCH), _versions("sentence-transformers", "optimum-onnx", "onnxruntime")
+    model = _sentence_transformer(
+        plain, threads, backend="onnx", model_kwargs=options | {"file_name": "onnx/model_qint8_avx512_vnni.onnx"}
+    )
+    return lambda texts: model.encode(texts, batch_size=BATCH), _versions(
+        "sentence-transformers", "optimum-onnx", "onnxruntime"
+    )
 
 
 def fastembed(artifact, threads, file):
@@ -56,7 +64,9 @@ def fastembed(artifact, threads, file):
     from fastembed.common.model_description import ModelSource, PoolingType
 
     dim = json.loads((Path(artifact) / "emb.json").read_text())["dim"]
-    TextEmbedding.add_custom_model("mine", PoolingType.DISABLED, False, ModelSource(hf="mine/mine"), dim, model_file=file)
+    TextEmbedding.add_custom_model(
+        "mine", PoolingType.DISABLED, False, ModelSource(hf="mine/mine"), dim, model_file=file
+    )
     model = TextEmbedding("mine", specific_model_path=str(artifact), threads=threads)
     return lambda texts: np.stack(list(model.embed(texts, batch_size=BATCH))), _versions("fastembed", "onnxruntime")
 
@@ -68,7 +78,9 @@ def openvino(artifact, threads):
 
     tokenizer, core = _tokenizer(artifact), ov.Core()
     model = core.read_model(artifact / "onnx" / "model.onnx")
-    samples = nncf.Dataset(json.loads(Path(sys.argv[3]).read_text())["texts"][:300], lambda text: _inputs(tokenizer, [text]))
+    samples = nncf.Dataset(
+        json.loads(Path(sys.argv[3]).read_text())["texts"][:300], lambda text: _inputs(tokenizer, [text])
+    )
     quantised = nncf.quantize(model, samples, model_type=nncf.ModelType.TRANSFORMER, subset_size=300)
     many = core.compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": threads})
     one = core.compile_model(quantised, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads})
@@ -119,15 +131,24 @@ def ctranslate2(artifact, threads):
 
 
 KINDS: dict[str, Any] = {
-    "emb": emb, "torch": torch, "optimum": optimum, "openvino": openvino, "ctranslate2": ctranslate2,
+    "emb": emb,
+    "torch": torch,
+    "optimum": optimum,
+    "openvino": openvino,
+    "ctranslate2": ctranslate2,
     "fastembed-int8": lambda artifact, threads: fastembed(artifact, threads, "onnx/model_quantized.onnx"),
     "fastembed-fp32": lambda artifact, threads: fastembed(artifact, threads, "onnx/model.onnx"),
-}  # fmt: skip
+}
 
 
 def main() -> None:
     """Load, say so, and answer until stdin ends."""
-    kind, artifact, texts, threads = sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()), int(sys.argv[4])
+    kind, artifact, texts, threads = (
+        sys.argv[1],
+        Path(sys.argv[2]),
+        json.loads(Path(sys.argv[3]).read_text()),
+        int(sys.argv[4]),
+    )
     encode, facts = KINDS[kind](artifact, threads)
     print(json.dumps(facts), flush=True)
     for word in sys.stdin:
@@ -187,7 +208,10 @@ def _tokenizer(artifact):
 
 def _inputs(tokenizer, texts):
     found = tokenizer.encode_batch(texts)
-    return {"input_ids": np.array([each.ids for each in found]), "attention_mask": np.array([each.attention_mask for each in found])}
+    return {
+        "input_ids": np.array([each.ids for each in found]),
+        "attention_mask": np.array([each.attention_mask for each in found]),
+    }
 
 
 def _sorted(texts):

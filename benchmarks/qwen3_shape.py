@@ -34,12 +34,26 @@ def build(folder: Path, tokenizer: Path, layers: int) -> None:
 
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=151_669, hidden_size=1024, intermediate_size=3072, num_hidden_layers=layers, num_attention_heads=16, num_key_value_heads=8, head_dim=128,
-        max_position_embeddings=32768, rope_theta=1_000_000, tie_word_embeddings=True, dtype="bfloat16",
-    )  # fmt: skip
+        vocab_size=151_669,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        max_position_embeddings=32768,
+        rope_theta=1_000_000,
+        tie_word_embeddings=True,
+        dtype="bfloat16",
+    )
     Qwen3Model(config).to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
-    spec = {"pooling": "lasttoken", "normalize": True, "max_length": 512, "prompts": {"query": "Instruct: find passages\nQuery:", "document": ""}}
+    spec = {
+        "pooling": "lasttoken",
+        "normalize": True,
+        "max_length": 512,
+        "prompts": {"query": "Instruct: find passages\nQuery:", "document": ""},
+    }
     write_sentence_transformers(folder, spec, 1024, [])
 
 
@@ -52,7 +66,10 @@ def encode(folder: Path) -> dict[str, Any]:
     rows = model.tokenizer().encode(TEXTS)
     began = time.perf_counter()
     count = sum(len(batch) for batch, _ in model.embed_ids(rows))
-    return {"texts_per_second": count / (time.perf_counter() - began), "tokens_per_second": sum(map(len, rows)) / (time.perf_counter() - began)}
+    return {
+        "texts_per_second": count / (time.perf_counter() - began),
+        "tokens_per_second": sum(map(len, rows)) / (time.perf_counter() - began),
+    }
 
 
 def export(folder: Path, out: Path, int8: bool) -> dict[str, Any]:
@@ -60,7 +77,12 @@ def export(folder: Path, out: Path, int8: bool) -> dict[str, Any]:
     from emb.export import export as run
 
     [artifact] = run(folder, int8=int8, out=out)
-    return {"files_mb": {path.relative_to(artifact).as_posix(): round(path.stat().st_size / 1e6) for path in sorted(artifact.rglob("*.onnx*"))}}
+    return {
+        "files_mb": {
+            path.relative_to(artifact).as_posix(): round(path.stat().st_size / 1e6)
+            for path in sorted(artifact.rglob("*.onnx*"))
+        }
+    }
 
 
 def measured(stage: Callable[..., Any], *arguments: Any) -> dict[str, Any]:

@@ -41,7 +41,16 @@ def main() -> None:
         "torch, bf16 products alone": rate(bf16_products(shapes), products),
     }
     found = interleave(contenders, given.rounds)
-    report = Report("roofline", {"batch": BATCH, "tokens": TOKENS, "threads": given.threads, "gmac": (products + attention) / 1e9, "artifact": given.artifact.name})
+    report = Report(
+        "roofline",
+        {
+            "batch": BATCH,
+            "tokens": TOKENS,
+            "threads": given.threads,
+            "gmac": (products + attention) / 1e9,
+            "artifact": given.artifact.name,
+        },
+    )
     report.series = [Series(name, "GMAC/s", values) for name, values in found.items()]
     best = max(list(found)[1:], key=lambda name: np.median(found[name]))
     report.figures = [Figure(f"emb int8 / {best}", ratio(found["emb int8"], found[best]), 0.6)]
@@ -52,7 +61,11 @@ def matrices(graph: Path) -> list[tuple[int, int]]:
     """Inputs and outputs of every matrix that a token is multiplied with."""
     model = onnx.load(str(graph))
     constant = tensors(model.graph)
-    found = [constant[node.input[1]].dims for node in model.graph.node if node.op_type == "MatMul" and node.input[1] in constant]
+    found = [
+        constant[node.input[1]].dims
+        for node in model.graph.node
+        if node.op_type == "MatMul" and node.input[1] in constant
+    ]
     return [(int(dims[0]), int(dims[1])) for dims in found[:-1]]  # the last is the projection: of texts, not tokens
 
 
@@ -83,7 +96,11 @@ def integer_products(shapes: Sequence[tuple[int, int]], threads: int) -> Callabl
         node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
         given = helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", inputs])
         out = helper.make_tensor_value_info("y", TensorProto.INT32, ["n", outputs])
-        model = helper.make_model(helper.make_graph([node], "product", [given], [out], [weight]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = helper.make_model(
+            helper.make_graph([node], "product", [given], [out], [weight]),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
         values = rng.integers(0, 256, (BATCH * TOKENS, inputs)).astype(np.uint8)
         sessions += [(open_session(model.SerializeToString(), threads), values)] * list(shapes).count((inputs, outputs))
     return lambda: [session.run(None, {"x": values}) for session, values in sessions]
@@ -91,7 +108,10 @@ def integer_products(shapes: Sequence[tuple[int, int]], threads: int) -> Callabl
 
 def bf16_products(shapes: Sequence[tuple[int, int]]) -> Callable[[], object]:
     """The same by torch in bf16."""
-    pairs = [(torch.randn(BATCH * TOKENS, inputs).bfloat16(), torch.randn(inputs, outputs).bfloat16()) for inputs, outputs in shapes]
+    pairs = [
+        (torch.randn(BATCH * TOKENS, inputs).bfloat16(), torch.randn(inputs, outputs).bfloat16())
+        for inputs, outputs in shapes
+    ]
 
     def run() -> None:
         with torch.inference_mode():

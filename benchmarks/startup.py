@@ -25,7 +25,9 @@ import json, time
 def peak():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
 """
-_EMB = _TELL + """
+_EMB = (
+    _TELL
+    + """
 import sys
 from emb.runtime.encoder import load
 encoder = load(sys.argv[1], threads=int(sys.argv[2]))
@@ -36,7 +38,10 @@ first = time.monotonic()
 assert "torch" not in sys.modules
 print(json.dumps({"loaded": loaded, "first": first, "mb": peak()}))
 """
-_PEER = _TELL + """
+)
+_PEER = (
+    _TELL
+    + """
 import sys, torch
 torch.set_num_threads(int(sys.argv[2]))
 from sentence_transformers import SentenceTransformer
@@ -46,10 +51,14 @@ model.encode(["how do I open a file?"])
 first = time.monotonic()
 print(json.dumps({"loaded": loaded, "first": first, "mb": peak()}))
 """
-_BARE = _TELL + """
+)
+_BARE = (
+    _TELL
+    + """
 loaded = time.monotonic()
 print(json.dumps({"loaded": loaded, "first": loaded, "mb": peak()}))
 """
+)
 MEASURES = {"loaded": "s to a loaded model", "first": "s to the first vector", "mb": "MB peak memory"}
 # Installed packages are compiled to bytecode; a working tree is too, after the warm-up, unless this forbids it.
 _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -58,8 +67,12 @@ _ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PY
 def main() -> None:
     """Measure, print, and write the JSON."""
     options = parser(__doc__, texts=None, rounds=10)
-    options.add_argument("--artifact", type=Path, help="exported folder with an int8 file; without it, --student is exported first")
-    options.add_argument("--student", default="all-MiniLM-L6-v2", help="run, student or encoder to export: a name or a folder")
+    options.add_argument(
+        "--artifact", type=Path, help="exported folder with an int8 file; without it, --student is exported first"
+    )
+    options.add_argument(
+        "--student", default="all-MiniLM-L6-v2", help="run, student or encoder to export: a name or a folder"
+    )
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.artifact or exported(given.student, Path(scratch) / "artifact")
@@ -83,11 +96,18 @@ def measure(folder: Path, rounds: int, threads: int) -> Report:
     children = {name: child(codes[name], folder, threads, values) for name, values in found.items()}
     help_seconds = interleave({"emb --help": help_page, **children}, rounds)["emb --help"]
     series = [Series("emb --help", "s", help_seconds)]
-    series += [Series(f"{name}: {key}", unit, [value[key] for value in values[1:]]) for name, values in found.items() for key, unit in MEASURES.items()]
+    series += [
+        Series(f"{name}: {key}", unit, [value[key] for value in values[1:]])
+        for name, values in found.items()
+        for key, unit in MEASURES.items()
+    ]
     ours = found["emb int8"][1:]  # the first was the warm-up
     limits = {"loaded": 0.5, "first": None, "mb": 200}
     figures = [Figure("emb --help, s", median(help_seconds), 0.3, at_most=True)]
-    figures += [Figure(f"emb int8, {unit}", median(value[key] for value in ours), limits[key], at_most=True) for key, unit in MEASURES.items()]
+    figures += [
+        Figure(f"emb int8, {unit}", median(value[key] for value in ours), limits[key], at_most=True)
+        for key, unit in MEASURES.items()
+    ]
     return Report("startup", {}, series, figures)
 
 
@@ -105,7 +125,13 @@ def child(code: str, folder: Path, threads: int, values: list[dict[str, float]])
 
     def run() -> float:
         started = time.monotonic()
-        done = subprocess.run([sys.executable, "-c", code, str(folder), str(threads)], check=True, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder), str(threads)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_ENVIRONMENT,
+        )
         told = json.loads(done.stdout.splitlines()[-1])
         values.append({"loaded": told["loaded"] - started, "first": told["first"] - started, "mb": told["mb"]})
         return values[-1]["first"]

@@ -22,18 +22,28 @@ print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1], file=
 def main() -> None:
     """Measure, print, and write the JSON."""
     options = parser(__doc__, texts=None, rounds=None)
-    options.add_argument("--artifact", type=Path, required=True, help="export to encode with; a small one, unless time is no matter")
+    options.add_argument(
+        "--artifact", type=Path, required=True, help="export to encode with; a small one, unless time is no matter"
+    )
     options.add_argument("--counts", type=_counts, default="10000,1000000", help="texts in each file")
     given = options.parse_args()
-    report = Report("stream", {"artifact": given.artifact.name, "counts": given.counts, "threads": given.threads, "seconds": []})
+    report = Report(
+        "stream", {"artifact": given.artifact.name, "counts": given.counts, "threads": given.threads, "seconds": []}
+    )
     with tempfile.TemporaryDirectory() as scratch:
         peaks = []
         for count in given.counts:
             began = time.monotonic()
             peaks.append(peak_mb(given.artifact, write_texts(Path(scratch) / f"{count}.parquet", count), given.threads))
             report.settings["seconds"].append(time.monotonic() - began)
-    report.series = [Series(f"{count:,} texts", "MB (peak)", [peak]) for count, peak in zip(given.counts, peaks, strict=True)]
-    report.figures = [Figure(f"peak of {given.counts[-1]:,} texts / peak of {given.counts[0]:,}", peaks[-1] / peaks[0], 1.2, at_most=True)]
+    report.series = [
+        Series(f"{count:,} texts", "MB (peak)", [peak]) for count, peak in zip(given.counts, peaks, strict=True)
+    ]
+    report.figures = [
+        Figure(
+            f"peak of {given.counts[-1]:,} texts / peak of {given.counts[0]:,}", peaks[-1] / peaks[0], 1.2, at_most=True
+        )
+    ]
     report.write(given.out)
 
 
@@ -42,18 +52,59 @@ def write_texts(path: Path, count: int) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    words = ["the", "cat", "and", "a", "dog", "ran", "to", "an", "old", "house", "by", "the", "river", "in", "rain", "so", "they", "sat", "on", "it", "until", "it", "was", "dry"]
+    words = [
+        "the",
+        "cat",
+        "and",
+        "a",
+        "dog",
+        "ran",
+        "to",
+        "an",
+        "old",
+        "house",
+        "by",
+        "the",
+        "river",
+        "in",
+        "rain",
+        "so",
+        "they",
+        "sat",
+        "on",
+        "it",
+        "until",
+        "it",
+        "was",
+        "dry",
+    ]
     writer = pq.ParquetWriter(path, pa.schema([("id", pa.int64()), ("text", pa.string())]))
     for start in range(0, count, 50_000):
         ids = list(range(start, min(start + 50_000, count)))
-        writer.write_table(pa.table({"id": ids, "text": [f"{index} {' '.join(words[index % 7 : index % 7 + 3 + index % 28])}" for index in ids]}))
+        writer.write_table(
+            pa.table(
+                {
+                    "id": ids,
+                    "text": [f"{index} {' '.join(words[index % 7 : index % 7 + 3 + index % 28])}" for index in ids],
+                }
+            )
+        )
     writer.close()
     return path
 
 
 def peak_mb(artifact: Path, source: Path, threads: int) -> float:
     """Peak resident set of a process that encodes `source`, its interpreter and libraries included."""
-    arguments = ["encode", str(source), str(source.with_suffix(".out.parquet")), "--model", str(artifact), "--threads", str(threads), "--quiet"]
+    arguments = [
+        "encode",
+        str(source),
+        str(source.with_suffix(".out.parquet")),
+        "--model",
+        str(artifact),
+        "--threads",
+        str(threads),
+        "--quiet",
+    ]
     done = subprocess.run([sys.executable, "-c", CHILD, *arguments], check=True, stderr=subprocess.PIPE, text=True)
     return int(done.stderr.splitlines()[-1]) * 1024 / 1e6
 

@@ -75,7 +75,9 @@ def main() -> None:
     """Measure, print, and write the JSON."""
     options = parser(__doc__, texts=1024)
     options.add_argument("--student", default="all-MiniLM-L6-v2", help="encoder to start from: a name or a folder")
-    options.add_argument("--teacher", help="model whose vectors are the targets; without it, random ones of 768 dims, which take as long")
+    options.add_argument(
+        "--teacher", help="model whose vectors are the targets; without it, random ones of 768 dims, which take as long"
+    )
     given = options.parse_args()
     torch.set_num_threads(given.threads)
     set_quiet(True)
@@ -85,12 +87,21 @@ def main() -> None:
         student = start(given.student, texts, targets)
         values = interleave(contenders(Case(student, texts, targets, Path(scratch))), given.rounds)
     settings = {
-        "texts": len(texts) - HELD_OUT, "tokens": sum(len(row) for row in rows_of(student, texts)), "max_length": MAX_LENGTH, "threads": given.threads,
-        "student": Path(given.student).name, "teacher": Path(given.teacher).name if given.teacher else "random targets", "pair": f"{student.layers}x{targets.dim}",
-    }  # fmt: skip
+        "texts": len(texts) - HELD_OUT,
+        "tokens": sum(len(row) for row in rows_of(student, texts)),
+        "max_length": MAX_LENGTH,
+        "threads": given.threads,
+        "student": Path(given.student).name,
+        "teacher": Path(given.teacher).name if given.teacher else "random targets",
+        "pair": f"{student.layers}x{targets.dim}",
+    }
     report = Report("train", settings, [Series(name, "texts/s", found) for name, found in values.items()])
     ours, *_ = values
-    report.figures = [Figure(f"{ours} / {name}", ratio(values[ours], found), 3 if name == PEER else None) for name, found in values.items() if name != ours]
+    report.figures = [
+        Figure(f"{ours} / {name}", ratio(values[ours], found), 3 if name == PEER else None)
+        for name, found in values.items()
+        if name != ours
+    ]
     report.write(given.out)
 
 
@@ -119,7 +130,11 @@ def start(name: str, texts: Sequence[Text], targets: TeacherEmbeddings) -> Embed
 
 def default_pairs(layers: int, dim: int) -> list[LayerDimPair]:
     """Half, two thirds and all of the layers, each at four dims."""
-    return [LayerDimPair(n, d) for n in sorted({-(-layers // 2), -(-2 * layers // 3), layers}) for d in sorted({128, 256, dim // 2, dim})]
+    return [
+        LayerDimPair(n, d)
+        for n in sorted({-(-layers // 2), -(-2 * layers // 3), layers})
+        for d in sorted({128, 256, dim // 2, dim})
+    ]
 
 
 def rows_of(student: EmbeddingModel, texts: Sequence[Text]) -> list[Any]:
@@ -140,11 +155,18 @@ def contenders(case: Case) -> dict[str, Callable[[], float]]:
     }
 
 
-def emb_epoch(case: Case, pairs: Sequence[LayerDimPair], *, train_token_embeddings: bool = False) -> Callable[[], float]:
+def emb_epoch(
+    case: Case, pairs: Sequence[LayerDimPair], *, train_token_embeddings: bool = False
+) -> Callable[[], float]:
     """emb's own `Training` with the recipe's defaults, its two evaluations on 16 texts included."""
     rows, targets = rows_of(case.student, case.texts), case.targets
-    train, held_out = (Split(rows[part], TeacherEmbeddings(targets.shards, targets.places[part])) for part in (slice(HELD_OUT, None), slice(HELD_OUT)))
-    recipe = TrainingRecipe(epochs=1, train_token_embeddings=train_token_embeddings, evaluate_every=10**9, checkpoint_seconds=10**9)
+    train, held_out = (
+        Split(rows[part], TeacherEmbeddings(targets.shards, targets.places[part]))
+        for part in (slice(HELD_OUT, None), slice(HELD_OUT))
+    )
+    recipe = TrainingRecipe(
+        epochs=1, train_token_embeddings=train_token_embeddings, evaluate_every=10**9, checkpoint_seconds=10**9
+    )
 
     def run() -> float:
         # Precision is a fact of the process in accelerate; the contenders differ in it.
@@ -168,16 +190,32 @@ def peer_epoch(case: Case, *, bf16: bool = False, fixed_table: bool = False) -> 
     model.max_seq_length = MAX_LENGTH
     model[0].auto_model.get_input_embeddings().weight.requires_grad_(not fixed_table)
     part = range(HELD_OUT, len(case.texts))
-    data = Dataset.from_dict({"sentence": [case.texts[index].text for index in part], "label": list(case.targets.take(part))})
+    data = Dataset.from_dict(
+        {"sentence": [case.texts[index].text for index in part], "label": list(case.targets.take(part))}
+    )
 
     def run() -> float:
         AcceleratorState._reset_state(reset_partial_state=True)
         arguments = SentenceTransformerTrainingArguments(
-            str(case.scratch / "trainer"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=2e-4, bf16=bf16,
-            use_cpu=device().type == "cpu", report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-        )  # fmt: skip
+            str(case.scratch / "trainer"),
+            num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=2e-4,
+            bf16=bf16,
+            use_cpu=device().type == "cpu",
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
         fresh, watch = copy.deepcopy(model), Stopwatch()
-        SentenceTransformerTrainer(fresh, arguments, train_dataset=data, loss=EmbedDistillLoss(fresh, distance_metric="cosine"), callbacks=[watch]).train()
+        SentenceTransformerTrainer(
+            fresh,
+            arguments,
+            train_dataset=data,
+            loss=EmbedDistillLoss(fresh, distance_metric="cosine"),
+            callbacks=[watch],
+        ).train()
         return len(part) / watch.seconds
 
     return run

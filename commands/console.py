@@ -65,7 +65,9 @@ class Outcome:
 def reports(command: Callable[..., Outcome]) -> Callable[..., int]:
     """Add --json and --quiet to a command that returns an `Outcome`, and print that."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; everything else goes to stderr.")
+    @click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout; everything else goes to stderr."
+    )
     @click.option("--quiet", "-q", is_flag=True, help="No notes and no progress bars.")
     @functools.wraps(command)
     def run(*args: Any, as_json: bool, quiet: bool, **kwargs: Any) -> int:
@@ -120,7 +122,10 @@ def _behind(error: BaseException) -> BaseException:
 
 
 def _debugging(args: Sequence[str]) -> bool:
-    return "--debug" in takewhile(lambda arg: arg.startswith("-"), args) or os.environ.get("EMB_DEBUG", "0") not in ("", "0")
+    return "--debug" in takewhile(lambda arg: arg.startswith("-"), args) or os.environ.get("EMB_DEBUG", "0") not in (
+        "",
+        "0",
+    )
 
 
 def _ours(args: Sequence[str], error: BaseException) -> EmbError:
@@ -134,7 +139,10 @@ def _ours(args: Sequence[str], error: BaseException) -> EmbError:
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return _interrupted(args, error)
     where = _log(error)
-    return Unexpected(f"unexpected error: {type(error).__name__}: {first_line(error)}", f"the traceback is in {where}" if where else "add --debug to see where")
+    return Unexpected(
+        f"unexpected error: {type(error).__name__}: {first_line(error)}",
+        f"the traceback is in {where}" if where else "add --debug to see where",
+    )
 
 
 def _interrupted(args: Sequence[str], error: BaseException) -> Interrupted:

@@ -17,41 +17,80 @@ from emb.report.tables import table
 @click.command()
 @click.argument("models", nargs=-1, metavar="MODEL…")
 @click.option(
-    "--teacher", metavar="NAME|PATH", shell_complete=model_names,
+    "--teacher",
+    metavar="NAME|PATH",
+    shell_complete=model_names,
     help="Scored too, at each dim; its documents are what student queries are tried on as well.",
 )
 @click.option(
-    "--data", required=True, multiple=True, metavar="PATH",
-    help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, or a "
-    "folder of those; repeat for several.",
+    "--data",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    help=(
+        "A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, or a "
+        "folder of those; repeat for several."
+    ),
 )
 @click.option("--split", metavar="NAME", help="Grades of BEIR folders: qrels/NAME.tsv. Default: test.")
 @click.option(
-    "--dims", type=numbers, metavar="N[,N…]", multiple=True,
+    "--dims",
+    type=numbers,
+    metavar="N[,N…]",
+    multiple=True,
     help="Dims to cut the vectors to. Default: common sizes up to the model's own.",
 )
-@click.option("--layers", type=numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all.")
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16", "auto"]), default="fp32", show_default=True,
+    "--layers", type=numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all."
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "auto"]),
+    default="fp32",
+    show_default=True,
     help="Precision that the teacher computes in.",
 )
 @click.option(
-    "--precision", "precisions", type=click.Choice(["fp32", "fp16", "int8", "int4"]), multiple=True,
+    "--precision",
+    "precisions",
+    type=click.Choice(["fp32", "fp16", "int8", "int4"]),
+    multiple=True,
     help="Only such files of exported artifacts; repeat for several. Default: all.",
 )
 @click.option(
-    "--cache", type=click.Path(path_type=Path), metavar="DIR",
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
     help="Keep vectors there, so that a second call does not encode again.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @click.option(
-    "--codec", "codecs", multiple=True, metavar="DIR",
-    help="Also score retrieval with documents stored by this codec of `emb codec`, at its dim, queries as floats; repeat for several.",
+    "--codec",
+    "codecs",
+    multiple=True,
+    metavar="DIR",
+    help=(
+        "Also score retrieval with documents stored by this codec of `emb codec`, at its dim, queries as floats; repeat"
+        " for several."
+    ),
 )
-@click.option("--rescore", metavar="float|int8|DIR", help="Put the codes' first candidates in order by floats, by int8, or by another codec.")
-@click.option("--depth", type=click.IntRange(min=1), default=100, show_default=True, metavar="N", help="How many candidates are rescored.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE",
+    "--rescore",
+    metavar="float|int8|DIR",
+    help="Put the codes' first candidates in order by floats, by int8, or by another codec.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many candidates are rescored.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",
 )
 @no_verify
@@ -64,7 +103,8 @@ def evaluate(
     """Score models on retrieval and similarity.
 
     Students are scored on their own and, with --teacher, with their queries on the teacher's documents; the
-    teacher with its own vectors cut to each dim. MODEL is a run, a student, an exported artifact (each of its ONNX files is scored), or any model by name or folder.
+    teacher with its own vectors cut to each dim. MODEL is a run, a student, an exported artifact (each of its ONNX
+    files is scored), or any model by name or folder.
     """
     from emb.evaluate.evaluate import evaluate as score
 

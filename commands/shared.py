@@ -29,12 +29,16 @@ def output(command: Command) -> Command:
 
 def no_verify(command: Command) -> Command:
     """Add --no-verify."""
-    return click.option("--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written.")(command)
+    return click.option(
+        "--no-verify", is_flag=True, help="Take an artifact whose files have changed since it was written."
+    )(command)
 
 
 def remote_code(command: Command) -> Command:
     """Add --trust-remote-code."""
-    return click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")(command)
+    return click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")(
+        command
+    )
 
 
 def flat(groups: Lists) -> tuple[int, ...]:

@@ -16,11 +16,15 @@ from emb.errors import GateFailed
 @click.command()
 @click.argument("artifact", required=False)
 @click.option(
-    "--against", metavar="MODEL", shell_complete=model_names,
+    "--against",
+    metavar="MODEL",
+    shell_complete=model_names,
     help="Model to compare with as well. Default: the teacher, where it can be found.",
 )
 @click.option(
-    "--data", multiple=True, metavar="PATH",
+    "--data",
+    multiple=True,
+    metavar="PATH",
     help="Texts to compare on; the kinds `emb distill --data` takes.",
 )
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
@@ -29,14 +33,24 @@ from emb.errors import GateFailed
 @no_verify
 @remote_code
 @reports
-def validate(artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any) -> Outcome:
+def validate(
+    artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any
+) -> Outcome:
     """Prove an artifact against its model.
 
-    The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default the newest export of the latest run. Writes
+    The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default
+    the newest export of the latest run. Writes
     parity.json and report.html into it. Exit code 1 if a gate fails.
     """
     from emb.validate.proof import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
-    failure = None if report.passed else GateFailed(f"{report.artifact}: a gate failed", "report.html shows which texts moved; export again with another dim, or train longer")
+    failure = (
+        None
+        if report.passed
+        else GateFailed(
+            f"{report.artifact}: a gate failed",
+            "report.html shows which texts moved; export again with another dim, or train longer",
+        )
+    )
     return Outcome(console.plain(report), str(report), failure)

@@ -18,7 +18,10 @@ from emb.progress import note
 KINDS = ("document", "query")
 MIN_TEXTS = 16
 # What comes with data and is prose about it: README.md, LICENSE-MIT.txt. A README.jsonl would be data.
-_ABOUT = re.compile(r"(readme|licen[sc]e|copying|notice|changelog|citation|contributing|authors)([._ -].*)?\.(md|txt)(\.gz)?", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(readme|licen[sc]e|copying|notice|changelog|citation|contributing|authors)([._ -].*)?\.(md|txt)(\.gz)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +150,19 @@ def _read_hub(name: str, columns: Columns) -> Iterator[Text]:
             yield _from_record(record, f"{name}, row {number}", columns)
     except (OSError, ValueError, RuntimeError) as error:
         hint = "check the path given to --data, or the network for a hub id"
-        raise DataError(f"{name}: neither a file nor a data set that can be reached ({first_line(error)})", hint) from error
+        raise DataError(
+            f"{name}: neither a file nor a data set that can be reached ({first_line(error)})", hint
+        ) from error
 
 
 def _from_record(record: Record, where: str, columns: Columns) -> Text:
     value, kind = text_of(record, columns.text, where), record.get(columns.kind) if columns.kind else None
     kind = columns.default_kind if kind in (None, "") else kind
     if kind not in KINDS:
-        raise DataError(f"{where}: kind {kind!r}", f"{columns.kind} must be one of {', '.join(KINDS)}; name another field with --kind-field")
+        raise DataError(
+            f"{where}: kind {kind!r}",
+            f"{columns.kind} must be one of {', '.join(KINDS)}; name another field with --kind-field",
+        )
     return Text(value, sys.intern(kind))
 
 
@@ -167,6 +175,9 @@ def split(corpus: Corpus, holdout: int) -> tuple[Corpus, Corpus]:
     size = max(2, min(holdout, len(corpus) // 10))
     ranks = [_key("holdout", item.text) for item in corpus.texts]
     last = sorted(ranks)[size - 1]  # a text that is query and document at once is held out as both
-    parts = ([item for item, rank in zip(corpus.texts, ranks, strict=True) if (rank <= last) is held] for held in (False, True))
+    parts = (
+        [item for item, rank in zip(corpus.texts, ranks, strict=True) if (rank <= last) is held]
+        for held in (False, True)
+    )
     train, test = (Corpus(part) for part in parts)
     return train, test

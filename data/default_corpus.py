@@ -32,7 +32,9 @@ def _texts() -> Iterator[Text]:
     yield from _topics()
     for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")):
         for path in sorted(Path(folder).rglob("*.py")):
-            if not _SKIPPED & set(path.relative_to(folder).parts) and ("site-packages" not in path.relative_to(folder).parts):
+            if not _SKIPPED & set(path.relative_to(folder).parts) and (
+                "site-packages" not in path.relative_to(folder).parts
+            ):
                 yield from _docstrings(path)
 
 
@@ -50,7 +52,9 @@ def _docstrings(path: Path) -> Iterator[Text]:
     except (SyntaxError, ValueError, OSError, RecursionError):
         return  # templates and files for other versions of Python
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (text := ast.get_docstring(node)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            text := ast.get_docstring(node)
+        ):
             yield from _from_docstring(text)
 
 

@@ -18,8 +18,14 @@ from emb.similarity import Vectors, cosines, similarities, spearman, unit
 
 _CUT = 10
 DEPTH = _CUT + 1  # one more, for the query that is a document itself
-_LAYOUTS = "known: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv) or a table of sentence1, sentence2, score (.tsv, .csv), each plain or .gz"
-_GRADES = "each line: query-id, corpus-id and a whole number, or TREC's query-id, 0, corpus-id and a whole number, separated by tabs"
+_LAYOUTS = (
+    "known: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv) or a table of sentence1, sentence2, score"
+    " (.tsv, .csv), each plain or .gz"
+)
+_GRADES = (
+    "each line: query-id, corpus-id and a whole number, or TREC's query-id, 0, corpus-id and a whole number, separated"
+    " by tabs"
+)
 
 
 @dataclass(frozen=True)
@@ -54,20 +60,26 @@ class RetrievalTask:
             queries, documents, similarity = unit(queries), unit(documents), "dot"
         documents = documents.astype(np.float64)  # once, not for every query
         return self.score_rankings(
-            np.argsort(-similarities(documents, query[None], similarity)[:, 0], kind="stable")[:DEPTH] for query in queries
+            np.argsort(-similarities(documents, query[None], similarity)[:, 0], kind="stable")[:DEPTH]
+            for query in queries
         )
 
     def score_rankings(self, rankings: Iterable[Sequence[int] | Vectors]) -> float:
         """Mean nDCG@10 × 100 of one ranking for each query: rows of documents, the best first, `DEPTH` of them."""
         keys = list(self.documents)
-        gains = [self._gain(query, [keys[row] for row in ranking]) for query, ranking in zip(self.queries, rankings, strict=True)]
+        gains = [
+            self._gain(query, [keys[row] for row in ranking])
+            for query, ranking in zip(self.queries, rankings, strict=True)
+        ]
         return 100 * float(np.mean(gains))
 
     def _gain(self, query: str, found: Sequence[str]) -> float:
         # In sets of counter-arguments a query is itself a document, and must not find itself.
         itself = self.documents.get(query, "").endswith(self.queries[query])
         ranking = [key for key in found if not (itself and key == query)]
-        return _dcg([self.relevant[query].get(key, 0) for key in ranking]) / _dcg(sorted(self.relevant[query].values(), reverse=True))
+        return _dcg([self.relevant[query].get(key, 0) for key in ranking]) / _dcg(
+            sorted(self.relevant[query].values(), reverse=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -94,9 +106,13 @@ class PairTask:
 
     def score(self, first: Vectors, second: Vectors, similarity: str = "cosine") -> float:
         """Spearman correlation × 100 of the pairs' `similarity` with the human scores."""
-        alike = cosines(first, second) if similarity == "cosine" else np.concatenate(
-            [similarities(one[None], other[None], similarity)[0] for one, other in zip(first, second, strict=True)]
-        )  # fmt: skip
+        alike = (
+            cosines(first, second)
+            if similarity == "cosine"
+            else np.concatenate(
+                [similarities(one[None], other[None], similarity)[0] for one, other in zip(first, second, strict=True)]
+            )
+        )
         return 100 * spearman(alike, np.asarray(self.scores))
 
 
@@ -115,11 +131,15 @@ def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Ta
     """
     found = [path for given in paths for path in _task_paths(Path(given))]
     if split is not None and not any(path.is_dir() for path in found):
-        raise UsageError(f"--split {split}: no BEIR folder among the data", "tables of pairs have no splits: leave --split out")
+        raise UsageError(
+            f"--split {split}: no BEIR folder among the data", "tables of pairs have no splits: leave --split out"
+        )
     tasks = [_read_beir(path, split or "test") if path.is_dir() else _read_pairs(path) for path in found]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
-        raise DataError(f"two evaluation sets have the same name: {', '.join(names)}", "rename one of the folders or files")
+        raise DataError(
+            f"two evaluation sets have the same name: {', '.join(names)}", "rename one of the folders or files"
+        )
     return tasks
 
 
@@ -149,7 +169,11 @@ def _read_beir(folder: Path, split: str) -> RetrievalTask:
     relevant = _read_grades(path, queries)
     if strangers := len(relevant.keys() - queries.keys()):
         note(f"{path}: {strangers:,} of {len(relevant):,} graded queries are not in queries.jsonl and are left out")
-    asked = {key: queries[key] for key, grades in relevant.items() if key in queries and not grades.keys().isdisjoint(documents)}
+    asked = {
+        key: queries[key]
+        for key, grades in relevant.items()
+        if key in queries and not grades.keys().isdisjoint(documents)
+    }
     if not asked:
         hint = f"check that the ids in qrels/{path.name} are those of queries.jsonl and corpus.jsonl"
         raise DataError(f"{folder}: no query has a relevant document", hint)
@@ -157,7 +181,10 @@ def _read_beir(folder: Path, split: str) -> RetrievalTask:
 
 
 def _grades_path(folder: Path, split: str) -> Path:
-    found = {path.name.removesuffix(".gz").removesuffix(".tsv"): path for path in sorted((folder / "qrels").glob("*.tsv*"), reverse=True)}
+    found = {
+        path.name.removesuffix(".gz").removesuffix(".tsv"): path
+        for path in sorted((folder / "qrels").glob("*.tsv*"), reverse=True)
+    }
     if split in found:
         return found[split]
     if not found:
@@ -216,7 +243,9 @@ def _read_grades(path: Path, queries: Container[str]) -> dict[str, dict[str, int
             raise DataError(f"{where}: {len(cells)} columns, not {width if width in (3, 4) else '3 or 4'}", _GRADES)
         pair, grade = (cells[0], cells[-2]), _grade(cells[-1], where)
         if grades.setdefault(pair, grade) != grade:
-            raise DataError(f"{where}: a second grade for query {pair[0]!r} and document {pair[1]!r}", "keep one of them")
+            raise DataError(
+                f"{where}: a second grade for query {pair[0]!r} and document {pair[1]!r}", "keep one of them"
+            )
     relevant: dict[str, dict[str, int]] = {}
     for (query, document), grade in grades.items():
         if grade > 0:
@@ -259,7 +288,9 @@ def _read_pairs(path: Path) -> PairTask:
         second.append(_text(row, "sentence2", where))
         scores.append(_finite(row["score"], "score", where))
     if len(set(scores)) < 2:
-        raise DataError(f"{path}: {len(scores)} pairs; a rank correlation needs at least 2 with different scores", _LAYOUTS)
+        raise DataError(
+            f"{path}: {len(scores)} pairs; a rank correlation needs at least 2 with different scores", _LAYOUTS
+        )
     return PairTask(path.name.split(".")[0], first, second, scores)
 
 

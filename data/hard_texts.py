@@ -1,6 +1,7 @@
 """Texts made from a model itself: the tokens whose rows are largest, its special tokens, the scripts of its vocabulary.
 
-Written texts are tame: one row of a token table may be a thousand times as long as the others (attention sinks are), and
+Written texts are tame: one row of a token table may be a thousand times as long as the others (attention sinks are),
+    and
 no list of texts holds the token. What 16 or 8 bits make of it shows only on a text in which it occurs.
 """
 
@@ -36,12 +37,18 @@ def hard_samples(tokenizer: TextTokenizer, norms: Vectors) -> list[Sample]:
     """
     pieces = tokenizer.tokenizer.decode_batch([[token] for token in range(len(norms))], skip_special_tokens=False)
     order = [int(token) for token in np.argsort(-norms, kind="stable")]
-    named = [*islice(_largest(tokenizer, pieces, order), _LARGEST), *_special(tokenizer, len(norms)), *_scripts(pieces, order)]
+    named = [
+        *islice(_largest(tokenizer, pieces, order), _LARGEST),
+        *_special(tokenizer, len(norms)),
+        *_scripts(pieces, order),
+    ]
     return [Sample(text, _KINDS[index % 2], HARD, name) for index, (name, text) in enumerate(named)]
 
 
 def row_norms(model: Any) -> Vectors:
-    """The length `(rows,)` of each row of the token table of `model`, a torch module somewhere in which transformers' own encoder lies; none if there is none."""
+    """The length `(rows,)` of each row of the token table of `model`, a torch module somewhere in which transformers'
+    own encoder lies; none if there is none.
+    """
     for module in model.modules():
         if hasattr(module, "get_input_embeddings"):
             return np.asarray(module.get_input_embeddings().weight.detach().float().norm(dim=1).cpu().numpy())
@@ -49,7 +56,9 @@ def row_norms(model: Any) -> Vectors:
 
 
 def _largest(tokenizer: TextTokenizer, pieces: Sequence[str], order: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """Texts in which the tokens of largest rows occur, largest first; one in the middle of a word stands behind a letter."""
+    """Texts in which the tokens of largest rows occur, largest first; one in the middle of a word stands behind a
+    letter.
+    """
     for token in order[:_SOUGHT]:
         stem = tokenizer.tokenizer.encode("a", add_special_tokens=False).ids
         ways = dict.fromkeys([pieces[token], tokenizer.tokenizer.decode([*stem, token], skip_special_tokens=False)])
@@ -61,8 +70,14 @@ def _largest(tokenizer: TextTokenizer, pieces: Sequence[str], order: Sequence[in
 
 
 def _special(tokenizer: TextTokenizer, rows: int) -> list[tuple[str, str]]:
-    """Every special token that has a row, as text, each alone where they are few; transformers adds tokens for masking that have none."""
-    tokens = [token.content for index, token in tokenizer.tokenizer.get_added_tokens_decoder().items() if token.special and index < rows]
+    """Every special token that has a row, as text, each alone where they are few; transformers adds tokens for masking
+    that have none.
+    """
+    tokens = [
+        token.content
+        for index, token in tokenizer.tokenizer.get_added_tokens_decoder().items()
+        if token.special and index < rows
+    ]
     size = max(1, -(-len(tokens) // _SPECIAL))
     return [("special tokens", " ".join(tokens[start : start + size])) for start in range(0, len(tokens), size)]
 

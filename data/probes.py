@@ -47,9 +47,27 @@ ODD: dict[str, str] = {
 # To calibrate on beside ordinary texts: without any like these, ranges fixed beforehand are far too narrow
 # for the few tokens of a short text (docs/log.md). But for the empty text none is among those above.
 UNUSUAL = (
-    "", "?", "z", " \n ", "no " * 20, "z" * 47, "hello", "...", "12 345,67", "ОЧЕНЬ ВАЖНО", "ещё раз", "语言", "ευχαριστώ", "மிக்க நன்றி",
-    "😂👍🏽", "\u200b", "[MASK] [SEP]", "<div></div>", "{}[]();", "yes, " * 200,
-)  # fmt: skip
+    "",
+    "?",
+    "z",
+    " \n ",
+    "no " * 20,
+    "z" * 47,
+    "hello",
+    "...",
+    "12 345,67",
+    "ОЧЕНЬ ВАЖНО",
+    "ещё раз",
+    "语言",
+    "ευχαριστώ",
+    "மிக்க நன்றி",
+    "😂👍🏽",
+    "\u200b",
+    "[MASK] [SEP]",
+    "<div></div>",
+    "{}[]();",
+    "yes, " * 200,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +83,9 @@ class Sample:
 def probes(max_length: int) -> list[Sample]:
     """Odd texts and texts around and beyond `max_length` tokens, each as a query and as a document."""
     found = [Sample(text, kind, "odd", name) for name, text in ODD.items() for kind in ("query", "document")]
-    return found + [Sample(text, kind, "long", name) for name, text in _long(max_length).items() for kind in ("query", "document")]
+    return found + [
+        Sample(text, kind, "long", name) for name, text in _long(max_length).items() for kind in ("query", "document")
+    ]
 
 
 def samples(texts: list[str]) -> list[Sample]:
@@ -77,6 +97,31 @@ def _long(max_length: int) -> dict[str, str]:
     if max_length > LONGEST_PROBE:
         return {}
     # Common short words: nearly all tokenizers keep each as one token, so the length is as named.
-    words = ["the", "cat", "and", "a", "dog", "ran", "to", "an", "old", "house", "by", "the", "river", "in", "rain", "so", "they", "sat", "on", "it"]
+    words = [
+        "the",
+        "cat",
+        "and",
+        "a",
+        "dog",
+        "ran",
+        "to",
+        "an",
+        "old",
+        "house",
+        "by",
+        "the",
+        "river",
+        "in",
+        "rain",
+        "so",
+        "they",
+        "sat",
+        "on",
+        "it",
+    ]
     text = [words[(index * 7 + index // 20) % len(words)] for index in range(3 * max_length)]
-    return {"just below the limit": " ".join(text[: max(1, max_length - 8)]), "at the limit": " ".join(text[:max_length]), "three times the limit": " ".join(text)}
+    return {
+        "just below the limit": " ".join(text[: max(1, max_length - 8)]),
+        "at the limit": " ".join(text[:max_length]),
+        "three times the limit": " ".join(text),
+    }

@@ -104,7 +104,10 @@ def text_of(record: Record, field: str, where: str) -> str:
         hint = "texts are strings; leave out the records that have none (pandas: dropna)"
         raise DataError(f"{where}: {field!r} is {_shown(value)}, not a text", hint)
     if "\0" in value:
-        hint = "is the file binary, or UTF-16? If it is neither: tr -d '\\000' takes them out (in JSON they are written \\u0000)"
+        hint = (
+            "is the file binary, or UTF-16? If it is neither: tr -d '\\000' takes them out (in JSON they are written"
+            " \\u0000)"
+        )
         raise DataError(f"{where}: {field!r} holds a NUL character", hint)
     return whole(value)
 
@@ -147,7 +150,10 @@ def _recoded(mend: str, path: Path) -> str:
         return mend
     packed = path.suffix == ".gz"
     name = path.stem if packed else path.name
-    return f"convert it: {f'gunzip -c {path.name} | {mend}' if packed else mend} -t UTF-8{'' if packed else f' {name}'} > utf8-{name}"
+    return (
+        f"convert it: {f'gunzip -c {path.name} | {mend}' if packed else mend} -t UTF-8{'' if packed else f' {name}'} >"
+        f" utf8-{name}"
+    )
 
 
 def _not_utf8(path: Path, error: UnicodeDecodeError) -> DataError:
@@ -239,7 +245,9 @@ def _csv(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None
     _refuse_twins(header, f"{path}:1")
     for where, row in rows:
         if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} fields where the header has {len(header)} columns", _ROW_HINTS[suffix(path)])
+            raise DataError(
+                f"{where}: {len(row)} fields where the header has {len(header)} columns", _ROW_HINTS[suffix(path)]
+            )
         yield where, dict(zip(header, row, strict=True))
 
 
@@ -247,7 +255,9 @@ def _rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
     """Every row that is not blank, and the line it begins on: quoted text may go over many."""
     csv.field_size_limit(sys.maxsize)
     # Tab-separated text has no quoting: a lone " there is a character, not the start of ten lines.
-    quoting: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix(path) == ".tsv" else {"strict": True}
+    quoting: dict[str, Any] = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix(path) == ".tsv" else {"strict": True}
+    )
     reader, begun = csv.reader(_decoded(handle), **quoting), 1
     try:
         for row in reader:
@@ -288,7 +298,9 @@ def parquet_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: holds strings that are not UTF-8 ({error.reason})", "write the column anew from UTF-8 strings") from error
+        raise DataError(
+            f"{path}: holds strings that are not UTF-8 ({error.reason})", "write the column anew from UTF-8 strings"
+        ) from error
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})", "copy or download it again") from error
 
@@ -301,7 +313,10 @@ def _refuse_twins(names: Sequence[str], where: str) -> None:
 
 def _require(field: str, found: Sequence[str], where: str) -> None:
     if field not in found:
-        raise DataError(f"{where}: no field {field!r}", f"name the text field with --field; found: {', '.join(map(str, found)) or 'none'}")
+        raise DataError(
+            f"{where}: no field {field!r}",
+            f"name the text field with --field; found: {', '.join(map(str, found)) or 'none'}",
+        )
 
 
 _ROW_HINTS = {
@@ -309,5 +324,10 @@ _ROW_HINTS = {
     ".tsv": "texts in .tsv hold no tab and no line break; save it as .csv where texts are quoted",
 }
 _READERS: dict[str, Callable[[IO[bytes], Path, str, Sequence[str] | None], Located]] = {
-    ".txt": _lines, ".md": _paragraphs, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet,
-}  # fmt: skip
+    ".txt": _lines,
+    ".md": _paragraphs,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": _parquet,
+}

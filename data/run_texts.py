@@ -31,7 +31,9 @@ def texts_for(folder: Path, count: int, data: Sequence[str] = (), *, backwards: 
         return own, "texts kept from training"
     # Every fourth: the corpus begins with one book, and one book is not ordinary text.
     others = default_corpus(4 * max(count - len(own), MIN_TEXTS)).texts[::4]
-    return [*own, *others][:count], f"{len(own)} texts kept from training, and {DOCUMENTATION}" if own else DOCUMENTATION
+    return [*own, *others][
+        :count
+    ], f"{len(own)} texts kept from training, and {DOCUMENTATION}" if own else DOCUMENTATION
 
 
 def _kept(folder: Path) -> list[Text]:
@@ -42,4 +44,6 @@ def _kept(folder: Path) -> list[Text]:
         try:
             return [Text(**json.loads(line)) for line in lines]
         except (ValueError, TypeError) as error:
-            raise DataError(f"{run / HELD_OUT}: damaged ({error})", "remove the file; texts are then taken from elsewhere") from error
+            raise DataError(
+                f"{run / HELD_OUT}: damaged ({error})", "remove the file; texts are then taken from elsewhere"
+            ) from error

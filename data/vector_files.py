@@ -9,7 +9,9 @@ import numpy as np
 from emb.errors import DataError, needs_extra
 from emb.similarity import Vectors
 
-_HINT = "give a .npy file (texts, dim) of floats, a .parquet file that emb encode wrote, or a folder of the teacher cache"
+_HINT = (
+    "give a .npy file (texts, dim) of floats, a .parquet file that emb encode wrote, or a folder of the teacher cache"
+)
 
 
 def read_vectors(path: Path, *, column: str = "vector", limit: int | None = None) -> Vectors:
@@ -19,12 +21,16 @@ def read_vectors(path: Path, *, column: str = "vector", limit: int | None = None
         DataError: no such file, or no vectors in it.
     """
     found = [_shard(file) for file in sorted(path.glob("*.npy"))] if path.is_dir() else [_file(path, column)]
-    if not found or any(part.ndim != 2 or part.dtype.kind != "f" or part.shape[1] != found[0].shape[1] for part in found):
+    if not found or any(
+        part.ndim != 2 or part.dtype.kind != "f" or part.shape[1] != found[0].shape[1] for part in found
+    ):
         raise DataError(f"{path}: no float vectors of one dim in it", _HINT)
     ends = np.cumsum([len(part) for part in found])
     rows = np.linspace(0, ends[-1] - 1, min(limit or ends[-1], ends[-1])).astype(int)
     starts = ends - [len(part) for part in found]
-    taken = [part[rows[(rows >= start) & (rows < end)] - start] for part, start, end in zip(found, starts, ends, strict=True)]
+    taken = [
+        part[rows[(rows >= start) & (rows < end)] - start] for part, start, end in zip(found, starts, ends, strict=True)
+    ]
     return np.concatenate([np.asarray(part, np.float32) for part in taken])
 
 

@@ -44,10 +44,13 @@ def distill(
     """Distil `teacher` into a student in the same vector space.
 
     Args:
-        teacher: a name of `emb models`, a hub id, or a folder; a function that gives vectors `(texts, dim)` of a list of
-            texts (and takes `kind="query"` or "document", if it has such an argument), or any `emb.teachers.protocol.Teacher`;
+        teacher: a name of `emb models`, a hub id, or a folder; a function that gives vectors `(texts, dim)` of a list
+            of
+            texts (and takes `kind="query"` or "document", if it has such an argument), or any
+            `emb.teachers.protocol.Teacher`;
             None takes the recipe's. A function or a file of vectors needs a `student`.
-        teacher_vectors: in place of a teacher, a .npy file with a vector for each text of `data`, in order, or a Parquet
+        teacher_vectors: in place of a teacher, a .npy file with a vector for each text of `data`, in order, or a
+            Parquet
             file with a column of texts and one of vectors (`capture.column`), which is then the data as well.
         data: files, folders or hub data sets; none means the texts every machine has.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
@@ -73,14 +76,24 @@ def distill(
     given_teacher = None if isinstance(teacher, str | Path | None) else as_teacher(teacher)
     named = {
         "teacher": teacher_name(teacher, given_teacher, teacher_vectors),
-        "data.sources": [str(source) for source in data] or None, "data.field": field, "data.kind_field": kind_field,
-        "student.source": student, "student.layers": layers, "training.max_steps": max_steps, "training.max_time": max_time,
-    }  # fmt: skip
+        "data.sources": [str(source) for source in data] or None,
+        "data.field": field,
+        "data.kind_field": kind_field,
+        "student.source": student,
+        "student.layers": layers,
+        "training.max_steps": max_steps,
+        "training.max_time": max_time,
+    }
     given = {key: str(value) if isinstance(value, Path) else value for key, value in named.items() if value is not None}
     run, scores = run_distillation(
-        None if recipe is None else str(recipe), {**(overrides or {}), **given},
-        out=None if out is None else Path(out), resume=resume, overwrite=overwrite, trust_remote_code=trust_remote_code, teacher=given_teacher,
-    )  # fmt: skip
+        None if recipe is None else str(recipe),
+        {**(overrides or {}), **given},
+        out=None if out is None else Path(out),
+        resume=resume,
+        overwrite=overwrite,
+        trust_remote_code=trust_remote_code,
+        teacher=given_teacher,
+    )
     return DistillResult(run, run / "student", scores)
 
 

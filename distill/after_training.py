@@ -35,7 +35,13 @@ def average(student: EmbeddingModel, start: Mapping[str, Tensor], share: float) 
 
 
 def flatten_projections(
-    student: EmbeddingModel, rows: Sequence[Array], targets: Array, pairs: Sequence[LayerDimPair], powers: Sequence[float], *, tokens_per_batch: int
+    student: EmbeddingModel,
+    rows: Sequence[Array],
+    targets: Array,
+    pairs: Sequence[LayerDimPair],
+    powers: Sequence[float],
+    *,
+    tokens_per_batch: int,
 ) -> dict[int, float]:
     """Raise the singular values of each projection to one of `powers`; return the power chosen per exit.
 
@@ -57,7 +63,10 @@ def flatten_projections(
         dim = max(pair.dim for pair in pairs if pair.layers == n)
         goal = targets[:, :dim]
         measure = student.spec.similarity
-        found = {power: neighbour_overlap((states @ each)[:, :dim], goal, index=goal, measure=measure) for power, each in candidates.items()}
+        found = {
+            power: neighbour_overlap((states @ each)[:, :dim], goal, index=goal, measure=measure)
+            for power, each in candidates.items()
+        }
         chosen[n] = max(found, key=lambda power: found[power])
         head.weight.data.copy_(torch.from_numpy(candidates[chosen[n]].T))
     return chosen

@@ -23,7 +23,9 @@ from emb.progress import warn
 _KEEP = 2
 
 
-def save_checkpoint(root: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
+def save_checkpoint(
+    root: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]
+) -> None:
     """Write `root/step-N` atomically and drop all but the newest two, and what a crash left half-written."""
     for half in root.glob(".step-*.partial"):
         shutil.rmtree(half)
@@ -42,7 +44,9 @@ def has_checkpoint(root: Path) -> bool:
     return any(root.glob("step-*"))
 
 
-def load_checkpoint(root: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+def load_checkpoint(
+    root: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any] | None:
     """Restore the newest whole checkpoint in place; return its state, or None if there is none.
 
     A damaged one is named and passed over: the one before it leads to the same weights.
@@ -56,11 +60,17 @@ def load_checkpoint(root: Path, identity: str, model: nn.Module, optimizer: torc
         if state is None:
             continue
         if state["identity"] != identity:
-            raise CheckpointError(f"{folder}: belongs to other data, another recipe or another teacher", "undo the change, or start again with --overwrite")
+            raise CheckpointError(
+                f"{folder}: belongs to other data, another recipe or another teacher",
+                "undo the change, or start again with --overwrite",
+            )
         _restore(folder, model, optimizer)
         return state
     if has_checkpoint(root):
-        raise CheckpointError(f"{root}: every checkpoint is damaged", "start again with --overwrite; the teacher's vectors are still cached")
+        raise CheckpointError(
+            f"{root}: every checkpoint is damaged",
+            "start again with --overwrite; the teacher's vectors are still cached",
+        )
     return None
 
 
@@ -71,7 +81,11 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _verified(folder: Path) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = read_json(folder / "state.json")
-        bad = [name for name, digest in state["files"].items() if not (folder / name).is_file() or sha256_file(folder / name) != digest]
+        bad = [
+            name
+            for name, digest in state["files"].items()
+            if not (folder / name).is_file() or sha256_file(folder / name) != digest
+        ]
         bad += ["state.json"] if state.pop("digest") != _digest(state) else []
     except (EmbError, OSError, KeyError, TypeError, AttributeError):
         bad = ["state.json"]

@@ -15,26 +15,51 @@ from emb.similarity import cosines, neighbour_overlap
 from emb.tokens import Rows, token_budget_batches
 
 
-def held_out_scores(student: EmbeddingModel, rows: Rows, targets: np.ndarray[Any, Any], pairs: Sequence[LayerDimPair], *, tokens_per_batch: int) -> list[dict[str, Any]]:
+def held_out_scores(
+    student: EmbeddingModel,
+    rows: Rows,
+    targets: np.ndarray[Any, Any],
+    pairs: Sequence[LayerDimPair],
+    *,
+    tokens_per_batch: int,
+) -> list[dict[str, Any]]:
     """Mean cosine to the teacher and neighbour overlap@10, by the model's own measure, of each pair.
 
     `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
     """
     outputs = exit_vectors(student, student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
-    return [{"layers": pair.layers, "dim": pair.dim, **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity)} for pair in pairs]
+    return [
+        {
+            "layers": pair.layers,
+            "dim": pair.dim,
+            **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity),
+        }
+        for pair in pairs
+    ]
 
 
 def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any], measure: str) -> dict[str, float]:
-    return {"cosine": float(cosines(student, teacher).mean()), "overlap": neighbour_overlap(student, teacher, 10, measure=measure)}
+    return {
+        "cosine": float(cosines(student, teacher).mean()),
+        "overlap": neighbour_overlap(student, teacher, 10, measure=measure),
+    }
 
 
-def exit_vectors(student: EmbeddingModel, compute: Callable[..., dict[int, Tensor]], rows: Rows, exits: Sequence[int], tokens_per_batch: int) -> dict[int, np.ndarray[Any, Any]]:
-    """What `compute` (the student, or its `pooled`) gives for every text at each of `exits`: `(texts, width)` float32."""
+def exit_vectors(
+    student: EmbeddingModel,
+    compute: Callable[..., dict[int, Tensor]],
+    rows: Rows,
+    exits: Sequence[int],
+    tokens_per_batch: int,
+) -> dict[int, np.ndarray[Any, Any]]:
+    """What `compute` (the student, or its `pooled`) gives for each text at `exits`: `(texts, width)` float32."""
     padder, device = student.tokenizer(), next(student.parameters()).device
     outputs: dict[int, np.ndarray[Any, Any]] = {}
     with torch.inference_mode():
         for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
             ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
             for n, vectors in compute(ids, mask, exits).items():
-                outputs.setdefault(n, np.zeros((len(rows), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
+                outputs.setdefault(n, np.zeros((len(rows), vectors.shape[1]), np.float32))[batch] = (
+                    vectors.float().cpu().numpy()
+                )
     return outputs

@@ -57,7 +57,12 @@ def objective_of(named: Sequence[Mapping[str, float]]) -> Objective:
 
 
 def pair_losses(
-    outputs: Mapping[int, Tensor], teacher_embeddings: Tensor, pairs: Sequence[LayerDimPair], *, objective: Objective, unit: bool
+    outputs: Mapping[int, Tensor],
+    teacher_embeddings: Tensor,
+    pairs: Sequence[LayerDimPair],
+    *,
+    objective: Objective,
+    unit: bool,
 ) -> dict[LayerDimPair, Tensor]:
     """The objective at each pair, a scalar each.
 

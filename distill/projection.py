@@ -15,7 +15,14 @@ from emb.tokens import Rows, token_budget_batches
 
 
 def fit_projections(
-    student: EmbeddingModel, rows: Rows, targets: TeacherEmbeddings, exits: Sequence[int], *, ridge: float, tokens_per_batch: int, dtype: torch.dtype = torch.float32
+    student: EmbeddingModel,
+    rows: Rows,
+    targets: TeacherEmbeddings,
+    exits: Sequence[int],
+    *,
+    ridge: float,
+    tokens_per_batch: int,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Give `student` at `exits` the best linear maps from its frozen pooled states to the targets.
 

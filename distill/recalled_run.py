@@ -24,7 +24,9 @@ from emb.teachers.registry import Resolved, remembered
 
 @dataclass(frozen=True)
 class Recalled:
-    """What a student was distilled with: its recipe, both parts of the corpus, the teacher's vectors for them in that order."""
+    """What a student was distilled with: its recipe, both parts of the corpus, the teacher's vectors for them in that
+    order.
+    """
 
     recipe: Recipe
     corpus: Corpus
@@ -56,7 +58,10 @@ def recall(lineage: Mapping[str, Any], sources: Sequence[str] = (), *, trust_rem
         TeacherError: vectors are missing, and the teacher is not at hand or is another.
     """
     if not lineage.get("teacher") or not lineage.get("recipe"):
-        raise UsageError("the model was not distilled by emb, so there is no teacher to train it against", "give a run of `emb distill`, its student, or an export of it")
+        raise UsageError(
+            "the model was not distilled by emb, so there is no teacher to train it against",
+            "give a run of `emb distill`, its student, or an export of it",
+        )
     recipe = Recipe.model_validate(lineage["recipe"])
     corpus = _corpus(recipe, sources)
     if not sources and corpus.digest != lineage["data"]["hash"]:
@@ -79,7 +84,9 @@ def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
         raise DataError(f"the texts of the distillation are not where they were: {error.message}", hint) from error
 
 
-def _captured(recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus, trust_remote_code: bool) -> tuple[TeacherEmbeddings, str]:
+def _captured(
+    recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus, trust_remote_code: bool
+) -> tuple[TeacherEmbeddings, str]:
     targets = targets_of(recipe, _teacher(named), train, held_out, trust_remote_code)
     places = np.concatenate([targets.train.places, targets.held_out.places])
     return TeacherEmbeddings(targets.train.shards, places), targets.fingerprint
@@ -90,5 +97,12 @@ def _teacher(named: Mapping[str, Any]) -> Resolved:
     for found in remembered(named):
         if weights_hash(found.path) == named.get("weights"):
             return found
-    hint = "set EMB_CACHE to where its vectors are, give texts that were cached with --heal-data, or put the teacher at $EMB_MODELS"
-    raise TeacherError(f"{named.get('name')}: its vectors of these texts are not all cached, and the teacher itself is not on this machine", hint)
+    hint = (
+        "set EMB_CACHE to where its vectors are, give texts that were cached with --heal-data, or put the teacher at"
+        " $EMB_MODELS"
+    )
+    raise TeacherError(
+        f"{named.get('name')}: its vectors of these texts are not all cached, and the teacher itself is not on this"
+        " machine",
+        hint,
+    )

@@ -64,7 +64,13 @@ class Targets:
 
 
 def run_distillation(
-    recipe_name: str | None, overrides: Mapping[str, Any], *, out: Path | None, resume: bool, overwrite: bool, trust_remote_code: bool,
+    recipe_name: str | None,
+    overrides: Mapping[str, Any],
+    *,
+    out: Path | None,
+    resume: bool,
+    overwrite: bool,
+    trust_remote_code: bool,
     teacher: VectorTeacher | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Carry out a recipe; return the run's folder and the final scores of each pair.
@@ -102,11 +108,16 @@ def _teacher(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: boo
     if given is not None:
         return Resolved(Path(), recipe.teacher.removeprefix(FUNCTION), vectors=given)
     if recipe.teacher.startswith(FUNCTION):
-        raise UsageError(f"{recipe.teacher}: the teacher of this run is a function", "give it again, in Python: emb.distill(teacher=function, resume=True)")
+        raise UsageError(
+            f"{recipe.teacher}: the teacher of this run is a function",
+            "give it again, in Python: emb.distill(teacher=function, resume=True)",
+        )
     path = Path(recipe.teacher).expanduser()
     if path.suffix in SUFFIXES and path.is_file():
         columns = Columns(recipe.data.field, recipe.data.kind_field)
-        return Resolved(path, path.stem, vectors=VectorFileTeacher(path, recipe.data.sources, columns, recipe.capture.column))
+        return Resolved(
+            path, path.stem, vectors=VectorFileTeacher(path, recipe.data.sources, columns, recipe.capture.column)
+        )
     return resolve(recipe.teacher, trust_remote_code=trust_remote_code)
 
 
@@ -134,25 +145,43 @@ def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) 
     if resume or vacant:
         return out
     if not overwrite or run_status(out) is None:
-        hint = "choose another --out" + (", or add --resume or --overwrite" if run_status(out) else "; it is no run, so --overwrite will not replace it")
+        hint = "choose another --out" + (
+            ", or add --resume or --overwrite"
+            if run_status(out)
+            else "; it is no run, so --overwrite will not replace it"
+        )
         raise ArtifactError(f"{out}: already exists", hint)
     return out
 
 
-def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool) -> list[dict[str, Any]]:
+def _carry_out(
+    recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool
+) -> list[dict[str, Any]]:
     corpus = corpus_of(recipe)
     train, held_out = split(corpus, recipe.data.holdout)
     targets = targets_of(recipe, teacher, train, held_out, trust_remote_code)
-    student = build_student(recipe.student, teacher, targets.spec, targets.weights, seed=recipe.training.seed, trust_remote_code=trust_remote_code)
+    student = build_student(
+        recipe.student,
+        teacher,
+        targets.spec,
+        targets.weights,
+        seed=recipe.training.seed,
+        trust_remote_code=trust_remote_code,
+    )
     recipe = _completed(recipe, student, targets)
     if processes.is_main_process and (fresh or not has_checkpoint(out / "checkpoints")):
         _start(out, recipe, teacher, held_out)
     processes.wait_for_everyone()
     pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
-    parts = [Split(tokenise(student, part.texts, recipe.capture.max_length), vectors) for part, vectors in ((train, targets.train), (held_out, targets.held_out))]
+    parts = [
+        Split(tokenise(student, part.texts, recipe.capture.max_length), vectors)
+        for part, vectors in ((train, targets.train), (held_out, targets.held_out))
+    ]
     resumed = has_checkpoint(out / "checkpoints")
     _start_heads(student.to(device()), parts[0], pairs, recipe, resumed=resumed)
-    training = Training(student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint))
+    training = Training(
+        student, parts[0], parts[1], pairs, recipe.training, out, _identity(recipe, corpus, targets.fingerprint)
+    )
     if processes.is_main_process and not resumed and recipe.training.average < 1:
         _keep(student, out / START)
     training.run()
@@ -169,19 +198,27 @@ def _carry_out(recipe: Recipe, teacher: Resolved, out: Path, processes: PartialS
 def corpus_of(recipe: Recipe) -> Corpus:
     """The texts of a recipe."""
     data = recipe.data
-    corpus = read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit) if data.sources else default_corpus(data.limit)
+    corpus = (
+        read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit)
+        if data.sources
+        else default_corpus(data.limit)
+    )
     queries = sum(item.kind == "query" for item in corpus.texts)
     note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries")
     return corpus
 
 
 def targets_of(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool) -> Targets:
-    """The teacher's vectors; the teacher itself leaves memory before training begins, and is not opened where all are cached."""
+    """The teacher's vectors; the teacher itself leaves memory before training begins, and is not opened where all are
+    cached.
+    """
     texts = [*train.texts, *held_out.texts]
     if teacher.vectors is not None:
         identity, spec, vectors = teacher.vectors.identity, _spec_of(teacher.vectors), capture(teacher.vectors, texts)
     else:
-        identity, spec, vectors = _cached(recipe, teacher, texts) or _captured(recipe, teacher, texts, trust_remote_code)
+        identity, spec, vectors = _cached(recipe, teacher, texts) or _captured(
+            recipe, teacher, texts, trust_remote_code
+        )
     parts = vectors.places[: len(train)], vectors.places[len(train) :]
     first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
     return Targets(identity.fingerprint, identity.weights, spec, first, second)
@@ -192,7 +229,9 @@ _Captured = tuple[TeacherIdentity, ModelSpec, TeacherEmbeddings]
 
 def _spec_of(teacher: VectorTeacher) -> ModelSpec:
     """What a student takes over from a teacher of which there is nothing but vectors."""
-    return ModelSpec(normalize=teacher.normalized, max_length=_ANY_LENGTH, similarity="cosine" if teacher.normalized else "dot")
+    return ModelSpec(
+        normalize=teacher.normalized, max_length=_ANY_LENGTH, similarity="cosine" if teacher.normalized else "dot"
+    )
 
 
 def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captured | None:
@@ -204,7 +243,11 @@ def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captur
         spec = ModelSpec(**facts["spec"])
         entry = teacher.teacher.prompts if teacher.teacher else None
         same_prompts = facts.get("own_prompts") or entry is None or dict(entry) == spec.prompts
-        if same_prompts and facts["max_length"] == min(spec.max_length, recipe.capture.max_length) and (vectors := cached(fingerprint, texts)) is not None:
+        if (
+            same_prompts
+            and facts["max_length"] == min(spec.max_length, recipe.capture.max_length)
+            and (vectors := cached(fingerprint, texts)) is not None
+        ):
             note(f"teacher: all {len(texts):,} texts are cached")
             return TeacherIdentity(weights, facts["max_length"], dtype), spec, vectors
     return None
@@ -212,11 +255,17 @@ def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captur
 
 def _captured(recipe: Recipe, teacher: Resolved, texts: Sequence[Text], trust_remote_code: bool) -> _Captured:
     """What the loaded teacher gives."""
-    model = load_model(teacher.path, dtype=resolve_dtype(recipe.capture.dtype), trust_remote_code=trust_remote_code).to(device())
+    model = load_model(teacher.path, dtype=resolve_dtype(recipe.capture.dtype), trust_remote_code=trust_remote_code).to(
+        device()
+    )
     spec = teacher_spec(model.spec, teacher)
     facts = {"spec": dataclasses.asdict(spec), "own_prompts": any(model.spec.prompts.values())}
     model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
-    folder = FolderTeacher(model, TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, _dtype_name(recipe)), recipe.capture.tokens_per_batch)
+    folder = FolderTeacher(
+        model,
+        TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, _dtype_name(recipe)),
+        recipe.capture.tokens_per_batch,
+    )
     vectors = capture(folder, texts, facts)
     folder.tell_cut()
     return folder.identity, spec, vectors
@@ -236,11 +285,14 @@ def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
 def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
     """The recipe with what follows from student and teacher written out."""
     implied = {
-        "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,  # nothing else is there to train
+        # Of a static student there is nothing else to train.
+        "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
         "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],
     }
-    training = recipe.training.model_copy(update={key: value for key, value in implied.items() if getattr(recipe.training, key) is None})
+    training = recipe.training.model_copy(
+        update={key: value for key, value in implied.items() if getattr(recipe.training, key) is None}
+    )
     return recipe.model_copy(update={"pairs": _pairs(recipe, student, targets.train.dim), "training": training})
 
 
@@ -256,7 +308,10 @@ def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tu
     pairs = recipe.pairs or [(n, dim) for n in exits for dim in dims if dim <= teacher_dim]
     for n, dim in pairs:
         if not min(1, depth) <= n <= depth or not 1 <= dim <= teacher_dim:
-            raise UsageError(f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims", "edit `pairs` in the recipe")
+            raise UsageError(
+                f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims",
+                "edit `pairs` in the recipe",
+            )
     # The whole student is always trained: it is what the folder gives when loaded as it is.
     return sorted({*((int(n), int(dim)) for n, dim in pairs), (depth, teacher_dim)})
 
@@ -268,7 +323,10 @@ def _start(out: Path, recipe: Recipe, teacher: Resolved, held_out: Corpus) -> No
     with atomic_path(out / RECIPE) as partial:
         partial.write_text(dump(recipe), encoding="utf-8")
     with atomic_path(out / HELD_OUT) as partial:  # what exports are measured on, wherever the corpus has gone by then
-        partial.write_text("".join(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in held_out.texts), encoding="utf-8")
+        partial.write_text(
+            "".join(json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n" for item in held_out.texts),
+            encoding="utf-8",
+        )
     write_status(out, "running", teacher=teacher.name)
 
 
@@ -279,33 +337,49 @@ def tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) ->
     return tokenizer.encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
 
 
-def _start_heads(student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool) -> None:
+def _start_heads(
+    student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool
+) -> None:
     exits = sorted({pair.layers for pair in pairs})
     missing = [n for n in exits if str(n) not in student.heads]
     if resumed:  # the checkpoint brings their weights
-        student.heads.update({str(n): linear(torch.zeros(train.targets.dim, student.hidden)).to(device()) for n in missing})
+        student.heads.update(
+            {str(n): linear(torch.zeros(train.targets.dim, student.hidden)).to(device()) for n in missing}
+        )
     elif missing:
         _fit(student, train, missing, recipe)
     student.heads = torch.nn.ModuleDict({str(n): student.heads[str(n)] for n in exits})
 
 
 def _fit(student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Recipe) -> None:
-    chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[: recipe.projection.texts].tolist()
-    sample = Split([train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen]))
+    chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[
+        : recipe.projection.texts
+    ].tolist()
+    sample = Split(
+        [train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen])
+    )
     budget, dtype = recipe.training.tokens_per_batch, resolve_dtype(recipe.training.precision)
-    fit_projections(student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype)
+    fit_projections(
+        student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype
+    )
 
 
 def _keep(student: EmbeddingModel, path: Path) -> None:
     with atomic_path(path) as partial:
-        save_file({name: weight.detach().contiguous() for name, weight in student.named_parameters() if weight.requires_grad}, partial)
+        save_file(
+            {name: weight.detach().contiguous() for name, weight in student.named_parameters() if weight.requires_grad},
+            partial,
+        )
 
 
 def _kept(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: missing or damaged ({error})", "start again with --overwrite; the teacher's vectors are still cached") from error
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error})",
+            "start again with --overwrite; the teacher's vectors are still cached",
+        ) from error
 
 
 def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
@@ -315,8 +389,18 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
         average(student, _kept(start), recipe.training.average)
     if not student.spec.normalize:
         return {}  # the length of the vectors means something, and would change
-    chosen = flatten_projections(student, held_out.rows, training.held_targets, training.pairs, recipe.projection.powers, tokens_per_batch=recipe.training.tokens_per_batch)
-    note("projections end with their singular values to the power of " + ", ".join(f"{power} (layer {n})" for n, power in chosen.items()))
+    chosen = flatten_projections(
+        student,
+        held_out.rows,
+        training.held_targets,
+        training.pairs,
+        recipe.projection.powers,
+        tokens_per_batch=recipe.training.tokens_per_batch,
+    )
+    note(
+        "projections end with their singular values to the power of "
+        + ", ".join(f"{power} (layer {n})" for n, power in chosen.items())
+    )
     return {str(n): power for n, power in chosen.items()}
 
 
@@ -333,11 +417,17 @@ def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, targets: Targets
     versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
     return {
         "teacher": {
-            "name": teacher.name, "path": str(teacher.path.resolve()) if teacher.path != Path() else "", "revision": teacher.revision,
-            "fingerprint": targets.fingerprint, "weights": targets.weights,
+            "name": teacher.name,
+            "path": str(teacher.path.resolve()) if teacher.path != Path() else "",
+            "revision": teacher.revision,
+            "fingerprint": targets.fingerprint,
+            "weights": targets.weights,
         },
-        "recipe": recipe.model_dump(mode="json"), "data": {"hash": corpus.digest, "texts": len(corpus)}, "seed": recipe.training.seed, "versions": versions,
-    }  # fmt: skip
+        "recipe": recipe.model_dump(mode="json"),
+        "data": {"hash": corpus.digest, "texts": len(corpus)},
+        "seed": recipe.training.seed,
+        "versions": versions,
+    }
 
 
 def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], lineage: dict[str, Any]) -> None:
@@ -345,9 +435,17 @@ def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], line
     with atomic_folder(out / "student", replace=True) as folder:
         save_model(student.cpu().float(), folder)
         manifest = Manifest(
-            "student", student.layers, student.dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts),
-            pairs=scores, lineage=lineage, similarity=spec.similarity,
-        )  # fmt: skip
+            "student",
+            student.layers,
+            student.dim,
+            spec.pooling,
+            spec.normalize,
+            spec.max_length,
+            dict(spec.prompts),
+            pairs=scores,
+            lineage=lineage,
+            similarity=spec.similarity,
+        )
         manifest.save(folder)
 
 
@@ -368,7 +466,9 @@ def _locked(out: Path) -> Iterator[None]:
             out.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
     except Timeout as error:
-        raise UsageError(f"{out}: another process is working on this run", "wait for it, or choose another --out") from error
+        raise UsageError(
+            f"{out}: another process is working on this run", "wait for it, or choose another --out"
+        ) from error
     try:
         yield
     finally:
@@ -381,5 +481,3 @@ def _remove_if_vacant(out: Path) -> None:
     if [path.name for path in out.iterdir()] in ([], [LOCK]):
         (out / LOCK).unlink(missing_ok=True)
         out.rmdir()
-
-

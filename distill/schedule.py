@@ -58,5 +58,7 @@ class BatchPlan:
         lengths = np.asarray(self.lengths)
         order = rng.permutation(len(lengths))
         pools = np.array_split(order, max(1, len(order) // _POOL))
-        batches = [pool[group] for pool in pools for group in token_budget_batches(lengths[pool], self.tokens_per_batch)]
+        batches = [
+            pool[group] for pool in pools for group in token_budget_batches(lengths[pool], self.tokens_per_batch)
+        ]
         return [batches[index] for index in rng.permutation(len(batches))]

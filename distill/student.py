@@ -24,7 +24,10 @@ _FRESH = re.compile(r"fresh:(\d+)x(\d+)")
 def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
     """Fill in what the registry recommends for this teacher where the recipe is silent."""
     if teacher.vectors is not None and (recipe.source or "teacher").split(":")[0] in ("teacher", "fresh"):
-        raise UsageError(f"{teacher.name}: of a teacher that gives nothing but vectors no student can be cut", "name an encoder to start from: --student NAME|PATH")
+        raise UsageError(
+            f"{teacher.name}: of a teacher that gives nothing but vectors no student can be cut",
+            "name an encoder to start from: --student NAME|PATH",
+        )
     if recipe.source is not None:
         return recipe
     entry = teacher.teacher
@@ -34,7 +37,15 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
     return recipe.model_copy(update={"source": "teacher", "layers": layers})
 
 
-def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelSpec, teacher_weights: str, *, seed: int, trust_remote_code: bool = False) -> EmbeddingModel:
+def build_student(
+    recipe: StudentRecipe,
+    teacher: Resolved,
+    teacher_spec: ModelSpec,
+    teacher_weights: str,
+    *,
+    seed: int,
+    trust_remote_code: bool = False,
+) -> EmbeddingModel:
     """A student with the teacher's prompts and normalisation.
 
     It has heads only where its source was distilled from the same teacher (`teacher_weights`
@@ -51,15 +62,21 @@ def build_student(recipe: StudentRecipe, teacher: Resolved, teacher_spec: ModelS
     base = load_model(folder, trust_remote_code=trust_remote_code)
     encoder = _fresh_encoder(base, int(fresh[1]), int(fresh[2]), seed) if fresh else base.encoder
     spec = dataclasses.replace(
-        base.spec, normalize=teacher_spec.normalize, prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
-        max_length=min(base.spec.max_length, teacher_spec.max_length), default_prompt=None, similarity=teacher_spec.similarity,
+        base.spec,
+        normalize=teacher_spec.normalize,
+        prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
+        max_length=min(base.spec.max_length, teacher_spec.max_length),
+        default_prompt=None,
+        similarity=teacher_spec.similarity,
         truncation_side=teacher_spec.truncation_side,  # what the teacher did not read, its vector says nothing about
-    )  # fmt: skip
+    )
     student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
     keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)
     if len(keep) != student.layers:
         cut_layers(student, keep)
-    same_space = is_artifact(folder) and Manifest.load(folder).lineage.get("teacher", {}).get("weights") == teacher_weights
+    same_space = (
+        is_artifact(folder) and Manifest.load(folder).lineage.get("teacher", {}).get("weights") == teacher_weights
+    )
     carried = {n: base.heads[str(n)] for n in base.exits if same_space and keep[:n] == list(range(n))}
     student.heads = nn.ModuleDict({str(n): head for n, head in carried.items()})
     return student
@@ -84,11 +101,18 @@ def _fresh_encoder(base: EmbeddingModel, layers: int, hidden: int, seed: int) ->
     config = copy.deepcopy(base.encoder.config)
     heads = next((hidden // width for width in (64, 32, 16) if hidden % width == 0), 0)
     if not heads or layers < 1:
-        raise UsageError(f"--student fresh:{layers}x{hidden}: the hidden size must be a multiple of 16, the layers at least 1", "for example fresh:6x384")
+        raise UsageError(
+            f"--student fresh:{layers}x{hidden}: the hidden size must be a multiple of 16, the layers at least 1",
+            "for example fresh:6x384",
+        )
     changes = {
-        "num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": 4 * hidden,
-        "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": hidden // heads,
-    }  # fmt: skip
+        "num_hidden_layers": layers,
+        "hidden_size": hidden,
+        "intermediate_size": 4 * hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": hidden // heads,
+    }
     for name, value in changes.items():
         if name == "num_hidden_layers" or hasattr(config, name):
             setattr(config, name, value)

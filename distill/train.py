@@ -49,7 +49,16 @@ class Training:
     `identity` is everything the weights depend on; a checkpoint of another identity is refused.
     """
 
-    def __init__(self, student: EmbeddingModel, train: Split, held_out: Split, pairs: Sequence[LayerDimPair], recipe: TrainingRecipe, folder: Path, identity: str) -> None:
+    def __init__(
+        self,
+        student: EmbeddingModel,
+        train: Split,
+        held_out: Split,
+        pairs: Sequence[LayerDimPair],
+        recipe: TrainingRecipe,
+        folder: Path,
+        identity: str,
+    ) -> None:
         torch.manual_seed(recipe.seed)
         precision = "bf16" if resolve_dtype(recipe.precision) is torch.bfloat16 else "no"
         AcceleratorState._reset_state()  # it holds the precision of the first run in this process
@@ -62,7 +71,9 @@ class Training:
         self.held_targets = held_out.targets.take(range(len(held_out.targets)))
         self.plan = BatchPlan([len(row) for row in train.rows], recipe.tokens_per_batch, recipe.seed)
         freeze(student, bool(recipe.train_token_embeddings))
-        optimizer = torch.optim.AdamW(parameter_groups(student), lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(student), lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(student, optimizer)
         self.raw_optimizer = optimizer
         self.total = self._planned_steps()
@@ -97,7 +108,9 @@ class Training:
             self.texts += len(batch)
             advance(1, f"loss {np.mean(self.losses):.4f}")
             if self.step % _LOG_EVERY == 0:
-                self._log(step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self._spent(), lr=rate)
+                self._log(
+                    step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self._spent(), lr=rate
+                )
             if self.step == _TIMED_STEPS and self.recipe.max_time:
                 self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
                 advance(0, total=self.total)
@@ -115,7 +128,9 @@ class Training:
         for group in self.raw_optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         device = self.accelerator.device
-        ids, mask = (torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch]))
+        ids, mask = (
+            torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch])
+        )
         targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
         outputs = {n: vectors.float() for n, vectors in self.model(ids, mask, self.exits).items()}
         loss = self._loss(outputs, targets)
@@ -130,7 +145,10 @@ class Training:
 
     def _mend(self) -> str:
         """What helps where training diverges."""
-        return f"lower the learning rate: --set training.lr={self.recipe.lr / 4:g} (it is {self.recipe.lr:g}), or try training.precision=fp32, and start again with --overwrite"
+        return (
+            f"lower the learning rate: --set training.lr={self.recipe.lr / 4:g} (it is {self.recipe.lr:g}), or try"
+            " training.precision=fp32, and start again with --overwrite"
+        )
 
     def _loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised."""
@@ -160,10 +178,22 @@ class Training:
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Held-out scores of each pair, which are logged and told as well."""
-        scores = held_out_scores(self.student, self.held_out.rows, self.held_targets, self.pairs, tokens_per_batch=self.recipe.tokens_per_batch)
-        self._log(step=self.step, **{key: {f"{s['layers']}x{s['dim']}": s[key] for s in scores} for key in ("cosine", "overlap")})
+        scores = held_out_scores(
+            self.student,
+            self.held_out.rows,
+            self.held_targets,
+            self.pairs,
+            tokens_per_batch=self.recipe.tokens_per_batch,
+        )
+        self._log(
+            step=self.step,
+            **{key: {f"{s['layers']}x{s['dim']}": s[key] for s in scores} for key in ("cosine", "overlap")},
+        )
         best = scores[-1]
-        note(f"step {self.step:,}: held-out cosine {best['cosine']:.4f}, neighbour overlap@10 {best['overlap']:.3f} at {best['layers']}x{best['dim']}")
+        note(
+            f"step {self.step:,}: held-out cosine {best['cosine']:.4f}, neighbour overlap@10 {best['overlap']:.3f} at"
+            f" {best['layers']}x{best['dim']}"
+        )
         return scores
 
     def _log(self, **record: Any) -> None:
@@ -173,14 +203,23 @@ class Training:
 
     def _checkpoint(self) -> None:
         if self.accelerator.is_main_process:
-            facts = {"identity": self.identity, "total": self.total, "texts": self.texts, "seconds": self._spent(), "losses": self.losses, "scales": self._scales()}
+            facts = {
+                "identity": self.identity,
+                "total": self.total,
+                "texts": self.texts,
+                "seconds": self._spent(),
+                "losses": self.losses,
+                "scales": self._scales(),
+            }
             save_checkpoint(self.folder / "checkpoints", self.step, self.student, self.raw_optimizer, facts)
         self.saved_at, self.saved_step = time.monotonic(), self.step
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder / "checkpoints", self.identity, self.student, self.raw_optimizer)
         if state is not None:
-            self.step, self.total, self.texts, self.seconds, self.losses = (state[key] for key in ("step", "total", "texts", "seconds", "losses"))
+            self.step, self.total, self.texts, self.seconds, self.losses = (
+                state[key] for key in ("step", "total", "texts", "seconds", "losses")
+            )
             for group, scale in zip(self.raw_optimizer.param_groups, state["scales"], strict=True):
                 group["scale"] = scale  # measured on the closed-form start, which a resumed run does not make again
             note(f"resumed at step {self.step:,} of {self.total:,}")
@@ -216,5 +255,10 @@ def parameter_groups(student: EmbeddingModel) -> list[dict[str, Any]]:
     its rate is scaled by the ratio. The gain measured so far is small (docs/log.md).
     """
     encoder = [parameter for parameter in student.encoder.parameters() if parameter.requires_grad]
-    heads = [(head, float(head.detach().square().mean().sqrt()) * student.hidden**0.5) for head in student.heads.parameters()]
-    return [{"params": encoder, "scale": 1.0}, *({"params": [head], "scale": min(1.0, max(scale, 0.01))} for head, scale in heads)]
+    heads = [
+        (head, float(head.detach().square().mean().sqrt()) * student.hidden**0.5) for head in student.heads.parameters()
+    ]
+    return [
+        {"params": encoder, "scale": 1.0},
+        *({"params": [head], "scale": min(1.0, max(scale, 0.01))} for head, scale in heads),
+    ]

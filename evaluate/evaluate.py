@@ -81,7 +81,10 @@ def evaluate(
     tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
     how = {"verify": verify, "trust_remote_code": trust_remote_code}
     opened_teacher = open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None
-    result = Evaluation(teacher=opened_teacher.name if opened_teacher else None, fingerprints=_fingerprints(tasks, opened_teacher, storages))
+    result = Evaluation(
+        teacher=opened_teacher.name if opened_teacher else None,
+        fingerprints=_fingerprints(tasks, opened_teacher, storages),
+    )
     indexes: dict[str, Vectors] = {}
     if opened_teacher:
         for task in tasks:
@@ -92,12 +95,21 @@ def evaluate(
         subject = open_subject(model, layers, "fp32", precisions, threads, **how)
         own = indexes if opened_teacher and _shares_space(subject, opened_teacher) else {}
         for task in tasks:
-            result.scores += _scores(task, subject, encode_sides(subject, task, cache), _dims(subject.dim, dims), own.get(task.name), storages)
+            result.scores += _scores(
+                task,
+                subject,
+                encode_sides(subject, task, cache),
+                _dims(subject.dim, dims),
+                own.get(task.name),
+                storages,
+            )
     _require_scores(result, dims, storages)
     return result
 
 
-def _fingerprints(tasks: Sequence[Task], teacher: Subject | None, storages: Sequence[Storage]) -> dict[str, dict[str, str]]:
+def _fingerprints(
+    tasks: Sequence[Task], teacher: Subject | None, storages: Sequence[Storage]
+) -> dict[str, dict[str, str]]:
     return {
         "data": {task.name: task.fingerprint for task in tasks},
         "teacher": {teacher.name: teacher.hashes[0]} if teacher else {},
@@ -110,7 +122,10 @@ def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[S
         raise UsageError(f"dims {','.join(map(str, dims))}: no model has as many dimensions", "give smaller dims")
     for storage in storages:
         if not any(score.storage == str(storage) for score in found.scores):
-            raise UsageError(f"--codec {storage.name}: nothing was scored with its {storage.codec.dim} dims", "give a model of as many dims and a retrieval set")
+            raise UsageError(
+                f"--codec {storage.name}: nothing was scored with its {storage.codec.dim} dims",
+                "give a model of as many dims and a retrieval set",
+            )
 
 
 def _shares_space(subject: Subject, teacher: Subject) -> bool:
@@ -120,29 +135,60 @@ def _shares_space(subject: Subject, teacher: Subject) -> bool:
         note(f"{subject.name}: not a student of this package, so its queries are not tried on the teacher's documents")
     elif subject.taught_by not in (None, teacher.hashes[0]):
         # Saved again in another precision it is the same model still, so this is no error.
-        warn(f"{subject.name}: was distilled from other weights than those of {teacher.name} here; if that is another model, its asymmetric figures mean nothing")
+        warn(
+            f"{subject.name}: was distilled from other weights than those of {teacher.name} here; if that is another"
+            " model, its asymmetric figures mean nothing"
+        )
     return subject.in_teacher_space
 
 
 def _dims(own: int, asked: Sequence[int]) -> list[int]:
-    return sorted({dim for dim in (asked or (*DIMS, own)) if dim <= own}, reverse=True)
+    return sorted({dim for dim in asked or (*DIMS, own) if dim <= own}, reverse=True)
 
 
 def _scores(
-    task: Task, subject: Subject, sides: tuple[dict[Output, Vectors], dict[Output, Vectors]], dims: Sequence[int], index: Vectors | None, storages: Sequence[Storage]
+    task: Task,
+    subject: Subject,
+    sides: tuple[dict[Output, Vectors], dict[Output, Vectors]],
+    dims: Sequence[int],
+    index: Vectors | None,
+    storages: Sequence[Storage],
 ) -> Iterable[Score]:
     left, right = sides
     for point in left:
-        ways = [*((dim, None) for dim in dims), *((storage.codec.dim, storage) for storage in storages if point.vectors == "float32" and isinstance(task, RetrievalTask))]
+        ways = [
+            *((dim, None) for dim in dims),
+            *(
+                (storage.codec.dim, storage)
+                for storage in storages
+                if point.vectors == "float32" and isinstance(task, RetrievalTask)
+            ),
+        ]
         for dim, storage in ((dim, storage) for dim, storage in ways if dim <= left[point].shape[1]):
-            documents = {"symmetric": right[point]} | ({"asymmetric": index} if index is not None and dim <= index.shape[1] else {})
+            documents = {"symmetric": right[point]} | (
+                {"asymmetric": index} if index is not None and dim <= index.shape[1] else {}
+            )
             for side, vectors in documents.items():
                 value = _value(task, left[point], vectors, dim, storage, subject.similarity)
                 stored = str(storage) if storage else None
-                yield Score(task.name, task.metric, subject.name, point.layers, dim, point.weights, point.vectors, side, value, stored, subject.fingerprint(point))
+                yield Score(
+                    task.name,
+                    task.metric,
+                    subject.name,
+                    point.layers,
+                    dim,
+                    point.weights,
+                    point.vectors,
+                    side,
+                    value,
+                    stored,
+                    subject.fingerprint(point),
+                )
 
 
-def _value(task: Task, queries: Vectors, documents: Vectors, dim: int, storage: Storage | None, similarity: str) -> float:
+def _value(
+    task: Task, queries: Vectors, documents: Vectors, dim: int, storage: Storage | None, similarity: str
+) -> float:
     if storage is not None and isinstance(task, RetrievalTask):
         return storage.score(task, truncated(queries, dim), truncated(documents, dim))
     if similarity == "cosine":
@@ -150,7 +196,9 @@ def _value(task: Task, queries: Vectors, documents: Vectors, dim: int, storage: 
     return task.score(queries[:, :dim], documents[:, :dim], similarity)  # length counts
 
 
-def encode_sides(subject: Subject, task: Task, cache: Path | None) -> tuple[dict[Output, Vectors], dict[Output, Vectors]]:
+def encode_sides(
+    subject: Subject, task: Task, cache: Path | None
+) -> tuple[dict[Output, Vectors], dict[Output, Vectors]]:
     """Vectors of a task's two sides, at each output of `subject`; from `cache` where they are there."""
     note(f"{subject.name}: {task.name}")
     left, right = (_cached(subject, texts, kind, cache) for texts, kind in zip(task.sides, task.kinds, strict=True))

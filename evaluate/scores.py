@@ -41,7 +41,13 @@ class Score:
     @property
     def precision(self) -> str:
         """Of weights, of vectors if it is another, and how documents are stored, for tables."""
-        return " → ".join([self.weights, *([self.vectors] if self.vectors != "float32" else []), *([self.storage] if self.storage else [])])
+        return " → ".join(
+            [
+                self.weights,
+                *([self.vectors] if self.vectors != "float32" else []),
+                *([self.storage] if self.storage else []),
+            ]
+        )
 
 
 @dataclass
@@ -57,7 +63,11 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the teacher's name, what was scored with, and one object per score."""
-        return {"teacher": self.teacher, "fingerprints": self.fingerprints, "scores": [dataclasses.asdict(score) for score in self.scores]}
+        return {
+            "teacher": self.teacher,
+            "fingerprints": self.fingerprints,
+            "scores": [dataclasses.asdict(score) for score in self.scores],
+        }
 
     def save(self, path: Path) -> None:
         """Write JSON, or a Markdown table if `path` ends in .md."""
@@ -68,14 +78,23 @@ class Evaluation:
 
     def header(self) -> list[str]:
         """Column names of the tables."""
-        return ["model", "layers", "precision", "dim", "documents", *(f"{task} {metric}" for task, metric in self._tasks())]
+        return [
+            "model",
+            "layers",
+            "precision",
+            "dim",
+            "documents",
+            *(f"{task} {metric}" for task, metric in self._tasks()),
+        ]
 
     def rows(self) -> list[list[str]]:
         """Cells of the tables, one row per model, exit, precision, dim and side."""
         grid: dict[tuple[str, ...], dict[str, str]] = {}
         for score in self.scores:
             documents = "itself" if score.side == "symmetric" else str(self.teacher)
-            grid.setdefault((score.model, str(score.layers), score.precision, str(score.dim), documents), {})[score.task] = f"{score.value:.2f}"
+            grid.setdefault((score.model, str(score.layers), score.precision, str(score.dim), documents), {})[
+                score.task
+            ] = f"{score.value:.2f}"
         return [[*key, *(cells.get(task, "–") for task, _ in self._tasks())] for key, cells in grid.items()]
 
     def markdown(self) -> str:

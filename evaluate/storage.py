@@ -1,4 +1,6 @@
-"""What search finds where an index keeps documents as codes, and perhaps the first candidates' finer vectors beside them."""
+"""What search finds where an index keeps documents as codes, and perhaps the first candidates' finer vectors beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,15 @@ def stored(codec: Codec, documents: Vectors) -> Stored:
     return Stored(codec, codec.encode(documents))
 
 
-def score_coded(task: RetrievalTask, queries: Vectors, documents: Stored, *, rescore: Stored | None = None, depth: int = DEPTH, query_codec: Codec | None = None) -> float:
+def score_coded(
+    task: RetrievalTask,
+    queries: Vectors,
+    documents: Stored,
+    *,
+    rescore: Stored | None = None,
+    depth: int = DEPTH,
+    query_codec: Codec | None = None,
+) -> float:
     """`task`'s score of what `search` finds among coded documents."""
     rows, _ = search(queries, documents, RANKED, rescore=rescore, depth=depth, query_codec=query_codec)
     return task.score_rankings(rows)

@@ -28,7 +28,8 @@ _BUDGET_CPU, _BUDGET_GPU = 512, 65536
 
 
 class Subject(Protocol):
-    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass, `fingerprint` what an output depends on.
+    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass, `fingerprint` what
+    an output depends on.
 
     `taught_by` is the fingerprint of the teacher that it was distilled from, if that is known.
     """
@@ -53,7 +54,14 @@ class Subject(Protocol):
 
 
 def open_subject(
-    model: str | Path, layers: Sequence[int], dtype: str, precisions: Sequence[str], threads: int | None, *, verify: bool = True, trust_remote_code: bool = False
+    model: str | Path,
+    layers: Sequence[int],
+    dtype: str,
+    precisions: Sequence[str],
+    threads: int | None,
+    *,
+    verify: bool = True,
+    trust_remote_code: bool = False,
 ) -> Subject:
     """A model by path or name, ready to encode; `evaluate` describes the arguments."""
     name, folder = locate(model, trust_remote_code)
@@ -97,7 +105,15 @@ class TorchSubject:
         return f"torch {self.exits} {self.dtype}"
 
     @classmethod
-    def open(cls, name: str, folder: Path, manifest: Manifest | None, layers: Sequence[int], dtype: str, trust_remote_code: bool = False) -> TorchSubject:
+    def open(
+        cls,
+        name: str,
+        folder: Path,
+        manifest: Manifest | None,
+        layers: Sequence[int],
+        dtype: str,
+        trust_remote_code: bool = False,
+    ) -> TorchSubject:
         """Load a folder, with its manifest if it has one; `layers` chooses among its exits.
 
         Raises:
@@ -109,8 +125,19 @@ class TorchSubject:
         model = load_model(folder, dtype=resolve_dtype(dtype), trust_remote_code=trust_remote_code).to(device())
         missing = sorted(set(layers) - set(model.exits))
         if missing:
-            raise UsageError(f"--layers {missing[0]}: {name} has no output there", f"it has them at {', '.join(map(str, model.exits))}")
-        return cls(name, folder, model, sorted(layers) or model.exits, dtype, bool(manifest and manifest.kind != "encoder"), _teacher_of(manifest))
+            raise UsageError(
+                f"--layers {missing[0]}: {name} has no output there",
+                f"it has them at {', '.join(map(str, model.exits))}",
+            )
+        return cls(
+            name,
+            folder,
+            model,
+            sorted(layers) or model.exits,
+            dtype,
+            bool(manifest and manifest.kind != "encoder"),
+            _teacher_of(manifest),
+        )
 
     @cached_property
     def hashes(self) -> Sequence[str]:
@@ -143,10 +170,14 @@ class TorchSubject:
         tell(count_cut(tokenizer, texts, self.model.spec.prompt(kind), rows), f"{self.name} ({kind})")
         found: dict[int, Vectors] = {}
         with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode():
-            for batch in token_budget_batches([len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU):
+            for batch in token_budget_batches(
+                [len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU
+            ):
                 ids, mask = (torch.from_numpy(array).to(place) for array in tokenizer.pad([rows[i] for i in batch]))
                 for exit_, vectors in self.model(ids, mask, self.exits).items():
-                    found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = vectors.float().cpu().numpy()
+                    found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = (
+                        vectors.float().cpu().numpy()
+                    )
                 advance(int(mask.sum()))
         weights = "fp32" if next(self.model.parameters()).dtype == torch.float32 else "bf16"
         return {Output(exit_, weights): vectors for exit_, vectors in found.items()}
@@ -167,8 +198,11 @@ class OnnxSubject:
         return f"onnx {[variant.file for variant, _ in self.encoders]}"
 
     @classmethod
-    def open(cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None, verify: bool) -> OnnxSubject:
-        """Open every variant of the given precisions, those that failed their gate too: the table shows what that costs.
+    def open(
+        cls, name: str, folder: Path, manifest: Manifest, precisions: Sequence[str], threads: int | None, verify: bool
+    ) -> OnnxSubject:
+        """Open every variant of the given precisions, those that failed their gate too: the table shows what that
+        costs.
 
         Raises:
             UsageError: no variant has such weights.
@@ -176,9 +210,14 @@ class OnnxSubject:
         from emb.runtime.encoder import ArtifactEncoder
 
         wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
-        encoders: list[tuple[Variant, Encoder]] = [(variant, ArtifactEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted]
+        encoders: list[tuple[Variant, Encoder]] = [
+            (variant, ArtifactEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted
+        ]
         if not encoders:
-            raise UsageError(f"--precision {','.join(precisions)}: {name} has no such file", f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}")
+            raise UsageError(
+                f"--precision {','.join(precisions)}: {name} has no such file",
+                f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}",
+            )
         return cls(name, folder, manifest, encoders, manifest.kind != "encoder", _teacher_of(manifest))
 
     @cached_property
@@ -206,7 +245,9 @@ class OnnxSubject:
         cuts: list[Cut] = []
         for variant, encoder in self.encoders:  # they share a tokenizer: the first tells of all
             vectors = encoder.encode(texts, kind=kind, show_progress_bar=True, count=None if cuts else cuts.append)
-            found[self._point(variant)] = as_floats(vectors, variant.vector_dtype, self.manifest.calibration.get("ranges"), self.manifest.dim)
+            found[self._point(variant)] = as_floats(
+                vectors, variant.vector_dtype, self.manifest.calibration.get("ranges"), self.manifest.dim
+            )
         tell(cuts[0], f"{self.name} ({kind})")
         return found
 

@@ -72,10 +72,29 @@ def export(
         from emb.export.pipeline import run_export
 
     options = Options(
-        int8, fp16, tuple(vectors), calibration_texts, threads, min_cosine, reduce_range, int4=int4, heal=heal, heal_data=tuple(map(str, heal_data)), exporter=exporter,
-        max_mb=max_mb, trust_remote_code=trust_remote_code,
-    )  # fmt: skip
-    return run_export(None if source is None else Path(source), layers, dims, options, out=None if out is None else Path(out), overwrite=overwrite, verify=verify)
+        int8,
+        fp16,
+        tuple(vectors),
+        calibration_texts,
+        threads,
+        min_cosine,
+        reduce_range,
+        int4=int4,
+        heal=heal,
+        heal_data=tuple(map(str, heal_data)),
+        exporter=exporter,
+        max_mb=max_mb,
+        trust_remote_code=trust_remote_code,
+    )
+    return run_export(
+        None if source is None else Path(source),
+        layers,
+        dims,
+        options,
+        out=None if out is None else Path(out),
+        overwrite=overwrite,
+        verify=verify,
+    )
 
 
 open_door(__name__, export)

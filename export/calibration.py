@@ -30,20 +30,35 @@ class Texts:
 
 
 def texts_of(options: Options, source: Source, model: EmbeddingModel) -> Texts:
-    """Texts for calibration, and others (where there are enough) to judge schemes on, with those that break encoders or are made to break `model`."""
-    given = samples(list(options.calibration_texts or ())) or [Sample(item.text, item.kind) for item in texts_for(source.folder, _CALIBRATION + _JUDGED)[0]]
-    tell(count_cut(model.tokenizer(), [each.text for each in given], [model.spec.prompt(each.kind) for each in given]), "texts to calibrate and judge on")
+    """Texts for calibration, and others (where there are enough) to judge schemes on, with those that break encoders or
+    are made to break `model`.
+    """
+    given = samples(list(options.calibration_texts or ())) or [
+        Sample(item.text, item.kind) for item in texts_for(source.folder, _CALIBRATION + _JUDGED)[0]
+    ]
+    tell(
+        count_cut(model.tokenizer(), [each.text for each in given], [model.spec.prompt(each.kind) for each in given]),
+        "texts to calibrate and judge on",
+    )
     ordinary = given[-_JUDGED:]
     rest = given[:-_JUDGED] or given
-    return Texts([each.text for each in rest[:_CALIBRATION]], [*ordinary, *probes(model.spec.max_length), *hard_samples(model.tokenizer(), row_norms(model.encoder))])
+    return Texts(
+        [each.text for each in rest[:_CALIBRATION]],
+        [*ordinary, *probes(model.spec.max_length), *hard_samples(model.tokenizer(), row_norms(model.encoder))],
+    )
 
 
 def trial_of(manifest: Manifest, encoder: ArtifactEncoder, options: Options, texts: Texts) -> Trial:
     """What the files of one export are held to."""
     rows = _rows(manifest, encoder, texts.judged)
     hard = _rows(manifest, encoder, [each for each in texts.judged if each.group == HARD])
-    calibration = [encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode([*texts.calibration[:_RANGED], *UNUSUAL])]
-    largest, limit = SEVEN_BITS if options.reduce_range else EIGHT_BITS, round(options.max_mb * 1e6) if options.max_mb else None
+    calibration = [
+        encoder.tokenizer.pad([row]) for row in encoder.tokenizer.encode([*texts.calibration[:_RANGED], *UNUSUAL])
+    ]
+    largest, limit = (
+        SEVEN_BITS if options.reduce_range else EIGHT_BITS,
+        round(options.max_mb * 1e6) if options.max_mb else None,
+    )
     return Trial(encoder.tokenizer, rows, calibration, options.threads, largest, limit, hard)
 
 

@@ -21,7 +21,8 @@ _LIMIT = 5e-4  # relative error; rounding gives 1e-6 to 1e-5, a wrong mask or po
 
 
 def check_graph(model: EmbeddingModel, path: Path) -> None:
-    """Compare the graph at `path` with `model`: each row of tokens alone in torch, in batches in onnxruntime, padded on either side.
+    """Compare the graph at `path` with `model`: each row of tokens alone in torch, in batches in onnxruntime, padded on
+    either side.
 
     The tracer keeps one run of Python's branches: an architecture whose branches depend on length, padding or what
     the tokens are comes out wrong, silently.
@@ -36,27 +37,36 @@ def check_graph(model: EmbeddingModel, path: Path) -> None:
         for side in ("right", "left"):
             ids, mask = padder.pad(rows, side)
             (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
-            _compare(expected, found, f"{architecture(model)}: the traced graph gives other vectors than the model, padded on the {side}")
+            _compare(
+                expected,
+                found,
+                f"{architecture(model)}: the traced graph gives other vectors than the model, padded on the {side}",
+            )
 
 
 def check_slice(model: EmbeddingModel, sliced: EmbeddingModel, pair: LayerDimPair) -> None:
     """Compare a slice with the exit it stands for.
 
     Raises:
-        ArtifactError: the vectors differ: after its last layer, this architecture does more than the exit did in training.
+        ArtifactError: the vectors differ: after its last layer, this architecture does more than the exit did in
+            training.
     """
     if pair.layers not in model.exits:
         return  # nothing was trained there: the slice is what it is
     ids, mask = _tensors(model.tokenizer().pad(_rows(model)[:2]))
     with torch.inference_mode():
         expected, found = (each.embed(ids, mask, pair).float().numpy() for each in (model, sliced))
-    _compare(expected, found, f"{type(model.encoder).__name__}: cut to {pair}, the model gives other vectors than its exit")
+    _compare(
+        expected, found, f"{type(model.encoder).__name__}: cut to {pair}, the model gives other vectors than its exit"
+    )
 
 
 def _compare(expected: Vectors, found: Vectors, what: str) -> None:
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
     if not error <= _LIMIT:  # not a number is an error, too
-        raise ArtifactError(f"{what} (relative error {error:.2g})", "this architecture is not supported; encode with torch instead")
+        raise ArtifactError(
+            f"{what} (relative error {error:.2g})", "this architecture is not supported; encode with torch instead"
+        )
 
 
 def _rows(model: EmbeddingModel) -> list[Ids]:
@@ -72,7 +82,10 @@ def _short_rows(model: EmbeddingModel) -> list[Ids]:
     random, words = np.random.default_rng(1), int(model.encoder.config.vocab_size)
     pad, longest = model.tokenizer().pad_id, min(model.spec.max_length, 8)
     rows = [random.integers(0, words, 1 + index % longest, np.int64) for index in range(_SHORT)]
-    return [*(np.where(row == pad, (pad + 1) % words, row) for row in rows), np.asarray(model.tokenizer().encode([""])[0], np.int64)]
+    return [
+        *(np.where(row == pad, (pad + 1) % words, row) for row in rows),
+        np.asarray(model.tokenizer().encode([""])[0], np.int64),
+    ]
 
 
 def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:

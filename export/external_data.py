@@ -24,7 +24,9 @@ def second_name(graph: Path, name: Path) -> None:
         _share(graph, name)
         return
     model = onnx.load(str(graph), load_external_data=False)
-    for entry in (entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"):
+    for entry in (
+        entry for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    ):
         entry.value = data_file(name).name
     onnx.save(model, str(name))
     shutil.copyfile(data, data_file(name))

@@ -36,7 +36,8 @@ class _Whole(nn.Module):
 
 
 def write_graph(model: EmbeddingModel, path: Path) -> Path:
-    """Write `model` as ONNX: `input_ids`, `attention_mask` `(batch, tokens)` int64 → `sentence_embedding` `(batch, dim)`.
+    """Write `model` as ONNX: `input_ids`, `attention_mask` `(batch, tokens)` int64 → `sentence_embedding` `(batch,
+    dim)`.
 
     The token vectors are a second output, `last_hidden_state` `(batch, tokens, hidden)`: clients
     built on optimum know no other and pool it themselves. Who asks for the first alone pays nothing for it.
@@ -61,13 +62,20 @@ def _traced(model: EmbeddingModel, path: Path) -> None:
     except (OSError, MemoryError, EmbError):
         raise  # a full disk is told as one
     except Exception as error:  # what the exporter raises shares no base
-        raise ArtifactError(f"{architecture(model)} cannot be exported to ONNX ({first_line(error)})", "encode with torch instead: emb encode --model FOLDER") from error
+        raise ArtifactError(
+            f"{architecture(model)} cannot be exported to ONNX ({first_line(error)})",
+            "encode with torch instead: emb encode --model FOLDER",
+        ) from error
 
 
 def architecture(model: EmbeddingModel) -> str:
-    """The name of `model`'s encoder; of a mixture of experts, that it is one: a traced graph keeps the experts its example took."""
+    """The name of `model`'s encoder; of a mixture of experts, that it is one: a traced graph keeps the experts its
+    example took.
+    """
     name = type(model.encoder).__name__
-    return f"{name} (a mixture of experts)" if any(getattr(model.encoder.config, key, None) for key in _EXPERTS) else name
+    return (
+        f"{name} (a mixture of experts)" if any(getattr(model.encoder.config, key, None) for key in _EXPERTS) else name
+    )
 
 
 def _trace(model: EmbeddingModel, path: Path) -> None:
@@ -75,8 +83,14 @@ def _trace(model: EmbeddingModel, path: Path) -> None:
     axes = {name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask", TOKENS)}
     with _eager(model), traceable_masks(model.encoder), silent(), torch.inference_mode():
         torch.onnx.export(
-            _Whole(model).eval(), (ids, (ids > 0).long()), str(path), dynamo=False, opset_version=OPSET,
-            input_names=["input_ids", "attention_mask"], output_names=[OUTPUT, TOKENS], dynamic_axes={**axes, OUTPUT: {0: "batch"}},
+            _Whole(model).eval(),
+            (ids, (ids > 0).long()),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input_ids", "attention_mask"],
+            output_names=[OUTPUT, TOKENS],
+            dynamic_axes={**axes, OUTPUT: {0: "batch"}},
         )
 
 
@@ -86,7 +100,9 @@ def _eager(model: EmbeddingModel) -> Iterator[None]:
     before, cache = config._attn_implementation, getattr(config, "use_cache", None)
     config._attn_implementation = "eager"
     # transformers 4 chooses DistilBERT's class of attention when the model is made: the eager one is its parent.
-    built = {module: type(module) for module in model.encoder.modules() if type(module).__name__ == "DistilBertSdpaAttention"}
+    built = {
+        module: type(module) for module in model.encoder.modules() if type(module).__name__ == "DistilBertSdpaAttention"
+    }
     for module, kind in built.items():
         module.__class__ = kind.__bases__[0]
     if cache is not None:

@@ -56,12 +56,23 @@ def healing_recipe(recalled: Recalled, seconds: float) -> TrainingRecipe:
     """The distillation's own training, shorter and gentler: the slice is nearly where it should be."""
     own = recalled.recipe.training
     return TrainingRecipe(
-        epochs=1000, lr=5e-5, lr_end=1e-6, warmup_steps=20, tokens_per_batch=own.tokens_per_batch, objective=own.objective, train_token_embeddings=False,
-        precision=own.precision, seed=own.seed, max_time=seconds, evaluate_every=_NEVER,
-    )  # fmt: skip
+        epochs=1000,
+        lr=5e-5,
+        lr_end=1e-6,
+        warmup_steps=20,
+        tokens_per_batch=own.tokens_per_batch,
+        objective=own.objective,
+        train_token_embeddings=False,
+        precision=own.precision,
+        seed=own.seed,
+        max_time=seconds,
+        evaluate_every=_NEVER,
+    )
 
 
-def heal(sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, aim: Aim, recipe: TrainingRecipe, place: Path) -> Healed:
+def heal(
+    sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, aim: Aim, recipe: TrainingRecipe, place: Path
+) -> Healed:
     """Train a copy of `sliced` by `recipe` on the recalled texts; `sliced` itself stays as it is.
 
     Checkpoints go below `place` and stay there until `forget`: interrupted, or stopped by
@@ -79,7 +90,10 @@ def heal(sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, aim: Ai
         folder.mkdir(parents=True, exist_ok=True)
     with fake_quantised(student) as dial:
         training = _Healing(student, train, held_out, pair, recipe, folder, identity, dial, aim)
-        note(f"healing {pair} for {', '.join([*aim.weights, *(['binary vectors'] if aim.binary else [])])} on {len(recalled.train):,} texts")
+        note(
+            f"healing {pair} for {', '.join([*aim.weights, *(['binary vectors'] if aim.binary else [])])} on"
+            f" {len(recalled.train):,} texts"
+        )
         training.run()
     healed = copy.deepcopy(sliced)
     healed.load_state_dict({name: value.cpu() for name, value in student.state_dict().items()})
@@ -95,7 +109,16 @@ def forget(place: Path) -> None:
 
 class _Healing(Training):
     def __init__(
-        self, student: EmbeddingModel, train: Split, held_out: Split, pair: LayerDimPair, recipe: TrainingRecipe, folder: Path, identity: str, dial: Dial, aim: Aim
+        self,
+        student: EmbeddingModel,
+        train: Split,
+        held_out: Split,
+        pair: LayerDimPair,
+        recipe: TrainingRecipe,
+        folder: Path,
+        identity: str,
+        dial: Dial,
+        aim: Aim,
     ) -> None:
         super().__init__(student, train, held_out, [pair], recipe, folder, identity)
         self.dial, self.binary = dial, aim.binary
@@ -114,7 +137,9 @@ class _Healing(Training):
         return "leave out --heal; if the student itself is at fault, `emb validate` shows it"
 
     def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
-        self.dial.precision = self.turns[self.step % len(self.turns)] if self.turns else None  # by the step alone, for the sake of resuming
+        self.dial.precision = (
+            self.turns[self.step % len(self.turns)] if self.turns else None
+        )  # by the step alone, for the sake of resuming
         return super()._train_step(batch, rate)
 
     def _loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
@@ -140,6 +165,11 @@ def _identity(sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, ai
 def _facts(training: _Healing, recalled: Recalled, aim: Aim, recipe: TrainingRecipe) -> dict[str, Any]:
     data = {"hash": recalled.corpus.digest, "texts": len(recalled.train), "held_out": len(recalled.held_out)}
     return {
-        "weights": list(aim.weights), "binary": aim.binary, "steps": training.step, "texts": training.texts, "seconds": round(training.spent, 1),
-        "data": data, "recipe": recipe.model_dump(mode="json"),
-    }  # fmt: skip
+        "weights": list(aim.weights),
+        "binary": aim.binary,
+        "steps": training.step,
+        "texts": training.texts,
+        "seconds": round(training.spent, 1),
+        "data": data,
+        "recipe": recipe.model_dump(mode="json"),
+    }

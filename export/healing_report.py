@@ -1,4 +1,6 @@
-"""What healing gained: each file held against the teacher on held-out texts, beside the file that the unhealed slice gives."""
+"""What healing gained: each file held against the teacher on held-out texts, beside the file that the unhealed slice
+gives.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from emb.quantize.weights.schemes import schemes
 from emb.similarity import Vectors, cosines, neighbour_overlap, truncated
 
 
-def measure_gains(unhealed: EmbeddingModel, folder: Path, manifest: Manifest, held_out: Split, trial: Trial) -> list[dict[str, Any]]:
+def measure_gains(
+    unhealed: EmbeddingModel, folder: Path, manifest: Manifest, held_out: Split, trial: Trial
+) -> list[dict[str, Any]]:
     """Figures of every healed file in `folder`, and of its like made from `unhealed` by the same scheme.
 
     One record per file: `weights`, `vectors`, and `before` and `after` with
@@ -37,7 +41,9 @@ def measure_gains(unhealed: EmbeddingModel, folder: Path, manifest: Manifest, he
             note(f"{variant.file}: before and after healing, on {len(goal):,} held-out texts")
             before, after = (run_file(file, trial, held_out.rows) for file in (path, folder / variant.file))
             found.append(_record(variant.weight_dtype, "float32", before, after, goal))
-            if any(each.vector_dtype == "ubinary" and each.quantizer == variant.quantizer for each in manifest.variants):
+            if any(
+                each.vector_dtype == "ubinary" and each.quantizer == variant.quantizer for each in manifest.variants
+            ):
                 found.append(_record(variant.weight_dtype, "ubinary", _bits(before), _bits(after), goal))
     return found
 
@@ -45,13 +51,20 @@ def measure_gains(unhealed: EmbeddingModel, folder: Path, manifest: Manifest, he
 def _unhealed(model: EmbeddingModel, folder: Path, manifest: Manifest, trial: Trial) -> Iterator[tuple[Variant, Path]]:
     """Each fp32 or quantised variant that returns floats, with the file that `model` gives for it."""
     graph = write_graph(model, folder / "model.onnx")
-    fused = if_same(graph, fuse(graph, folder / "fused.onnx", int(model.encoder.config.num_attention_heads), model.hidden), trial)
+    fused = if_same(
+        graph, fuse(graph, folder / "fused.onnx", int(model.encoder.config.num_attention_heads), model.hidden), trial
+    )
     by_name = {scheme.name: scheme for scheme in (*schemes(graph, trial.largest, trial.limit), int4.SCHEME)}
     for variant in (each for each in distinct(manifest) if each.vector_dtype == "float32" and each.exporter == "emb"):
         if variant.weight_dtype == "fp32":
             yield variant, graph
         elif variant.quantizer in by_name:  # how fp16 is stored is no scheme
-            yield variant, write_scheme(by_name[variant.quantizer], fused, folder / f"{variant.weight_dtype}.onnx", trial.calibration)
+            yield (
+                variant,
+                write_scheme(
+                    by_name[variant.quantizer], fused, folder / f"{variant.weight_dtype}.onnx", trial.calibration
+                ),
+            )
 
 
 def _record(weights: str, vectors: str, before: Vectors, after: Vectors, goal: Vectors) -> dict[str, Any]:
@@ -60,8 +73,10 @@ def _record(weights: str, vectors: str, before: Vectors, after: Vectors, goal: V
 
 def _figures(vectors: Vectors, goal: Vectors) -> dict[str, float]:
     return {
-        "cosine": float(cosines(vectors, goal).mean()), "overlap": neighbour_overlap(vectors, goal), "asymmetric": neighbour_overlap(vectors, goal, index=goal),
-    }  # fmt: skip
+        "cosine": float(cosines(vectors, goal).mean()),
+        "overlap": neighbour_overlap(vectors, goal),
+        "asymmetric": neighbour_overlap(vectors, goal, index=goal),
+    }
 
 
 def _bits(vectors: Vectors) -> Vectors:

@@ -16,7 +16,9 @@ _LIBRARIES = ("torch", "transformers", "sentence-transformers", "onnx", "onnxrun
 def manifest_for(source: Source, model: EmbeddingModel, pair: LayerDimPair) -> Manifest:
     """The manifest of a slice before its files are listed: lineage, prompts, the scores of its pair."""
     known = source.manifest
-    lineage: dict[str, Any] = {key: value for key, value in known.lineage.items() if key != "quantization"} if known else {}
+    lineage: dict[str, Any] = (
+        {key: value for key, value in known.lineage.items() if key != "quantization"} if known else {}
+    )
     if "healing" in lineage:
         lineage["healing"] |= {"files": []}  # those it was measured on are not these
     if known is None:
@@ -25,7 +27,18 @@ def manifest_for(source: Source, model: EmbeddingModel, pair: LayerDimPair) -> M
     lineage["export"] = {"versions": {name: version(name) for name in _LIBRARIES}}
     spec = model.spec
     return Manifest(
-        "encoder" if known is None else "slice" if known.kind == "student" else known.kind, pair.layers, pair.dim, spec.pooling, spec.normalize,
-        spec.max_length, dict(spec.prompts), [scores for scores in (known.pairs if known else []) if (scores["layers"], scores["dim"]) == (pair.layers, pair.dim)],
-        lineage=lineage, similarity=spec.similarity,
+        "encoder" if known is None else "slice" if known.kind == "student" else known.kind,
+        pair.layers,
+        pair.dim,
+        spec.pooling,
+        spec.normalize,
+        spec.max_length,
+        dict(spec.prompts),
+        [
+            scores
+            for scores in (known.pairs if known else [])
+            if (scores["layers"], scores["dim"]) == (pair.layers, pair.dim)
+        ],
+        lineage=lineage,
+        similarity=spec.similarity,
     )

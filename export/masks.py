@@ -28,7 +28,9 @@ def traceable_masks(encoder: PreTrainedModel) -> Iterator[None]:
         return
 
     def give(module: Any, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        return args, inputs | {"attention_mask": both_directions(inputs["attention_mask"], config.sliding_window, encoder.dtype)}
+        return args, inputs | {
+            "attention_mask": both_directions(inputs["attention_mask"], config.sliding_window, encoder.dtype)
+        }
 
     handle = encoder.register_forward_pre_hook(give, with_kwargs=True)
     try:
@@ -47,7 +49,10 @@ def both_directions(mask: Tensor, window: int, dtype: torch.dtype) -> dict[str, 
     near = (places[:, None] - places[None, :]).abs() < window
     seen = {"full_attention": mask[:, None, None, :].bool(), "sliding_attention": mask[:, None, None, :].bool() & near}
     hidden = torch.finfo(dtype).min
-    return {kind: torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, hidden) for kind, allowed in seen.items()}
+    return {
+        kind: torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, hidden)
+        for kind, allowed in seen.items()
+    }
 
 
 @contextlib.contextmanager
@@ -66,7 +71,9 @@ def _plain_masks() -> Iterator[None]:
 
 
 def _broadcast(mask: MaskFunction, bh_indices: bool = True) -> MaskFunction:
-    """`mask` over all positions at once: indices `(batch,)`, `(heads,)`, `(queries,)`, `(keys,)` → bool `(batch, heads, queries, keys)`."""
+    """`mask` over all positions at once: indices `(batch,)`, `(heads,)`, `(queries,)`, `(keys,)` → bool `(batch, heads,
+    queries, keys)`.
+    """
 
     def over(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         found = mask(batch[:, None, None, None], head[:, None, None], query[:, None], key)

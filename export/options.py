@@ -30,7 +30,9 @@ class Options:
     trust_remote_code: bool = False
 
     def flags(self, weight_dtype: str) -> str:
-        """What an `emb export` of one file with such weights is given besides layers and dims, with a space before each."""
+        """What an `emb export` of one file with such weights is given besides layers and dims, with a space before
+        each.
+        """
         found = [] if weight_dtype == "fp32" else [f"--{weight_dtype}"]
         if weight_dtype == "int8":
             found += ["--reduce-range"] if self.reduce_range else []
@@ -57,4 +59,6 @@ def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
         raise UsageError("--max-mb without a file to fit", "add --int8, --grid or --target")
     odd = [pair.dim for pair in pairs if pair.dim % 8 and "binary" in options.vectors]
     if odd:
-        raise UsageError(f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a dim that is a multiple of 8")
+        raise UsageError(
+            f"--vectors binary: {odd[0]} dims do not fill whole bytes", "choose a dim that is a multiple of 8"
+        )

@@ -34,9 +34,19 @@ FP16 = "onnx/model_fp16.onnx"
 
 
 def run_export(
-    source: Path | None, layers: Sequence[int], dims: Sequence[int], options: Options, *, out: Path | None, overwrite: bool, verify: bool, apart: bool = False
+    source: Path | None,
+    layers: Sequence[int],
+    dims: Sequence[int],
+    options: Options,
+    *,
+    out: Path | None,
+    overwrite: bool,
+    verify: bool,
+    apart: bool = False,
 ) -> list[Path]:
-    """Export every pair; nothing is written before every pair and folder has been checked. `apart` gives even a single one a folder of its own below `out`."""
+    """Export every pair; nothing is written before every pair and folder has been checked. `apart` gives even a single
+    one a folder of its own below `out`.
+    """
     found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
     model = load_model(found.folder, trust_remote_code=options.trust_remote_code)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
@@ -54,7 +64,9 @@ def run_export(
         check_slice(model, sliced, pair)
         healed = healing(sliced, pair, place) if healing else None
         with atomic_folder(folder, replace=overwrite) as partial:
-            manifest = _write(found, sliced, healed, pair, partial, replace(options, scheme=won.get(pair.layers)), texts)
+            manifest = _write(
+                found, sliced, healed, pair, partial, replace(options, scheme=won.get(pair.layers)), texts
+            )
         if "quantization" in manifest.lineage:
             won[pair.layers] = manifest.lineage["quantization"]["chosen"]
         if healed:
@@ -64,13 +76,28 @@ def run_export(
 
 def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, LayerDimPair, Path], Healed]:
     """What heals each slice, with the texts and the teacher's vectors found and read."""
-    recalled = recall(source.manifest.lineage if source.manifest else {}, options.heal_data, trust_remote_code=options.trust_remote_code)
-    aim = Aim(tuple(name for name, wanted in (("int8", options.int8), ("int4", options.int4)) if wanted), "binary" in options.vectors)
+    recalled = recall(
+        source.manifest.lineage if source.manifest else {},
+        options.heal_data,
+        trust_remote_code=options.trust_remote_code,
+    )
+    aim = Aim(
+        tuple(name for name, wanted in (("int8", options.int8), ("int4", options.int4)) if wanted),
+        "binary" in options.vectors,
+    )
     recipe = healing_recipe(recalled, options.heal or 0.0)
     return lambda sliced, pair, place: heal(sliced, pair, recalled, aim, recipe, place)
 
 
-def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: LayerDimPair, folder: Path, options: Options, texts: Texts) -> Manifest:
+def _write(
+    source: Source,
+    sliced: EmbeddingModel,
+    healed: Healed | None,
+    pair: LayerDimPair,
+    folder: Path,
+    options: Options,
+    texts: Texts,
+) -> Manifest:
     model = healed.model if healed else sliced
     save_model(model, folder)
     check_graph(model, write_graph(model, folder / GRAPH))
@@ -78,7 +105,9 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
     manifest.variants = [Variant(GRAPH)]
     manifest.save(folder)  # the encoder below reads it; the final one replaces it
     encoder = ArtifactEncoder(folder, GRAPH, options.threads, verify=False)
-    ranges = calibrate(np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)]))
+    ranges = calibrate(
+        np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)])
+    )
     manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
     trial = trial_of(manifest, encoder, options, texts)
     if options.fp16:
@@ -91,16 +120,25 @@ def _write(source: Source, sliced: EmbeddingModel, healed: Healed | None, pair: 
         name = f"onnx/model_vectors_{kind}.onnx"
         write_vectors(folder / base.file, folder / name, kind, ranges)
         manifest.variants.append(Variant(name, base.weight_dtype, VECTOR_DTYPES[kind], base.quantizer))
-    add_others(options.exporter, folder, manifest, int8_file(options.reduce_range) if options.int8 else None, trial.calibration)
+    add_others(
+        options.exporter, folder, manifest, int8_file(options.reduce_range) if options.int8 else None, trial.calibration
+    )
     declare(folder)
     manifest.save(folder)
     if healed:
-        manifest.lineage["healing"] = healed.facts | {"files": measure_gains(sliced, folder, manifest, healed.held_out, trial)}
+        manifest.lineage["healing"] = healed.facts | {
+            "files": measure_gains(sliced, folder, manifest, healed.held_out, trial)
+        }
         manifest.write(folder)
     return manifest
 
 
 def _base(manifest: Manifest) -> Variant:
     """The file that graphs with quantised vectors are made from: the best of the small ones that passed, or fp32."""
-    small = [variant for dtype in ("int8", "int4") for variant in manifest.variants if variant.weight_dtype == dtype and variant.passed]
+    small = [
+        variant
+        for dtype in ("int8", "int4")
+        for variant in manifest.variants
+        if variant.weight_dtype == dtype and variant.passed
+    ]
     return small[0] if small else manifest.variants[0]

@@ -39,14 +39,22 @@ def _write_int8(manifest: Manifest, folder: Path, fused: Path, options: Options,
     candidates = select_int8(folder / GRAPH, fused, folder / file, trial, options.min_cosine, options.scheme)
     chosen = next(each for each in candidates if each.chosen)
     second_name(folder / file, folder / WEB)
-    manifest.variants += [Variant(name, "int8", quantizer=chosen.name, passed=chosen.passed, min_cosine=chosen.min_cosine) for name in (file, WEB)]
-    manifest.lineage["quantization"] = summary(candidates, options.min_cosine, options.threads) | {"processor": processor(), "reduce_range": options.reduce_range}
+    manifest.variants += [
+        Variant(name, "int8", quantizer=chosen.name, passed=chosen.passed, min_cosine=chosen.min_cosine)
+        for name in (file, WEB)
+    ]
+    manifest.lineage["quantization"] = summary(candidates, options.min_cosine, options.threads) | {
+        "processor": processor(),
+        "reduce_range": options.reduce_range,
+    }
     _tell(candidates)
 
 
 def _write_int4(manifest: Manifest, folder: Path, fused: Path, trial: Trial) -> None:
     found = try_scheme(int4.SCHEME, folder / GRAPH, fused, folder / int4.FILE, trial, int4.MIN_COSINE)
-    manifest.variants.append(Variant(int4.FILE, "int4", quantizer=found.name, passed=found.passed, min_cosine=found.min_cosine))
+    manifest.variants.append(
+        Variant(int4.FILE, "int4", quantizer=found.name, passed=found.passed, min_cosine=found.min_cosine)
+    )
     if not found.passed:
         warn(f"{int4.FILE}: {found.reason}; written all the same, marked as failed")
 
@@ -63,7 +71,13 @@ def _tell(candidates: Sequence[Candidate]) -> None:
         if each.min_cosine is not None:
             mark = "→" if each.chosen else " "
             speed = f"{each.latency_ms:7.2f} ms {each.texts_per_second:8.0f} texts/s"
-            note(f"{mark} {each.name:21} {each.bytes / 1e6:7.1f} MB  cosine {each.mean_cosine:.4f} min {each.min_cosine:.4f} {speed}  {each.reason}")
+            note(
+                f"{mark} {each.name:21} {each.bytes / 1e6:7.1f} MB  cosine {each.mean_cosine:.4f} min"
+                f" {each.min_cosine:.4f} {speed}  {each.reason}"
+            )
     share = next((each.overflow for each in candidates if each.overflow), 0.0)
     if share:
-        note(f"on a processor without VNNI {1e6 * share:,.0f} of a million sums would not fit into 16 bits; for those export with --reduce-range")
+        note(
+            f"on a processor without VNNI {1e6 * share:,.0f} of a million sums would not fit into 16 bits; for those"
+            " export with --reduce-range"
+        )

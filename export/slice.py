@@ -14,13 +14,19 @@ from emb.model.embedding_model import EmbeddingModel, cut_layers
 from emb.progress import warn
 
 
-def resolve_pairs(model: EmbeddingModel, manifest: Manifest | None, layers: Sequence[int], dims: Sequence[int]) -> list[LayerDimPair]:
+def resolve_pairs(
+    model: EmbeddingModel, manifest: Manifest | None, layers: Sequence[int], dims: Sequence[int]
+) -> list[LayerDimPair]:
     """Every combination of `layers` and `dims`; none given means the whole model.
 
     Raises:
         UsageError: beyond the model, or layers at which a student has no trained exit.
     """
-    pairs = [LayerDimPair(n, dim) for n in sorted(set(layers or [model.exits[-1]])) for dim in sorted(set(dims or [model.dim]))]
+    pairs = [
+        LayerDimPair(n, dim)
+        for n in sorted(set(layers or [model.exits[-1]]))
+        for dim in sorted(set(dims or [model.dim]))
+    ]
     for pair in pairs:
         _check(model, manifest, pair)
     return pairs
@@ -50,10 +56,16 @@ def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair)
         raise UsageError(f"layers {pair.layers}: the model has {model.layers}", f"choose from {_names(model)}")
     if manifest is None or manifest.kind != "student":
         if pair.layers not in model.exits:
-            warn(f"{pair}: nothing was trained after layer {pair.layers}; distil a student with this exit to heal the cut")
+            warn(
+                f"{pair}: nothing was trained after layer {pair.layers}; distil a student with this exit to heal"
+                " the cut"
+            )
         return
     if pair.layers not in model.exits:
-        raise UsageError(f"layers {pair.layers}: not trained as an exit", f"trained: {_names(model)}; others need a pair in the recipe and a new run")
+        raise UsageError(
+            f"layers {pair.layers}: not trained as an exit",
+            f"trained: {_names(model)}; others need a pair in the recipe and a new run",
+        )
     trained = max((scores["dim"] for scores in manifest.pairs if scores["layers"] == pair.layers), default=model.dim)
     if pair.dim > trained:
         warn(f"{pair}: the exit at {pair.layers} layers was trained up to {trained} dims")

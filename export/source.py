@@ -33,7 +33,10 @@ def find_source(source: Path | None, verify: bool = True, *, trust_remote_code: 
     if str(place) in teachers() and not place.exists():
         place = resolve(str(place), trust_remote_code=trust_remote_code).path
     if not place.is_dir():
-        raise ArtifactError(f"{place}: no such folder", "give a run, an artifact, a sentence-transformers folder, or a name of `emb models`")
+        raise ArtifactError(
+            f"{place}: no such folder",
+            "give a run, an artifact, a sentence-transformers folder, or a name of `emb models`",
+        )
     if run_status(place) is not None:
         folder, name, exports = place / "student", place.name, place / "exports"
         if not folder.is_dir():
@@ -50,4 +53,6 @@ def place_for(source: Source, pair: LayerDimPair, out: Path | None, several: boo
     """The folder of one export; of several, each has its own below `out`."""
     if out is not None:
         return out / str(pair) if several else out
-    return source.exports / (str(pair) if source.exports.name == "exports" and source.exports.parent != Path() else f"{source.name}-{pair}")
+    return source.exports / (
+        str(pair) if source.exports.name == "exports" and source.exports.parent != Path() else f"{source.name}-{pair}"
+    )

@@ -1,4 +1,4 @@
-"""The projections behind pooling: read from sentence-transformers' Dense, cut to fewer dims, taken apart for writing."""
+"""The projections behind pooling: read from sentence-transformers' Dense, cut to fewer dims, and taken apart."""
 
 from __future__ import annotations
 
@@ -51,7 +51,11 @@ def dense_parts(head: nn.Module) -> Iterator[DensePart]:
     steps = list(head) if isinstance(head, nn.Sequential) else [head]
     for step, behind in zip(steps, [*steps[1:], nn.Identity()], strict=True):
         if isinstance(step, nn.Linear):
-            yield DensePart(step.weight.detach(), step.bias, _path(nn.Identity() if isinstance(behind, nn.Linear | ResidualDense) else behind))
+            yield DensePart(
+                step.weight.detach(),
+                step.bias,
+                _path(nn.Identity() if isinstance(behind, nn.Linear | ResidualDense) else behind),
+            )
         elif isinstance(step, ResidualDense):
             widened = step.residual.weight.detach() if isinstance(step.residual, nn.Linear) else None
             yield DensePart(step.linear.weight.detach(), step.linear.bias, _path(step.activation), True, widened)

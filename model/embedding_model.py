@@ -65,14 +65,21 @@ class EmbeddingModel(nn.Module):
     teacher's space, or nothing. The deepest is the model's own output; the others are exits.
     """
 
-    def __init__(self, encoder: PreTrainedModel, hf_tokenizer: Any, spec: ModelSpec, heads: dict[int, nn.Module] | None = None) -> None:
+    def __init__(
+        self, encoder: PreTrainedModel, hf_tokenizer: Any, spec: ModelSpec, heads: dict[int, nn.Module] | None = None
+    ) -> None:
         super().__init__()
         if spec.pooling not in POOLINGS:
             raise ArtifactError(f"pooling {spec.pooling!r} is not supported", f"known: {', '.join(POOLINGS)}")
         if getattr(encoder, "pooler", None) is not None:
             encoder.register_module("pooler", None)  # BERT's next-sentence head: not part of an embedding
-        if not all(isinstance(getattr(encoder.config, name, None), int) for name in ("num_hidden_layers", "hidden_size")):
-            raise ArtifactError(f"{type(encoder).__name__} is not supported: its config names no single stack of layers", "of a model of several parts, give the text encoder")
+        if not all(
+            isinstance(getattr(encoder.config, name, None), int) for name in ("num_hidden_layers", "hidden_size")
+        ):
+            raise ArtifactError(
+                f"{type(encoder).__name__} is not supported: its config names no single stack of layers",
+                "of a model of several parts, give the text encoder",
+            )
         self.encoder = encoder
         self.hf_tokenizer = hf_tokenizer
         self.spec = spec
@@ -106,21 +113,34 @@ class EmbeddingModel(nn.Module):
         pad = self.hf_tokenizer.pad_token_id
         pad = pad if pad is not None else (self.hf_tokenizer.eos_token_id or 0)
         spec = self.spec
-        return TextTokenizer(backend, max_length=spec.max_length, pad_id=int(pad), lowercase=spec.lowercase, side=spec.truncation_side)
+        return TextTokenizer(
+            backend, max_length=spec.max_length, pad_id=int(pad), lowercase=spec.lowercase, side=spec.truncation_side
+        )
 
-    def token_states(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+    def token_states(
+        self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None
+    ) -> dict[int, Tensor]:
         """Hidden states `(batch, tokens, hidden)` at each of `exits` (1-based layer counts)."""
         wanted = list(exits or self.exits)
         with self._counted_from_the_text(attention_mask):
-            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=wanted != [self.layers])
-        return {n: output.last_hidden_state if n == self.layers else self._final_norm(output.hidden_states[n]) for n in wanted}
+            output = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=wanted != [self.layers]
+            )
+        return {
+            n: output.last_hidden_state if n == self.layers else self._final_norm(output.hidden_states[n])
+            for n in wanted
+        }
 
-    def pooled(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+    def pooled(
+        self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None
+    ) -> dict[int, Tensor]:
         """Pooled hidden states `(batch, hidden)` at each of `exits`."""
         states = self.token_states(input_ids, attention_mask, exits)
         return {n: pool(state, attention_mask, self.spec.pooling) for n, state in states.items()}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None) -> dict[int, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, exits: Sequence[int] | None = None
+    ) -> dict[int, Tensor]:
         """Projected, not yet normalised vectors `(batch, dim)` at each of `exits`."""
         pooled = self.pooled(input_ids, attention_mask, exits)
         return {n: self.heads[str(n)](vector) for n, vector in pooled.items()}
@@ -138,7 +158,12 @@ class EmbeddingModel(nn.Module):
         return nn.functional.normalize(vectors, dim=-1) if self.spec.normalize else vectors
 
     def embed_ids(
-        self, rows: Sequence[np.ndarray[Any, Any]], pair: LayerDimPair | None = None, *, tokens_per_batch: int = 512, side: str = "right"
+        self,
+        rows: Sequence[np.ndarray[Any, Any]],
+        pair: LayerDimPair | None = None,
+        *,
+        tokens_per_batch: int = 512,
+        side: str = "right",
     ) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
         """Yield `(indices, vectors)` for tokenised texts in token-budget batches, longest first."""
         padder, device = self.tokenizer(), next(self.parameters()).device
@@ -159,7 +184,9 @@ class EmbeddingModel(nn.Module):
             return
         places = (mask.cumsum(1) - 1).clamp(min=0)
         with _COUNTING:  # the table is one for all threads
-            handle = table.register_forward_pre_hook(lambda _, columns: (columns[0][..., :1] + places,))  # some count from two
+            handle = table.register_forward_pre_hook(
+                lambda _, columns: (columns[0][..., :1] + places,)
+            )  # some count from two
             try:
                 yield
             finally:
@@ -169,7 +196,11 @@ class EmbeddingModel(nn.Module):
         # Pre-norm stacks (Qwen3, Gemma: norm; ModernBERT: final_norm; T5: final_layer_norm) normalise
         # once more after the last layer; a stack cut at an earlier one does the same.
         owner = layer_stack(self.encoder)[0]
-        norms = [norm for name in ("norm", "final_norm", "final_layer_norm") if (norm := getattr(owner, name, None)) is not None]
+        norms = [
+            norm
+            for name in ("norm", "final_norm", "final_layer_norm")
+            if (norm := getattr(owner, name, None)) is not None
+        ]
         return norms[0](state) if norms else state
 
 
@@ -186,7 +217,13 @@ def pool(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return torch.where(mask.sum(1, keepdim=True) > 0, picked, torch.zeros_like(picked))
 
 
-def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> EmbeddingModel:
+def load_model(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> EmbeddingModel:
     """Load any sentence-transformers folder or hub id, this package's students included.
 
     Raises:
@@ -198,7 +235,13 @@ def load_model(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_
     return model
 
 
-def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, revision: str | None = None) -> Any:
+def open_sentence_transformer(
+    source: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+) -> Any:
     """The folder as sentence-transformers itself loads it, on the CPU and from safetensors.
 
     Raises:
@@ -211,13 +254,18 @@ def open_sentence_transformer(source: str | Path, *, dtype: torch.dtype = torch.
 
         try:
             loaded = SentenceTransformer(
-                str(source), device="cpu", trust_remote_code=trust_remote_code, revision=revision,
+                str(source),
+                device="cpu",
+                trust_remote_code=trust_remote_code,
+                revision=revision,
                 model_kwargs={"dtype": dtype, "use_safetensors": True},
             )
         except EmbError:
             raise
         except Exception as error:  # what these libraries raise on a damaged folder shares no base
-            raise ArtifactError(f"{source}: cannot be loaded as an embedding model ({first_line(error)})", _hint(error)) from error
+            raise ArtifactError(
+                f"{source}: cannot be loaded as an embedding model ({first_line(error)})", _hint(error)
+            ) from error
     check_loading(source, infos)
     return loaded
 
@@ -240,7 +288,13 @@ def save_model(model: EmbeddingModel, folder: Path) -> None:
     inputs = [name for name in names if name in taken] or names  # code of others may pass on whatever it is given
     write_limits(folder, model.spec.max_length, inputs, model.spec.truncation_side)
     deepest = model.exits[-1]
-    write_sentence_transformers(folder, dataclasses.asdict(model.spec), model.hidden, list(dense_parts(model.heads[str(deepest)])), static=isinstance(model.encoder, StaticEncoder))
+    write_sentence_transformers(
+        folder,
+        dataclasses.asdict(model.spec),
+        model.hidden,
+        list(dense_parts(model.heads[str(deepest)])),
+        static=isinstance(model.encoder, StaticEncoder),
+    )
     others = {f"{n}.weight": projections(model.heads[str(n)])[0].weight.detach().contiguous() for n in model.exits[:-1]}
     if others:
         save_file(others, folder / EXITS_FILE)
@@ -280,7 +334,10 @@ def _check_pattern(config: Any, keep: Sequence[int]) -> None:
     every = None if getattr(config, "layer_types", None) else getattr(config, "global_attn_every_n_layers", None)
     if every and any(bool(old % every) != bool(new % every) for new, old in enumerate(keep)):
         numbers = ", ".join(str(index + 1) for index in keep)
-        raise UsageError(f"layers {numbers}: in transformers 4, local layers would become global", "keep the first ones (student.keep: first), or use transformers 5")
+        raise UsageError(
+            f"layers {numbers}: in transformers 4, local layers would become global",
+            "keep the first ones (student.keep: first), or use transformers 5",
+        )
 
 
 def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList]:
@@ -289,19 +346,28 @@ def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList
         for name, child in owner.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == encoder.config.num_hidden_layers:
                 return owner, name, child
-    raise ArtifactError(f"{type(encoder).__name__}: no list of {encoder.config.num_hidden_layers} layers found", "this architecture cannot be sliced; export it whole")
+    raise ArtifactError(
+        f"{type(encoder).__name__}: no list of {encoder.config.num_hidden_layers} layers found",
+        "this architecture cannot be sliced; export it whole",
+    )
 
 
 def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
     kinds = _supported(list(loaded), source)
     encoder, tokenizer, spec = _static(loaded) if kinds[0] == "StaticEmbedding" else _transformer(loaded, source)
     spec = dataclasses.replace(
-        spec, normalize="Normalize" in kinds, prompts=dict(loaded.prompts), truncation_side=getattr(tokenizer, "truncation_side", "right"),
-        default_prompt=loaded.default_prompt_name, similarity=loaded.similarity_fn_name or "cosine",
-    )  # fmt: skip
+        spec,
+        normalize="Normalize" in kinds,
+        prompts=dict(loaded.prompts),
+        truncation_side=getattr(tokenizer, "truncation_side", "right"),
+        default_prompt=loaded.default_prompt_name,
+        similarity=loaded.similarity_fn_name or "cosine",
+    )
     dense = [step for module, kind in zip(loaded, kinds, strict=True) if kind == "Dense" for step in read_dense(module)]
     check_weights(source, encoder, _ids(tokenizer))
-    heads: dict[int, nn.Module] = {int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()}
+    heads: dict[int, nn.Module] = {
+        int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()
+    }
     heads |= _saved_exits(source)
     return EmbeddingModel(encoder, tokenizer, spec, heads)
 
@@ -316,16 +382,28 @@ def _transformer(loaded: Any, source: Path) -> tuple[PreTrainedModel, Any, Model
     """Encoder, tokenizer, and what the modules say of pooling, window and lower case."""
     transformer, pooling = loaded[0], loaded[1]
     if not getattr(pooling, "include_prompt", True):
-        hint = "its Pooling says include_prompt: false; if no text ever gets a prompt, true gives the same vectors: write that"
+        hint = (
+            "its Pooling says include_prompt: false; if no text ever gets a prompt, true gives the same vectors: write"
+            " that"
+        )
         raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", hint)
-    spec = ModelSpec(_pooling_mode(pooling), max_length=_max_length(loaded, transformer, source), lowercase=_lowered_beforehand(transformer))
+    spec = ModelSpec(
+        _pooling_mode(pooling),
+        max_length=_max_length(loaded, transformer, source),
+        lowercase=_lowered_beforehand(transformer),
+    )
     if source.is_dir() and not (source / "modules.json").is_file():
-        note(f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a folder")
+        note(
+            f"{source}: no modules.json, so {spec.pooling} pooling is taken, as sentence-transformers does with such a"
+            " folder"
+        )
     return transformer.auto_model, transformer.tokenizer, spec
 
 
 def _ids(tokenizer: Any) -> int:
-    """How many ids texts can get; transformers adds a token for masking to tokenizers that have none, which no text gets."""
+    """How many ids texts can get; transformers adds a token for masking to tokenizers that have none, which no text
+    gets.
+    """
     return 1 + max(int(number) for token, number in tokenizer.get_vocab().items() if token != tokenizer.mask_token)
 
 
@@ -334,7 +412,11 @@ def _supported(modules: list[Any], source: Path) -> list[str]:
     kinds = [type(module).__name__ for module in modules]
     first = 1 if kinds[:1] == ["StaticEmbedding"] else 2
     rest = kinds[first:]
-    if kinds[:first] not in (["StaticEmbedding"], ["Transformer", "Pooling"]) or set(rest) - {"Dense", "Normalize"} or "Normalize" in rest[:-1]:
+    if (
+        kinds[:first] not in (["StaticEmbedding"], ["Transformer", "Pooling"])
+        or set(rest) - {"Dense", "Normalize"}
+        or "Normalize" in rest[:-1]
+    ):
         hint = _one_side(modules[0], source) if kinds[:1] == ["Router"] else _ORDER
         raise ArtifactError(f"{source}: modules {', '.join(kinds)} are not supported", hint)
     for module, kind in zip(modules, kinds, strict=True):
@@ -345,8 +427,9 @@ def _supported(modules: list[Any], source: Path) -> list[str]:
 def _one_side(router: Any, source: Path) -> str:
     side = "document" if "document" in router.sub_modules else next(iter(router.sub_modules))
     code = (
-        f"from sentence_transformers import SentenceTransformer as S; m = S('{source}'); S(modules=[*m[0].sub_modules['{side}'], *list(m)[1:]], "
-        f"prompts=m.prompts, similarity_fn_name=m.similarity_fn_name).save('{source}-{side}')"
+        f"from sentence_transformers import SentenceTransformer as S; m = S('{source}');"
+        f" S(modules=[*m[0].sub_modules['{side}'], *list(m)[1:]], prompts=m.prompts,"
+        f" similarity_fn_name=m.similarity_fn_name).save('{source}-{side}')"
     )
     return f'a model has one side here; make a folder of that for {side}s: python -c "{code}"'
 
@@ -379,7 +462,8 @@ def _max_length(loaded: Any, transformer: Any, source: Path) -> int:
     if asked and trained and asked > trained and not _counts_positions(transformer.auto_model):
         raise ArtifactError(
             f"{source}: asks for a window of {asked:,} tokens, its positions were trained up to {trained:,}",
-            f"set max_seq_length to {trained} in sentence_bert_config.json, and model_max_length in tokenizer_config.json",
+            f"set max_seq_length to {trained} in sentence_bert_config.json, and model_max_length in"
+            " tokenizer_config.json",
         )
     return int(min(limit for limit in (asked, trained, 32768) if limit))
 

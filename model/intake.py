@@ -48,7 +48,9 @@ def check_folder(folder: Path) -> None:
 
 def _refuse_pointer(path: Path) -> None:
     if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(_LFS):
-        raise ArtifactError(f"{path}: is a git-lfs pointer, not the file itself", f"fetch the file: cd {path.parent} && git lfs pull")
+        raise ArtifactError(
+            f"{path}: is a git-lfs pointer, not the file itself", f"fetch the file: cd {path.parent} && git lfs pull"
+        )
 
 
 def _module_folders(folder: Path) -> list[Path]:
@@ -61,7 +63,10 @@ def _module_folders(folder: Path) -> list[Path]:
     for module, place in zip((each for each in modules if each.get("path")), places, strict=True):
         # Normalize has nothing to store, and git keeps no empty folders.
         if not place.is_dir() and not module["type"].endswith(".Normalize"):
-            raise ArtifactError(f"{folder / 'modules.json'}: names {module['path']}, and there is no such folder", "download the whole model again")
+            raise ArtifactError(
+                f"{folder / 'modules.json'}: names {module['path']}, and there is no such folder",
+                "download the whole model again",
+            )
     return places
 
 
@@ -85,12 +90,16 @@ def _refuse_lost_shards(index: Path) -> None:
     shards = set(content.get("weight_map", {}).values()) if isinstance(content, dict) else set()
     lost = sorted(name for name in shards if not (index.parent / name).is_file())
     if lost:
-        raise ArtifactError(f"{index}: names {', '.join(lost)}, and there is no such file", "download the missing shards")
+        raise ArtifactError(
+            f"{index}: names {', '.join(lost)}, and there is no such file", "download the missing shards"
+        )
 
 
 @contextlib.contextmanager
 def loading_noted() -> Iterator[list[dict[str, Any]]]:
-    """Yield a list that gets what transformers says of each model loaded inside: missing, unexpected and mismatched tensors."""
+    """Yield a list that gets what transformers says of each model loaded inside: missing, unexpected and mismatched
+    tensors.
+    """
     found: list[dict[str, Any]] = []
     original = PreTrainedModel.__dict__["from_pretrained"]
 
@@ -112,15 +121,24 @@ def check_loading(source: str | Path, infos: list[dict[str, Any]]) -> None:
     """Hold what transformers found in the files against what the model has.
 
     Raises:
-        ArtifactError: tensors that are missing, and would be random, or that belong to layers the config does not know of.
+        ArtifactError: tensors that are missing, and would be random, or that belong to layers the config does not know
+            of.
     """
     for info in infos:
         missing = sorted(name for name in info.get("missing_keys", ()) if not _NOT_NEEDED.search(name))
         if missing:
-            raise ArtifactError(f"{source}: the weights lack {_some(missing)}", "download the whole model again; missing weights would be random")
-        surplus = sorted(name for name in info.get("unexpected_keys", ()) if _LAYER.search(name) and not name.startswith("decoder."))
+            raise ArtifactError(
+                f"{source}: the weights lack {_some(missing)}",
+                "download the whole model again; missing weights would be random",
+            )
+        surplus = sorted(
+            name for name in info.get("unexpected_keys", ()) if _LAYER.search(name) and not name.startswith("decoder.")
+        )
         if surplus:
-            raise ArtifactError(f"{source}: config.json knows nothing of {_some(surplus)}", "use the config.json that belongs to these weights")
+            raise ArtifactError(
+                f"{source}: config.json knows nothing of {_some(surplus)}",
+                "use the config.json that belongs to these weights",
+            )
 
 
 def check_weights(source: str | Path, model: torch.nn.Module, ids: int) -> None:
@@ -131,12 +149,22 @@ def check_weights(source: str | Path, model: torch.nn.Module, ids: int) -> None:
     """
     for name, tensor in model.named_parameters():
         # A sum is quick and keeps what is not a number; a sum that is too large is looked at again.
-        if tensor.is_floating_point() and not torch.isfinite(tensor.sum(dtype=torch.float32)) and not torch.isfinite(tensor).all():
-            raise ArtifactError(f"{source}: {name} holds NaN or infinity: its values are not finite", "the weights are damaged: download or train them again")
+        if (
+            tensor.is_floating_point()
+            and not torch.isfinite(tensor.sum(dtype=torch.float32))
+            and not torch.isfinite(tensor).all()
+        ):
+            raise ArtifactError(
+                f"{source}: {name} holds NaN or infinity: its values are not finite",
+                "the weights are damaged: download or train them again",
+            )
     table = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     rows = getattr(table, "num_embeddings", None)
     if rows is not None and rows < ids:
-        raise ArtifactError(f"{source}: the tokenizer gives {ids:,} ids, the token table has {rows:,} rows", "use the tokenizer that belongs to these weights")
+        raise ArtifactError(
+            f"{source}: the tokenizer gives {ids:,} ids, the token table has {rows:,} rows",
+            "use the tokenizer that belongs to these weights",
+        )
 
 
 def _some(names: list[str]) -> str:

@@ -7,7 +7,10 @@ from typing import Any
 
 from emb.errors import ArtifactError
 
-_POOLING_FLAGS = {f"pooling_mode_{name}" for name in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")}
+_POOLING_FLAGS = {
+    f"pooling_mode_{name}"
+    for name in ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+}
 # `unpad_inputs` changes how a batch is computed, not what comes out.
 _CARRIED = {
     "Transformer": {"max_seq_length", "do_lower_case", "unpad_inputs"},
@@ -19,14 +22,18 @@ _CARRIED = {
 _TEXT_OUT = ("sentence_embedding", None)
 _DEFAULTS: dict[str, dict[str, tuple[Any, ...]]] = {
     "Transformer": {
-        "transformer_task": ("feature-extraction",), "module_output_name": ("token_embeddings", None), "processing_kwargs": ({}, None),
-        "query_length": (None,), "document_length": (None,), "query_expansion": (None,),
+        "transformer_task": ("feature-extraction",),
+        "module_output_name": ("token_embeddings", None),
+        "processing_kwargs": ({}, None),
+        "query_length": (None,),
+        "document_length": (None,),
+        "query_expansion": (None,),
     },
     "Pooling": {},
     "StaticEmbedding": {},
     "Dense": {"module_input_name": _TEXT_OUT, "module_output_name": _TEXT_OUT},
     "Normalize": {"module_input_name": _TEXT_OUT, "module_output_name": _TEXT_OUT},
-}  # fmt: skip
+}
 
 
 def refuse_settings(module: Any, kind: str, source: str | Path) -> None:
@@ -40,7 +47,10 @@ def refuse_settings(module: Any, kind: str, source: str | Path) -> None:
         _refuse_other_outputs(settings.pop("modality_config", None), source)
     for name, value in settings.items():
         if name not in _CARRIED[kind] and value not in _DEFAULTS[kind].get(name, ()):
-            raise ArtifactError(f"{source}: {kind} with {name} = {value!r} is not supported", f"a {kind} is carried with {_usual(kind, name)}")
+            raise ArtifactError(
+                f"{source}: {kind} with {name} = {value!r} is not supported",
+                f"a {kind} is carried with {_usual(kind, name)}",
+            )
 
 
 def _refuse_other_outputs(modalities: dict[str, Any] | None, source: str | Path) -> None:

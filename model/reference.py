@@ -57,9 +57,14 @@ def _compare_ids(loaded: Any, model: EmbeddingModel, source: str | Path, texts: 
         if _beyond(loaded, model) and len(found) == model.spec.max_length:
             continue
         if not np.array_equal(expected, found):
-            what = f"{len(found)} token ids, sentence-transformers {len(expected)}" if len(found) != len(expected) else "other token ids than sentence-transformers"
+            what = (
+                f"{len(found)} token ids, sentence-transformers {len(expected)}"
+                if len(found) != len(expected)
+                else "other token ids than sentence-transformers"
+            )
             raise ArtifactError(
-                f"{source}: {text[:40]!r} gets {what}: a setting of its tokenizer is not carried (truncation side, lower case, window)",
+                f"{source}: {text[:40]!r} gets {what}: a setting of its tokenizer is not carried (truncation side,"
+                " lower case, window)",
                 "compare tokenizer_config.json and sentence_bert_config.json with those of a model that works",
             )
 
@@ -68,22 +73,34 @@ def _compare_vectors(loaded: Any, model: EmbeddingModel, source: str | Path, pro
     least = LEAST_COSINE.get(next(model.encoder.parameters()).dtype, LEAST_COSINE[torch.float32])
     whole = [text for text in _TEXTS if len(model.tokenizer().encode([text], prompt)[0]) < model.spec.max_length]
     texts = whole or list(_TEXTS[:1]) if _beyond(loaded, model) else list(_TEXTS)
-    expected = np.stack([np.asarray(loaded.encode(text, prompt=prompt, show_progress_bar=False), np.float32) for text in texts])
+    expected = np.stack(
+        [np.asarray(loaded.encode(text, prompt=prompt, show_progress_bar=False), np.float32) for text in texts]
+    )
     found = np.stack([_vector(model, prompt + text) for text in texts])
     if not (np.isfinite(expected).all() and np.isfinite(found).all()):
-        raise ArtifactError(f"{source}: its vectors are not finite (NaN or infinity)", "the weights are damaged, or too large for the precision; download them again")
+        raise ArtifactError(
+            f"{source}: its vectors are not finite (NaN or infinity)",
+            "the weights are damaged, or too large for the precision; download them again",
+        )
     if expected.shape != found.shape:
-        raise ArtifactError(f"{source}: vectors of {found.shape[1]} dims, sentence-transformers gives {expected.shape[1]}", "one of its modules is not carried")
+        raise ArtifactError(
+            f"{source}: vectors of {found.shape[1]} dims, sentence-transformers gives {expected.shape[1]}",
+            "one of its modules is not carried",
+        )
     worst = float(cosines(expected, found).min())
     if worst < least:
         raise ArtifactError(
-            f"{source}: vectors differ from those of sentence-transformers (smallest cosine {worst:.4f}, {least} is needed)",
-            f"{type(model.encoder).__name__} with {model.spec.pooling} pooling is not carried as it should be; encode with sentence-transformers",
+            f"{source}: vectors differ from those of sentence-transformers (smallest cosine {worst:.4f}, {least} is"
+            " needed)",
+            f"{type(model.encoder).__name__} with {model.spec.pooling} pooling is not carried as it should be; encode"
+            " with sentence-transformers",
         )
 
 
 def _beyond(loaded: Any, model: EmbeddingModel) -> bool:
-    """Whether sentence-transformers hands the model more tokens than it has rows of positions for, and fails on them itself."""
+    """Whether sentence-transformers hands the model more tokens than it has rows of positions for, and fails on them
+    itself.
+    """
     return bool(loaded.max_seq_length and loaded.max_seq_length > model.spec.max_length)
 
 

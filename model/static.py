@@ -1,4 +1,6 @@
-"""The encoder of a static model: one row per token, no layers, as sentence-transformers' StaticEmbedding and model2vec have it."""
+"""The encoder of a static model: one row per token, no layers, as sentence-transformers' StaticEmbedding and model2vec
+have it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class StaticEncoder(PreTrainedModel):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)  # StaticEmbedding's own name, under which it is saved
+        self.embedding = nn.Embedding(
+            config.vocab_size, config.hidden_size
+        )  # StaticEmbedding's own name, under which it is saved
         self.post_init()  # type: ignore[no-untyped-call, unused-ignore]
 
     @classmethod
@@ -56,7 +60,8 @@ class StaticEncoder(PreTrainedModel):
 def wrapped_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     """A StaticEmbedding's tokenizer in the form that other models bring theirs in.
 
-    No special tokens are added to a text, as StaticEmbedding adds none; its own truncation, if it has one, is the window.
+    No special tokens are added to a text, as StaticEmbedding adds none; its own truncation, if it has one, is the
+    window.
     """
     state = json.loads(tokenizer.to_str())
     window = state["truncation"] or {"max_length": MAX_LENGTH, "direction": "Right"}
@@ -64,9 +69,12 @@ def wrapped_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:
     pad = next((token for token in _PADS if plain.token_to_id(token) is not None), None)
     names = {"pad_token": pad} if pad else {}
     return PreTrainedTokenizerFast(
-        tokenizer_object=plain, model_max_length=window["max_length"], truncation_side=window["direction"].lower(),
-        model_input_names=["input_ids", "attention_mask"], **names,
-    )  # fmt: skip
+        tokenizer_object=plain,
+        model_max_length=window["max_length"],
+        truncation_side=window["direction"].lower(),
+        model_input_names=["input_ids", "attention_mask"],
+        **names,
+    )
 
 
 def read_static(module: Any) -> tuple[StaticEncoder, PreTrainedTokenizerFast]:

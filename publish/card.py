@@ -19,7 +19,16 @@ _SIGNED = re.compile(r"<!-- written by emb card, sha256 ([0-9a-f]{64}); an edite
 
 def card(facts: Facts) -> str:
     """The whole card: front matter, use, files, scores, prompts, limits, and how to make the artifact again."""
-    sections = [_opening(facts), usage(facts), asymmetric(facts), _files(facts), _scores(facts), _prompts(facts), _limits(facts), _again(facts)]
+    sections = [
+        _opening(facts),
+        usage(facts),
+        asymmetric(facts),
+        _files(facts),
+        _scores(facts),
+        _prompts(facts),
+        _limits(facts),
+        _again(facts),
+    ]
     text = front_matter(facts) + "\n" + "\n\n".join(section for section in sections if section) + "\n\n"
     return f"{text}<!-- written by emb card, sha256 {_digest(text)}; an edited card is left alone -->\n"
 
@@ -32,7 +41,9 @@ def write_card(facts: Facts, *, overwrite: bool = False) -> Path:
     """
     path = facts.folder / FILE
     if path.is_file() and not overwrite and not is_generated(path.read_text(encoding="utf-8")):
-        raise ArtifactError(f"{path}: written or edited by hand", "add --overwrite to replace it, or --print to look at the new one")
+        raise ArtifactError(
+            f"{path}: written or edited by hand", "add --overwrite to replace it, or --print to look at the new one"
+        )
     with atomic_path(path) as partial:
         partial.write_text(card(facts), encoding="utf-8")
     return path
@@ -50,8 +61,15 @@ def _digest(text: str) -> str:
 
 def _opening(facts: Facts) -> str:
     known, name = facts.manifest, facts.name.split("/")[-1]
-    kind = f"A text encoder of {known.layers} layers" if known.layers else "A static text encoder (a row per token, no layers)"
-    what = f"{kind}: texts of up to {known.max_length} tokens to vectors of {known.dim} dims{' and length 1' if known.normalize else ''}."
+    kind = (
+        f"A text encoder of {known.layers} layers"
+        if known.layers
+        else "A static text encoder (a row per token, no layers)"
+    )
+    what = (
+        f"{kind}: texts of up to {known.max_length} tokens to vectors of {known.dim}"
+        f" dims{' and length 1' if known.normalize else ''}."
+    )
     if facts.teacher:
         what += f" Distilled from `{facts.teacher}`, in whose vector space it answers."
     elif facts.parents:
@@ -68,35 +86,63 @@ def _files(facts: Facts) -> str:
 def _row(facts: Facts, variant: Variant) -> list[str]:
     names = " = ".join(f"`{name}`" for name in (variant.file, *_same(facts, variant)))
     found, size = facts.measured(variant), f"{facts.size(variant) / 1e6:.1f}"
-    start = [names, weights_name(variant.weight_dtype, variant.exporter) + (f" ({variant.quantizer})" if variant.quantizer else ""), variant.vector_dtype, size]
+    start = [
+        names,
+        weights_name(variant.weight_dtype, variant.exporter) + (f" ({variant.quantizer})" if variant.quantizer else ""),
+        variant.vector_dtype,
+        size,
+    ]
     if found is None or found.get("error"):
         return [*start, "–", "–", "–", "–", "not validated" if found is None else "does not run"]
     settings = found["settings"]
     lowest = min(one["min_cosine"] or 0.0 for one in settings.values())
     mean = settings["as a client"]["mean_cosine"] or 0.0
     verdict = "passed" if found["passed"] else "**failed**"
-    return [*start, f"{lowest:.5f}", f"{mean:.5f}", f"{found['latency_ms']['p50']:.1f} ms", f"{found['speed']['texts_per_second']:.0f}", verdict]
+    return [
+        *start,
+        f"{lowest:.5f}",
+        f"{mean:.5f}",
+        f"{found['latency_ms']['p50']:.1f} ms",
+        f"{found['speed']['texts_per_second']:.0f}",
+        verdict,
+    ]
 
 
 def _same(facts: Facts, variant: Variant) -> list[str]:
     digest = facts.manifest.files.get(variant.file)
-    return [other.file for other in facts.manifest.variants if other is not variant and digest and facts.manifest.files.get(other.file) == digest]
+    return [
+        other.file
+        for other in facts.manifest.variants
+        if other is not variant and digest and facts.manifest.files.get(other.file) == digest
+    ]
 
 
 def _how_measured(facts: Facts) -> str:
     if not facts.parity:
         return "Not validated: `emb validate` has not been run on these files."
     texts, machine = facts.parity["texts"], facts.parity["machine"]
-    count = f"{texts['text']} ordinary, {texts['odd']} odd and {texts['long']} long texts, and {texts.get('hard', 0)} made from the model itself"
-    where = f"{machine['threads']} threads of {machine['processor']}, onnxruntime {machine['onnxruntime']}, {facts.parity['created'][:10]}"
-    return f"Cosines are to this folder's model in torch, over {count}, alone and in mixed batches, padded on either side (`emb validate`). Speed: {where}."
+    count = (
+        f"{texts['text']} ordinary, {texts['odd']} odd and {texts['long']} long texts, and {texts.get('hard', 0)} made"
+        " from the model itself"
+    )
+    where = (
+        f"{machine['threads']} threads of {machine['processor']}, onnxruntime {machine['onnxruntime']},"
+        f" {facts.parity['created'][:10]}"
+    )
+    return (
+        f"Cosines are to this folder's model in torch, over {count}, alone and in mixed batches, padded on either side"
+        f" (`emb validate`). Speed: {where}."
+    )
 
 
 def _scores(facts: Facts) -> str:
     if not facts.evaluation.scores:
         return ""
     note = f", or made by `{facts.evaluation.teacher}`" if facts.evaluation.teacher else ""
-    return f"## Scores\n\nBy `emb evaluate`, × 100; documents by the model itself{note}.\n\n{facts.evaluation.markdown().rstrip()}"
+    return (
+        "## Scores\n\nBy `emb evaluate`, × 100; documents by the model"
+        f" itself{note}.\n\n{facts.evaluation.markdown().rstrip()}"
+    )
 
 
 def _prompts(facts: Facts) -> str:
@@ -104,7 +150,10 @@ def _prompts(facts: Facts) -> str:
     if not given:
         return "## Prompts\n\nNone: queries and documents are encoded as they are."
     rows = [[kind, f"`{prompt!r}`"] for kind, prompt in given.items()]
-    return f"## Prompts\n\nPut before each text of a kind; programs other than emb and sentence-transformers leave that to you.\n\n{_table(['kind', 'prompt'], rows)}"
+    return (
+        "## Prompts\n\nPut before each text of a kind; programs other than emb and sentence-transformers leave that to"
+        f" you.\n\n{_table(['kind', 'prompt'], rows)}"
+    )
 
 
 def _limits(facts: Facts) -> str:
@@ -118,9 +167,14 @@ def _failures(facts: Facts) -> list[str]:
         for gate in (report or {}).get("gates", []):
             if not gate["passed"]:
                 value = "no finite number" if gate["value"] is None else f"{gate['value']:.5g}"
-                found.append(f"**`{variant.file}` failed a gate**: {gate['name']} is {value}, {'at most' if gate['at_most'] else 'at least'} {gate['limit']:g} was asked.")
+                found.append(
+                    f"**`{variant.file}` failed a gate**: {gate['name']} is {value},"
+                    f" {'at most' if gate['at_most'] else 'at least'} {gate['limit']:g} was asked."
+                )
         if report is None and variant.passed is False:
-            found.append(f"**`{variant.file}` failed its gate** when it was made (min cosine {variant.min_cosine or 0:.4f}).")
+            found.append(
+                f"**`{variant.file}` failed its gate** when it was made (min cosine {variant.min_cosine or 0:.4f})."
+            )
     return found
 
 
@@ -130,8 +184,16 @@ def _bounds(facts: Facts) -> list[str]:
         bounds.append(f"In training they were cut at {learned}: what stands behind was not learned from.")
     teacher = (facts.parity.get("slice") or {}).get("teacher")
     if teacher and teacher.get("mean_cosine") is not None:
-        overlap = f"and {teacher['overlap_at_10']:.0%} of the teacher's ten nearest neighbours are this model's" if teacher.get("overlap_at_10") is not None else ""
-        bounds.append(f"The teacher is approached, not reached: mean cosine to its vectors {teacher['mean_cosine']:.3f} on {teacher['texts']} texts {overlap}".rstrip() + ".")
+        overlap = (
+            f"and {teacher['overlap_at_10']:.0%} of the teacher's ten nearest neighbours are this model's"
+            if teacher.get("overlap_at_10") is not None
+            else ""
+        )
+        bounds.append(
+            f"The teacher is approached, not reached: mean cosine to its vectors {teacher['mean_cosine']:.3f} on"
+            f" {teacher['texts']} texts {overlap}".rstrip()
+            + "."
+        )
     if not facts.evaluation.scores:
         bounds.append("No benchmark was run on it: quality in search is unknown.")
     if any(variant.weight_dtype == "int8" for variant in facts.files):
@@ -142,7 +204,11 @@ def _bounds(facts: Facts) -> list[str]:
 
 def _licences(facts: Facts) -> list[str]:
     terms = [f"`{entry.hub_id}` {entry.licence}" for entry in facts.known]
-    unknown = [name for name in facts.parents if not any(entry.name == name.split("/")[-1] or entry.hub_id == name for entry in facts.known)]
+    unknown = [
+        name
+        for name in facts.parents
+        if not any(entry.name == name.split("/")[-1] or entry.hub_id == name for entry in facts.known)
+    ]
     terms += [f"`{name}` not known" for name in unknown]
     return [f"Licences of the models it was made from: {', '.join(dict.fromkeys(terms))}."] if terms else []
 
@@ -166,16 +232,36 @@ def _commands(facts: Facts) -> str:
     chosen = facts.lineage.get("quantization") or {}
     options += [f"--min-cosine {chosen['min_cosine']:g}"] if chosen.get("min_cosine") else []
     options += ["--reduce-range"] if chosen.get("reduce_range") else []
-    options += [f"--vectors {kind}" for kind, dtype in (("int8", "int8"), ("binary", "ubinary")) if dtype in {variant.vector_dtype for variant in known.variants}]
-    lines.append(" ".join([f"emb export {source} --layers {known.layers} --dim {known.dim}", *options, f"--out {facts.name.split('/')[-1]}"]))
+    options += [
+        f"--vectors {kind}"
+        for kind, dtype in (("int8", "int8"), ("binary", "ubinary"))
+        if dtype in {variant.vector_dtype for variant in known.variants}
+    ]
+    lines.append(
+        " ".join(
+            [
+                f"emb export {source} --layers {known.layers} --dim {known.dim}",
+                *options,
+                f"--out {facts.name.split('/')[-1]}",
+            ]
+        )
+    )
     return "\n".join([*lines, f"emb validate {facts.name.split('/')[-1]}"])
 
 
 def _teacher_rows(lineage: dict[str, Any]) -> list[list[str]]:
     teacher, source = lineage.get("teacher") or {}, lineage.get("source") or {}
-    names = {"name": "teacher", "revision": "teacher's revision", "weights": "sha256 of the teacher's weights", "fingerprint": "fingerprint of its vectors"}
+    names = {
+        "name": "teacher",
+        "revision": "teacher's revision",
+        "weights": "sha256 of the teacher's weights",
+        "fingerprint": "fingerprint of its vectors",
+    }
     rows = [[label, f"`{teacher[key]}`" if teacher.get(key) else ""] for key, label in names.items()]
-    return [*rows, ["sha256 of the source's weights", f"`{source['fingerprint']}`" if source.get("fingerprint") else ""]]
+    return [
+        *rows,
+        ["sha256 of the source's weights", f"`{source['fingerprint']}`" if source.get("fingerprint") else ""],
+    ]
 
 
 def _data_rows(lineage: dict[str, Any]) -> list[list[str]]:
@@ -186,7 +272,10 @@ def _data_rows(lineage: dict[str, Any]) -> list[list[str]]:
 
 def _version_rows(lineage: dict[str, Any]) -> list[list[str]]:
     stages = {"trained with": lineage.get("versions"), "exported with": (lineage.get("export") or {}).get("versions")}
-    return [[label, ", ".join(f"{name} {number}" for name, number in (versions or {}).items())] for label, versions in stages.items()]
+    return [
+        [label, ", ".join(f"{name} {number}" for name, number in (versions or {}).items())]
+        for label, versions in stages.items()
+    ]
 
 
 def _yaml(value: Any) -> str:
@@ -197,4 +286,7 @@ def _yaml(value: Any) -> str:
 
 def _table(header: list[str], rows: list[list[str]], right: range = range(0)) -> str:
     rule = ["---:" if column in right else "---" for column in range(len(header))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *([cell.replace('|', '&#124;') for cell in row] for row in rows)])
+    return "\n".join(
+        f"| {' | '.join(cells)} |"
+        for cells in [header, rule, *([cell.replace("|", "&#124;") for cell in row] for row in rows)]
+    )

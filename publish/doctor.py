@@ -88,9 +88,15 @@ class Patient:
     def limit(self) -> Iterator[str]:
         """A problem where the tokenizer's files cut texts elsewhere than the model does."""
         config = self.json("tokenizer_config.json")
-        found = min((value for key in ("model_max_length", "max_length") if isinstance(value := config.get(key), int)), default=None)
+        found = min(
+            (value for key in ("model_max_length", "max_length") if isinstance(value := config.get(key), int)),
+            default=None,
+        )
         if found != self.manifest.max_length:
-            yield f"tokenizer_config.json cuts texts at {found} tokens, the model at {self.manifest.max_length}: set model_max_length and remove max_length"
+            yield (
+                f"tokenizer_config.json cuts texts at {found} tokens, the model at {self.manifest.max_length}: set"
+                " model_max_length and remove max_length"
+            )
 
 
 def examine(folder: str | Path) -> list[Finding]:
@@ -103,11 +109,16 @@ def examine(folder: str | Path) -> list[Finding]:
     if not is_artifact(folder):
         raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
     patient = Patient(folder, Manifest.load(folder))
-    return [Finding(name, list(problems(patient)), line(name, patient.manifest, str(folder))) for name, (problems, _) in _CLIENTS.items()]
+    return [
+        Finding(name, list(problems(patient)), line(name, patient.manifest, str(folder)))
+        for name, (problems, _) in _CLIENTS.items()
+    ]
 
 
 def line(client: str, manifest: Manifest, place: str) -> str:
-    """The line with which a client opens an artifact at `place`, a folder or a hub id: the 8-bit file where there is one that passed."""
+    """The line with which a client opens an artifact at `place`, a folder or a hub id: the 8-bit file where there is
+    one that passed.
+    """
     web = next((each.file for each in manifest.variants if each.file == _WEB and each.passed is not False), None)
     return _CLIENTS[client][1].format(folder=place, dim=manifest.dim, file=web or GRAPH, dtype="q8" if web else "fp32")
 
@@ -122,7 +133,11 @@ def _emb(patient: Patient) -> Iterator[str]:
 
 
 def _torch(patient: Patient) -> Iterator[str]:
-    yield from patient.has("modules.json", "tokenizer.json", *(() if STATIC in patient.modules else ("config.json", "1_Pooling/config.json")))
+    yield from patient.has(
+        "modules.json",
+        "tokenizer.json",
+        *(() if STATIC in patient.modules else ("config.json", "1_Pooling/config.json")),
+    )
     if not any((patient.folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         yield f"model.safetensors is missing: {_EXPORT_AGAIN}"
     for module in patient.json("modules.json") or []:
@@ -158,9 +173,16 @@ def _transformers_js(patient: Patient) -> Iterator[str]:
     if not config.get("model_type"):
         yield "config.json names no model_type: add it"
     declared = config.get("transformers.js_config", {}).get("use_external_data_format") or {}
-    for graph in (name.removeprefix("onnx/").removesuffix("_data") for name in patient.manifest.files if name.endswith(".onnx_data")):
+    for graph in (
+        name.removeprefix("onnx/").removesuffix("_data")
+        for name in patient.manifest.files
+        if name.endswith(".onnx_data")
+    ):
         if graph not in declared:
-            yield f"config.json does not say transformers.js_config.use_external_data_format: {{{graph}: 1}}: {_EXPORT_AGAIN}"
+            yield (
+                f"config.json does not say transformers.js_config.use_external_data_format: {{{graph}: 1}}:"
+                f" {_EXPORT_AGAIN}"
+            )
 
 
 def _plain(patient: Patient) -> Iterator[str]:
@@ -171,9 +193,18 @@ def _plain(patient: Patient) -> Iterator[str]:
 _CLIENTS: dict[str, tuple[Callable[[Patient], Iterator[str]], str]] = {
     "emb": (_emb, "emb.load('{folder}')"),
     "sentence-transformers": (_torch, "SentenceTransformer('{folder}')"),
-    "sentence-transformers, ONNX (optimum-onnx)": (_optimum, "SentenceTransformer('{folder}', backend='onnx', model_kwargs={{'file_name': '{file}'}})"),
-    "fastembed": (_fastembed, "TextEmbedding.add_custom_model(name, PoolingType.DISABLED, False, source, {dim}, model_file='{file}')"),
-    "transformers.js": (_transformers_js, "AutoModel.from_pretrained('{folder}', {{ dtype: '{dtype}' }}) → sentence_embedding"),
+    "sentence-transformers, ONNX (optimum-onnx)": (
+        _optimum,
+        "SentenceTransformer('{folder}', backend='onnx', model_kwargs={{'file_name': '{file}'}})",
+    ),
+    "fastembed": (
+        _fastembed,
+        "TextEmbedding.add_custom_model(name, PoolingType.DISABLED, False, source, {dim}, model_file='{file}')",
+    ),
+    "transformers.js": (
+        _transformers_js,
+        "AutoModel.from_pretrained('{folder}', {{ dtype: '{dtype}' }}) → sentence_embedding",
+    ),
     "text-embeddings-inference, CPU": (on_cpu, "text-embeddings-router --model-id {folder}"),
     "text-embeddings-inference, GPU": (on_gpu, "text-embeddings-router --model-id {folder}"),
     "onnxruntime and tokenizers": (_plain, "InferenceSession('{folder}/{file}')"),

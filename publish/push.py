@@ -30,7 +30,9 @@ _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was sent, or would be: files by name with their bytes, what stayed behind, what an earlier push had left and is now gone."""
+    """What was sent, or would be: files by name with their bytes, what stayed behind, what an earlier push had left and
+    is now gone.
+    """
 
     to: str
     files: dict[str, int]
@@ -41,9 +43,18 @@ class Pushed:
 
 
 def push(
-    artifact: Path, to: str, *, private: bool = False, revision: str | None = None, message: str | None = None, license: str | None = None,
-    dry_run: bool = False, verify: bool = True, allow_failed: bool = False, overwrite: bool = False,
-) -> Pushed:  # fmt: skip
+    artifact: Path,
+    to: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    license: str | None = None,
+    dry_run: bool = False,
+    verify: bool = True,
+    allow_failed: bool = False,
+    overwrite: bool = False,
+) -> Pushed:
     """Send an artifact to the repository `to`, "owner/name", which is made if it does not exist.
 
     Args:
@@ -64,7 +75,9 @@ def push(
     facts = Facts.read(artifact, to, license)
     _check(facts, verify, allow_failed)
     text = _card(facts, dry_run)
-    names = [name for name in [*sorted(facts.manifest.files), *_BESIDE, CARD] if name == CARD or (artifact / name).is_file()]
+    names = [
+        name for name in [*sorted(facts.manifest.files), *_BESIDE, CARD] if name == CARD or (artifact / name).is_file()
+    ]
     sizes = {name: len(text.encode()) if name == CARD else (artifact / name).stat().st_size for name in names}
     plan = Pushed(to, sizes, _left(artifact, names), [])
     return plan if dry_run else _send(facts, plan, text, private, revision, message, overwrite)
@@ -75,7 +88,10 @@ def _check(facts: Facts, verify: bool, allow_failed: bool) -> None:
         facts.manifest.verify(facts.folder)
     failed = [variant.file for variant in facts.manifest.variants if variant.passed is False]
     if failed and not allow_failed:
-        raise GateFailed(f"{facts.folder}: {', '.join(failed)} failed the gate", "export again with another dim, or train longer, or add --allow-failed: the card will say so")
+        raise GateFailed(
+            f"{facts.folder}: {', '.join(failed)} failed the gate",
+            "export again with another dim, or train longer, or add --allow-failed: the card will say so",
+        )
     if not facts.parity:
         note(f"{facts.folder}: not validated, and the card says so; before you publish: emb validate {facts.folder}")
 
@@ -83,7 +99,9 @@ def _check(facts: Facts, verify: bool, allow_failed: bool) -> None:
 def _card(facts: Facts, dry_run: bool) -> str:
     path = facts.folder / CARD
     if path.is_file() and not is_generated(text := path.read_text(encoding="utf-8")):
-        note(f"{path}: written or edited by hand, and sent as it is; for a new one: emb card {facts.folder} --overwrite")
+        note(
+            f"{path}: written or edited by hand, and sent as it is; for a new one: emb card {facts.folder} --overwrite"
+        )
         return text
     return card(facts) if dry_run else write_card(facts).read_text(encoding="utf-8")
 
@@ -93,11 +111,16 @@ def _left(folder: Path, names: list[str]) -> list[str]:
     return [name for name in below if name not in names]
 
 
-def _send(facts: Facts, plan: Pushed, text: str, private: bool, revision: str | None, message: str | None, overwrite: bool) -> Pushed:
+def _send(
+    facts: Facts, plan: Pushed, text: str, private: bool, revision: str | None, message: str | None, overwrite: bool
+) -> Pushed:
     from huggingface_hub import HfApi, get_token
 
     if get_token() is None:
-        raise HubError(f"{plan.to}: no token to write with", "run: hf auth login, or set HF_TOKEN; a token with write access comes from the hub's settings")
+        raise HubError(
+            f"{plan.to}: no token to write with",
+            "run: hf auth login, or set HF_TOKEN; a token with write access comes from the hub's settings",
+        )
     api = HfApi()
     with _quiet(), _told(plan.to, "the repository cannot be made or opened"):
         api.create_repo(plan.to, private=private or None, exist_ok=True)
@@ -107,11 +130,18 @@ def _send(facts: Facts, plan: Pushed, text: str, private: bool, revision: str | 
         _spare(api, plan.to, revision, there, text, overwrite)
         removed = _stale(api, plan.to, revision, there, set(plan.files))
     with _quiet(), _told(plan.to, "the commit was not taken"):
-        done = api.create_commit(plan.to, _operations(facts, plan, text, removed), commit_message=message or _message(facts), revision=revision)
+        done = api.create_commit(
+            plan.to,
+            _operations(facts, plan, text, removed),
+            commit_message=message or _message(facts),
+            revision=revision,
+        )
     return Pushed(plan.to, plan.files, plan.left, removed, done.oid, done.commit_url)
 
 
-def _operations(facts: Facts, plan: Pushed, text: str, removed: list[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
+def _operations(
+    facts: Facts, plan: Pushed, text: str, removed: list[str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     added = [CommitOperationAdd(name, _content(facts, name, text)) for name in plan.files]
@@ -140,11 +170,14 @@ def _spare(api: HfApi, to: str, revision: str | None, there: set[str], text: str
         return
     found = _fetch(api, to, revision, CARD).decode("utf-8", "replace")
     if found != text and not is_generated(found):
-        raise ArtifactError(f"{to}: its {CARD} was written or edited by hand", "copy it into the artifact to keep it, or add --overwrite to replace it")
+        raise ArtifactError(
+            f"{to}: its {CARD} was written or edited by hand",
+            "copy it into the artifact to keep it, or add --overwrite to replace it",
+        )
 
 
 def _stale(api: HfApi, to: str, revision: str | None, there: set[str], ours: set[str]) -> list[str]:
-    """Files of an earlier artifact in the repository that this one does not have; what was put there otherwise stays."""
+    """Files of an earlier artifact in the repository that this one lacks; what was put there otherwise stays."""
     if MANIFEST not in there:
         return []
     try:
@@ -187,8 +220,13 @@ def _told(to: str, what: str) -> Iterator[None]:
     except Exception as error:
         # Uploads run in threads whose errors arrive wrapped.
         causes = [error, *([error.__cause__] if error.__cause__ else [])]
-        status = next((code for each in causes if (code := getattr(getattr(each, "response", None), "status_code", None))), None)
-        foreign = any(isinstance(each, OSError | ValueError) or type(each).__module__.split(".")[0] in OF_THE_CLIENT for each in causes)
+        status = next(
+            (code for each in causes if (code := getattr(getattr(each, "response", None), "status_code", None))), None
+        )
+        foreign = any(
+            isinstance(each, OSError | ValueError) or type(each).__module__.split(".")[0] in OF_THE_CLIENT
+            for each in causes
+        )
         if isinstance(error, ArtifactError) or not foreign:
             raise
         raise _refusal(to, what, error, status) from error
@@ -197,9 +235,19 @@ def _told(to: str, what: str) -> Iterator[None]:
 def _refusal(to: str, what: str, error: Exception, status: int | None) -> HubError:
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     if status == 401:
-        return HubError(f"{to}: the hub does not accept the token", "run: hf auth login, or set HF_TOKEN to one with write access")
+        return HubError(
+            f"{to}: the hub does not accept the token", "run: hf auth login, or set HF_TOKEN to one with write access"
+        )
     if status in (403, 404):
-        return HubError(f"{to}: {what}: the token may not write to {to.split('/')[0]}, or there is no such owner", "give an owner of yours, or a token with write access to it")
+        return HubError(
+            f"{to}: {what}: the token may not write to {to.split('/')[0]}, or there is no such owner",
+            "give an owner of yours, or a token with write access to it",
+        )
     if status is None and not isinstance(error, ValueError):
-        return HubError(f"{to}: the hub is out of reach ({reason})", "nothing was published; unset HF_HUB_OFFLINE or check the network, and run the same command again")
-    return HubError(f"{to}: {what}: {reason}", "nothing was published; mend what it names and run the same command again")
+        return HubError(
+            f"{to}: the hub is out of reach ({reason})",
+            "nothing was published; unset HF_HUB_OFFLINE or check the network, and run the same command again",
+        )
+    return HubError(
+        f"{to}: {what}: {reason}", "nothing was published; mend what it names and run the same command again"
+    )

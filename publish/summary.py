@@ -1,4 +1,6 @@
-"""What is known of an artifact for its model card: where it comes from, and what was measured on the files that lie there."""
+"""What is known of an artifact for its model card: where it comes from, and what was measured on the files that lie
+there.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "
 
 @dataclass(frozen=True)
 class Facts:
-    """An artifact under the name it is published by, "owner/name" or only a name; `license` overrides what follows from the parents."""
+    """An artifact under the name it is published by, "owner/name" or only a name; `license` overrides what follows from
+    the parents.
+    """
 
     folder: Path
     manifest: Manifest
@@ -55,7 +59,11 @@ class Facts:
         """Names of the models it was made from: what the student started from, then the teacher."""
         recipe, teacher, source = (self.lineage.get(key) or {} for key in ("recipe", "teacher", "source"))
         start = str((recipe.get("student") or {}).get("source") or "teacher")
-        names = [None if start == "teacher" or start.startswith("fresh:") else start, teacher.get("name"), source.get("name")]
+        names = [
+            None if start == "teacher" or start.startswith("fresh:") else start,
+            teacher.get("name"),
+            source.get("name"),
+        ]
         return [str(name) for name in names if name]
 
     @cached_property
@@ -79,7 +87,10 @@ class Facts:
         """What `emb validate` measured on a file; nothing if it was another file (of another size) or none."""
         size = self.size(variant)
         reports = self.parity.get("variants", [])
-        return next((dict(one) for one in reports if variant.file in (one["file"], *one["same_as"]) and one["bytes"] == size), None)
+        return next(
+            (dict(one) for one in reports if variant.file in (one["file"], *one["same_as"]) and one["bytes"] == size),
+            None,
+        )
 
     def size(self, variant: Variant) -> int:
         """Bytes of a file and all that belongs to it."""
@@ -92,25 +103,38 @@ class Facts:
 
     @cached_property
     def evaluation(self) -> Evaluation:
-        """The scores in `evaluation.json` of the very files that lie here; figures of others under this artifact's name are warned of."""
+        """The scores in `evaluation.json` of the very files that lie here; figures of others under this artifact's name
+        are warned of.
+        """
         path = self.folder / "evaluation.json"
         if not path.is_file():
             return Evaluation()
         found = _read_evaluation(path)
-        here = {fingerprint(self.folder, variant.file) for variant in self.files if (self.folder / variant.file).is_file()}
+        here = {
+            fingerprint(self.folder, variant.file) for variant in self.files if (self.folder / variant.file).is_file()
+        }
         mine = [score for score in found.scores if score.fingerprint in here]
         stale = [score for score in found.scores if score not in mine and score.model == self.folder.resolve().name]
         others = len(stale) if stale or mine else len(found.scores)
         if others:
-            warn(f"{path}: {others} figures are not of the files that lie here and are left out; measure again: emb evaluate {self.folder} --data … --out {path}")
+            warn(
+                f"{path}: {others} figures are not of the files that lie here and are left out; measure again: emb"
+                f" evaluate {self.folder} --data … --out {path}"
+            )
         return Evaluation(self._by_own_teacher(mine, found, path), found.teacher, found.fingerprints)
 
     def _by_own_teacher(self, scores: list[Score], found: Evaluation, path: Path) -> list[Score]:
-        """`scores` without those on documents of other weights than the artifact's teacher has, where both are known."""
-        own, used = (self.manifest.lineage.get("teacher") or {}).get("weights"), found.fingerprints.get("teacher", {}).get(str(found.teacher))
+        """`scores` without those on documents of other weights than the artifact's teacher's, where both are known."""
+        own, used = (
+            (self.manifest.lineage.get("teacher") or {}).get("weights"),
+            found.fingerprints.get("teacher", {}).get(str(found.teacher)),
+        )
         if None in (own, used) or own == used or all(score.side == "symmetric" for score in scores):
             return scores
-        warn(f"{path}: the documents of its asymmetric figures are by other weights than this artifact's teacher has; those figures are left out")
+        warn(
+            f"{path}: the documents of its asymmetric figures are by other weights than this artifact's teacher has;"
+            " those figures are left out"
+        )
         return [score for score in scores if score.side == "symmetric"]
 
 
@@ -118,10 +142,14 @@ def _read_evaluation(path: Path) -> Evaluation:
     value = read_json(path)
     known = {each.name: each.default is MISSING for each in fields(Score)}
     try:
-        scores = [Score(**{key: one[key] for key, needed in known.items() if needed or key in one}) for one in value["scores"]]
+        scores = [
+            Score(**{key: one[key] for key, needed in known.items() if needed or key in one}) for one in value["scores"]
+        ]
         return Evaluation(scores, value["teacher"], value.get("fingerprints") or {})
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: not what emb evaluate writes", f"write it again: emb evaluate {path.parent} --data … --out {path}") from error
+        raise ArtifactError(
+            f"{path}: not what emb evaluate writes", f"write it again: emb evaluate {path.parent} --data … --out {path}"
+        ) from error
 
 
 def hub_id(name: str) -> str | None:
@@ -140,10 +168,14 @@ def without_paths(value: Any) -> Any:
 
 
 def front_matter(facts: Facts) -> str:
-    """The card's YAML: library, base models, licence and language where they are known, and the scores that were measured."""
+    """The card's YAML: library, base models, licence and language where they are known, and the scores that were
+    measured.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
-    results = [EvalResult(**_result(facts, score)) for score in facts.evaluation.scores if score.dim == facts.manifest.dim]
+    results = [
+        EvalResult(**_result(facts, score)) for score in facts.evaluation.scores if score.dim == facts.manifest.dim
+    ]
     data = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -178,4 +210,11 @@ def _result(facts: Facts, score: Score) -> dict[str, Any]:
     documents = "" if score.side == "symmetric" else f", documents by {facts.evaluation.teacher}"
     stored = f", documents stored as {score.storage}" if score.storage else ""
     name = f"{score.metric} × 100, {score.dim} dims, {precision}{documents}{stored}"
-    return {"task_type": task, "dataset_type": score.task, "dataset_name": score.task, "metric_type": metric, "metric_name": name, "metric_value": round(score.value, 2)}
+    return {
+        "task_type": task,
+        "dataset_type": score.task,
+        "dataset_name": score.task,
+        "metric_type": metric,
+        "metric_name": name,
+        "metric_value": round(score.value, 2),
+    }

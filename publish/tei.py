@@ -19,10 +19,27 @@ _ALIASES = {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "
 _FLAGS = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")
 _OFFSET = {"roberta", "xlm-roberta", "camembert"}
 _CANDLE = {
-    "bert", "camembert", "distilbert", "gemma3_text", "mistral", "modernbert", "mpnet", "new", "nomic_bert", "qwen2", "qwen3", "roberta", "xlm-roberta",
-}  # fmt: skip
-_ROPE = {"qwen2": ["rope_theta"], "qwen3": ["rope_theta"], "mistral": ["rope_theta"], "gemma3_text": ["rope_theta", "rope_local_base_freq"],
-         "modernbert": ["global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"]}  # fmt: skip
+    "bert",
+    "camembert",
+    "distilbert",
+    "gemma3_text",
+    "mistral",
+    "modernbert",
+    "mpnet",
+    "new",
+    "nomic_bert",
+    "qwen2",
+    "qwen3",
+    "roberta",
+    "xlm-roberta",
+}
+_ROPE = {
+    "qwen2": ["rope_theta"],
+    "qwen3": ["rope_theta"],
+    "mistral": ["rope_theta"],
+    "gemma3_text": ["rope_theta", "rope_local_base_freq"],
+    "modernbert": ["global_rope_theta", "local_rope_theta", "global_attn_every_n_layers"],
+}
 _MODULES = {f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")}
 STATIC, _NO_STATIC = "StaticEmbedding", "it serves no static model"
 _ACTIVATIONS = {"torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"}
@@ -37,7 +54,10 @@ def on_cpu(patient: Patient) -> Iterator[str]:
     if (patient.folder / "model.onnx").is_file():
         yield "model.onnx is read in place of onnx/model.onnx: remove it"
     if (patient.folder / "onnx/model.onnx.data").is_file():
-        yield "the graph's data lies in onnx/model.onnx.data, and must in onnx/model.onnx_data: export it again with emb export"
+        yield (
+            "the graph's data lies in onnx/model.onnx.data, and must in onnx/model.onnx_data: export it again with emb"
+            " export"
+        )
     yield from patient.inputs()
     yield from patient.output("sentence_embedding")
     yield from _common(patient, _ROUTER | _ORT)
@@ -57,7 +77,9 @@ def on_gpu(patient: Patient) -> Iterator[str]:
     config = patient.json("config.json")
     kind = config.get("model_type")
     if kind and kind not in _CANDLE:
-        yield f"config.json: model_type {kind} is none that it knows ({', '.join(sorted(_CANDLE))}): serve it on the CPU"
+        yield (
+            f"config.json: model_type {kind} is none that it knows ({', '.join(sorted(_CANDLE))}): serve it on the CPU"
+        )
     if missing := [name for name in _ROPE.get(kind, []) if name not in config]:
         yield f"config.json lacks {', '.join(missing)}: export it again with emb export"
     yield from _modules(patient)
@@ -84,8 +106,12 @@ def _pooling(patient: Patient) -> Iterator[str]:
     pooling = patient.json("1_Pooling/config.json")
     if not pooling:
         return
-    if not all(isinstance(pooling.get(flag), bool) for flag in _FLAGS) or not any(pooling.get(flag) is True for flag in (*_FLAGS, "pooling_mode_lasttoken")):
-        yield "1_Pooling/config.json has no pooling_mode_…: true, the only form it reads: export it again with emb export"
+    if not all(isinstance(pooling.get(flag), bool) for flag in _FLAGS) or not any(
+        pooling.get(flag) is True for flag in (*_FLAGS, "pooling_mode_lasttoken")
+    ):
+        yield (
+            "1_Pooling/config.json has no pooling_mode_…: true, the only form it reads: export it again with emb export"
+        )
 
 
 def _limit(patient: Patient, config: dict[str, Any]) -> Iterator[str]:
@@ -95,19 +121,27 @@ def _limit(patient: Patient, config: dict[str, Any]) -> Iterator[str]:
     positions = config.get("max_position_embeddings")
     offset = (config.get("pad_token_id") or 0) + 1 if config.get("model_type") in _OFFSET else 0
     if isinstance(positions, int) and wanted > positions - offset:
-        yield f"texts may have {wanted} tokens, and the encoder has {positions - offset} positions: lower max_seq_length in sentence_bert_config.json"
+        yield (
+            f"texts may have {wanted} tokens, and the encoder has {positions - offset} positions: lower max_seq_length"
+            " in sentence_bert_config.json"
+        )
 
 
 def _prompts(patient: Patient) -> Iterator[str]:
     prompts = patient.json("config_sentence_transformers.json").get("prompts")
-    if prompts is not None and not (isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())):
+    if prompts is not None and not (
+        isinstance(prompts, dict) and all(isinstance(text, str) for text in prompts.values())
+    ):
         yield "config_sentence_transformers.json: a prompt is no text: write an empty one"
 
 
 def _modules(patient: Patient) -> Iterator[str]:
     modules = patient.json("modules.json") or []
     if strange := sorted({module["type"] for module in modules} - _MODULES):
-        yield f"modules.json names {', '.join(strange)}: it would leave out the projection; export it again with emb export"
+        yield (
+            f"modules.json names {', '.join(strange)}: it would leave out the projection; export it again with emb"
+            " export"
+        )
     for module in modules:
         if module["type"].endswith(".Dense"):
             yield from patient.has(f"{module['path']}/model.safetensors")

@@ -43,7 +43,9 @@ class DataRecipe(_Section):
 
 
 class CaptureRecipe(_Section):
-    """How teacher vectors are computed: texts cut at `max_length` tokens, in `dtype`; `column` holds those of a Parquet file."""
+    """How teacher vectors are computed: texts cut at `max_length` tokens, in `dtype`; `column` holds those of a Parquet
+    file.
+    """
 
     max_length: int = Field(128, ge=4)
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
@@ -146,13 +148,19 @@ def load_recipe(name: str | None, overrides: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"recipe{f' {name}' if name else ''}: {where}: {first['msg']}", "docs/recipes.md lists every key") from error
+        raise UsageError(
+            f"recipe{f' {name}' if name else ''}: {where}: {first['msg']}", "docs/recipes.md lists every key"
+        ) from error
 
 
 def shipped() -> list[str]:
     """Names of the recipes in the package."""
     files = resources.files(__package__).iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml") and file.name != "teachers.yaml")
+    return sorted(
+        file.name.removesuffix(".yaml")
+        for file in files
+        if file.name.endswith(".yaml") and file.name != "teachers.yaml"
+    )
 
 
 def dump(recipe: Recipe) -> str:

@@ -58,7 +58,9 @@ class Axis:
     def place(self, value: float) -> float:
         """The pixel of a value; values outside are held at the edge."""
         value = min(max(value, self.low), self.high)
-        low, high, at = (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        low, high, at = (
+            (math.log10(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
+        )
         return self.start + (at - low) / ((high - low) or 1) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -76,18 +78,43 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, y_label: str)
     series = [_thinned(line) for line in series if line.x]
     x = _axis([value for line in series for value in line.x], LEFT, WIDTH - RIGHT, pad=0)
     y = _axis([value for line in series for value in line.y], HEIGHT - BOTTOM, TOP, pad=0.06)
-    paths = [f'<path class="line c{index % _COLOURS}{" dashed" if index >= _COLOURS else ""}" d="{_path(line, x, y)}"/>' for index, line in enumerate(series)]
-    ends = [f'<circle class="dot c{index % _COLOURS}" r="3.5" cx="{x.place(line.x[-1]):.1f}" cy="{y.place(line.y[-1]):.1f}"/>' for index, line in enumerate(series)]
+    paths = [
+        f'<path class="line c{index % _COLOURS}{" dashed" if index >= _COLOURS else ""}" d="{_path(line, x, y)}"/>'
+        for index, line in enumerate(series)
+    ]
+    ends = [
+        f'<circle class="dot c{index % _COLOURS}" r="3.5" cx="{x.place(line.x[-1]):.1f}"'
+        f' cy="{y.place(line.y[-1]):.1f}"/>'
+        for index, line in enumerate(series)
+    ]
     said = "; ".join(f"{line.name}: from {_short(line.y[0])} to {_short(line.y[-1])}" for line in series)
-    legend = "".join(f'<li class="c{index % _COLOURS}">{escape(line.name)} <b>{_short(line.y[-1])}</b></li>' for index, line in enumerate(series))
-    return _figure(title, said, _axes(x, y, x_label, y_label) + "".join(paths + ends), f'<ul class="legend">{legend}</ul>')
+    legend = "".join(
+        f'<li class="c{index % _COLOURS}">{escape(line.name)} <b>{_short(line.y[-1])}</b></li>'
+        for index, line in enumerate(series)
+    )
+    return _figure(
+        title, said, _axes(x, y, x_label, y_label) + "".join(paths + ends), f'<ul class="legend">{legend}</ul>'
+    )
 
 
-def scatter(title: str, spots: Sequence[Spot], x_label: str, y_label: str, front: Sequence[tuple[float, float]], gate: tuple[float, str] | None) -> str:
+def scatter(
+    title: str,
+    spots: Sequence[Spot],
+    x_label: str,
+    y_label: str,
+    front: Sequence[tuple[float, float]],
+    gate: tuple[float, str] | None,
+) -> str:
     """Numbered circles on a linear x and a logarithmic y whose small values are best and stand on top."""
     x = _axis([0.0, *(spot.x for spot in spots)], LEFT, WIDTH - RIGHT, pad=0.08, floor=0.0)
     values = [spot.y for spot in spots] + ([gate[0]] if gate else [])
-    y = Axis(10 ** math.floor(math.log10(min(values)) - 0.3), 10 ** math.ceil(math.log10(max(values)) + 0.1), TOP, HEIGHT - BOTTOM, log=True)
+    y = Axis(
+        10 ** math.floor(math.log10(min(values)) - 0.3),
+        10 ** math.ceil(math.log10(max(values)) + 0.1),
+        TOP,
+        HEIGHT - BOTTOM,
+        log=True,
+    )
     line = " ".join(f"{x.place(a):.1f},{y.place(b):.1f}" for a, b in front)
     marks = [f'<polyline class="front" points="{line}"/>'] if len(front) > 1 else []
     if gate:
@@ -103,17 +130,30 @@ def dots(title: str, found: Sequence[Dot], x_label: str, y_label: str) -> str:
     """Numbered circles of one size on two linear axes; those of the state "dominated" lie underneath."""
     x = _axis([dot.x for dot in found], LEFT, WIDTH - RIGHT, pad=0.08)
     y = _axis([dot.y for dot in found], HEIGHT - BOTTOM, TOP, pad=0.08)
-    marks = [_spot(Spot(dot.number, dot.name, dot.x, dot.y, 0.0, dot.state), x, y) for dot in sorted(found, key=lambda dot: dot.state != "dominated")]
+    marks = [
+        _spot(Spot(dot.number, dot.name, dot.x, dot.y, 0.0, dot.state), x, y)
+        for dot in sorted(found, key=lambda dot: dot.state != "dominated")
+    ]
     said = "; ".join(f"{dot.number}: {dot.name}" for dot in found)
     return _figure(title, said, _axes(x, y, x_label, y_label) + "".join(marks))
 
 
-def heat_grid(title: str, values: dict[tuple[int, int], float], row_name: str, column_name: str, marked: tuple[int, int] | None, show: Callable[[float], str]) -> str:
+def heat_grid(
+    title: str,
+    values: dict[tuple[int, int], float],
+    row_name: str,
+    column_name: str,
+    marked: tuple[int, int] | None,
+    show: Callable[[float], str],
+) -> str:
     """A table of (row, column) cells shaded by value; a real table, so that it can be read aloud and copied."""
     rows, columns = (sorted({key[side] for key in values}) for side in (0, 1))
     low, high = min(values.values()), max(values.values())
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    cells = {row: "".join(_cell(values.get((row, column)), low, high, (row, column) == marked, show) for column in columns) for row in rows}
+    cells = {
+        row: "".join(_cell(values.get((row, column)), low, high, (row, column) == marked, show) for column in columns)
+        for row in rows
+    }
     body = "".join(f'<tr><th scope="row">{row}</th>{cells[row]}</tr>' for row in rows)
     corner = f'<th class="corner">{escape(row_name)} ↓ {escape(column_name)} →</th>'
     table = f"<caption>{escape(title)}</caption><thead><tr>{corner}{head}</tr></thead><tbody>{body}</tbody>"
@@ -131,21 +171,43 @@ def _cell(value: float | None, low: float, high: float, marked: bool, show: Call
 
 def _spot(spot: Spot, x: Axis, y: Axis) -> str:
     place = f'cx="{x.place(spot.x):.1f}" cy="{y.place(spot.y):.1f}"'
-    label = f'<text class="number" x="{x.place(spot.x):.1f}" y="{y.place(spot.y) + 4:.1f}" text-anchor="middle">{spot.number}</text>'
-    return f'<g><title>{escape(spot.name)}</title><circle class="spot {spot.state}" r="{9 + 11 * math.sqrt(spot.size):.1f}" {place}/>{label}</g>'
+    label = (
+        f'<text class="number" x="{x.place(spot.x):.1f}" y="{y.place(spot.y) + 4:.1f}"'
+        f' text-anchor="middle">{spot.number}</text>'
+    )
+    return (
+        f'<g><title>{escape(spot.name)}</title><circle class="spot {spot.state}"'
+        f' r="{9 + 11 * math.sqrt(spot.size):.1f}" {place}/>{label}</g>'
+    )
 
 
 def _figure(title: str, said: str, marks: str, below: str = "") -> str:
-    picture = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{title}. {said}", quote=True)}">{marks}</svg>'
+    picture = (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f' aria-label="{escape(f"{title}. {said}", quote=True)}">{marks}</svg>'
+    )
     return f"<figure><figcaption>{escape(title)}</figcaption>{picture}{below}</figure>"
 
 
 def _axes(x: Axis, y: Axis, x_label: str, y_label: str, show_y: Callable[[float], str] | None = None) -> str:
-    parts = [f'<g class="axis"><line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y.place(tick):.1f}" y2="{y.place(tick):.1f}"/>'
-             f'<text x="{LEFT - 8}" y="{y.place(tick) + 4:.1f}" text-anchor="end">{(show_y or _short)(tick)}</text></g>' for tick in y.ticks()]
-    parts += [f'<text class="tick" x="{x.place(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_short(tick)}</text>' for tick in x.ticks()]
-    parts.append(f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(f'<text class="label" transform="translate(13 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    parts = [
+        f'<g class="axis"><line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y.place(tick):.1f}" y2="{y.place(tick):.1f}"/>'
+        f'<text x="{LEFT - 8}" y="{y.place(tick) + 4:.1f}" text-anchor="end">{(show_y or _short)(tick)}</text></g>'
+        for tick in y.ticks()
+    ]
+    parts += [
+        f'<text class="tick" x="{x.place(tick):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+        f' text-anchor="middle">{_short(tick)}</text>'
+        for tick in x.ticks()
+    ]
+    parts.append(
+        f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}"'
+        f' text-anchor="middle">{escape(x_label)}</text>'
+    )
+    parts.append(
+        f'<text class="label" transform="translate(13 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
+        f' text-anchor="middle">{escape(y_label)}</text>'
+    )
     return "".join(parts)
 
 

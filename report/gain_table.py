@@ -11,15 +11,18 @@ _FIGURES = ("cosine", "overlap", "asymmetric")
 
 def gain_rows(healing: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """One row per file of a manifest's `healing`, each figure before → after."""
-    return [(_name(each), *(f"{each['before'][key]:.4f} → {each['after'][key]:.4f}" for key in _FIGURES)) for each in healing["files"]]
+    return [
+        (_name(each), *(f"{each['before'][key]:.4f} → {each['after'][key]:.4f}" for key in _FIGURES))
+        for each in healing["files"]
+    ]
 
 
 def gain_text(healing: Mapping[str, Any]) -> str:
     """How the slice was healed, in one sentence."""
     aims = [*healing["weights"], *(["binary vectors"] if healing["binary"] else [])]
     return (
-        f"Trained for {healing['seconds']:,.0f} s ({healing['steps']:,} steps, {healing['texts']:,} texts) under the rounding of {', '.join(aims)}; "
-        f"figures on {healing['data']['held_out']:,} held-out texts, before → after."
+        f"Trained for {healing['seconds']:,.0f} s ({healing['steps']:,} steps, {healing['texts']:,} texts) under the"
+        f" rounding of {', '.join(aims)}; figures on {healing['data']['held_out']:,} held-out texts, before → after."
     )
 
 

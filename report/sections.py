@@ -19,9 +19,15 @@ def visible(text: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: set[int], wrapped: int | None = None) -> str:
-    """A table that scrolls when it is too wide; cells are escaped, columns in `left` are text, `wrapped` breaks lines."""
-    head = "".join(f"<th scope='col'{' class=text' if index in left else ''}>{escape(name)}</th>" for index, name in enumerate(header))
-    body = "".join(f"<tr>{''.join(_td(cell, index in left, index == wrapped) for index, cell in enumerate(row))}</tr>" for row in rows)
+    """A table that scrolls when it is too wide; cells are escaped, columns in `left` are text, `wrapped` ones break."""
+    head = "".join(
+        f"<th scope='col'{' class=text' if index in left else ''}>{escape(name)}</th>"
+        for index, name in enumerate(header)
+    )
+    body = "".join(
+        f"<tr>{''.join(_td(cell, index in left, index == wrapped) for index, cell in enumerate(row))}</tr>"
+        for row in rows
+    )
     return f"<div class='scroll' tabindex='0'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 

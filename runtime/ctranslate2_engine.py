@@ -45,7 +45,9 @@ class CTranslate2Engine(Engine):
         try:
             return ctranslate2.Encoder(str(self.folder), device="cpu", compute_type="default", **threads)
         except (RuntimeError, ValueError) as error:
-            raise ArtifactError(f"{self.folder}: CTranslate2 cannot open it ({first_line(error)})", "export the artifact again") from error
+            raise ArtifactError(
+                f"{self.folder}: CTranslate2 cannot open it ({first_line(error)})", "export the artifact again"
+            ) from error
 
     def _answer(self, encoder: Any, batch: Batch) -> Array:
         # It pads by itself, so the texts are taken out of the batch again, whatever side was padded.

@@ -40,7 +40,13 @@ class Encoder(ABC):
     """
 
     def __init__(
-        self, tokenizer: TextTokenizer, *, dim: int, prompts: dict[str, str], normalize: bool, similarity_fn_name: str = "cosine"
+        self,
+        tokenizer: TextTokenizer,
+        *,
+        dim: int,
+        prompts: dict[str, str],
+        normalize: bool,
+        similarity_fn_name: str = "cosine",
     ) -> None:
         self.tokenizer = tokenizer
         self.dim = dim
@@ -58,17 +64,28 @@ class Encoder(ABC):
         return self.dim
 
     def similarity(self, a: Vectors, b: Vectors) -> Vectors:
-        """How close each row of `a` is to each row of `b`, `(rows of a, rows of b)` float32, by the model's own measure."""
+        """How close each row of `a` is to each row of `b`, `(rows of a, rows of b)` float32, by the model's own
+        measure.
+        """
         from emb.similarity import similarities
 
         return similarities(np.atleast_2d(a), np.atleast_2d(b), self.similarity_fn_name)
 
     def encode(
-        self, texts: str | Sequence[str], *, kind: str = "document", prompt: str | None = None, truncate_dim: int | None = None,
-        batch_size: int = MAX_TEXTS, tokens_per_batch: int = 512, show_progress_bar: bool | None = False,
-        normalize_embeddings: bool = False, convert_to_numpy: bool = True, convert_to_tensor: bool = False,
+        self,
+        texts: str | Sequence[str],
+        *,
+        kind: str = "document",
+        prompt: str | None = None,
+        truncate_dim: int | None = None,
+        batch_size: int = MAX_TEXTS,
+        tokens_per_batch: int = 512,
+        show_progress_bar: bool | None = False,
+        normalize_embeddings: bool = False,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
         count: Callable[[Cut], None] | None = None,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         """Vectors `(texts, dim)` of `texts`, in the order given; of one string, its vector `(dim,)`.
 
         Texts stand behind the prompt of `kind`, or behind `prompt`. Texts of like length are run together, in batches
@@ -82,7 +99,9 @@ class Encoder(ABC):
             ArtifactError: a vector that is not finite; the text is named.
         """
         if not (convert_to_numpy or convert_to_tensor):
-            raise UsageError("encode() returns one array: a list of tensors is not made", "leave out convert_to_numpy=False")
+            raise UsageError(
+                "encode() returns one array: a list of tensors is not made", "leave out convert_to_numpy=False"
+            )
         alone = isinstance(texts, str)
         batch = _texts([texts] if isinstance(texts, str) else texts)
         prompt = self.prompt(kind) if prompt is None else prompt
@@ -90,7 +109,11 @@ class Encoder(ABC):
         if count:
             count(_cut_of(self.tokenizer, batch, prompt, rows))
         vectors = self.encode_ids(
-            rows, truncate_dim=truncate_dim, batch_size=batch_size, tokens_per_batch=tokens_per_batch, show_progress_bar=bool(show_progress_bar)
+            rows,
+            truncate_dim=truncate_dim,
+            batch_size=batch_size,
+            tokens_per_batch=tokens_per_batch,
+            show_progress_bar=bool(show_progress_bar),
         )
         require_finite(vectors, batch)
         vectors = self._normalised(vectors) if normalize_embeddings else vectors
@@ -120,9 +143,15 @@ class Encoder(ABC):
         return await asyncio.to_thread(self.encode, texts, **options)
 
     def encode_ids(
-        self, rows: Sequence[np.ndarray[Any, Any]], *, truncate_dim: int | None = None, batch_size: int = MAX_TEXTS,
-        tokens_per_batch: int = 512, side: str = "right", show_progress_bar: bool = False,
-    ) -> Vectors:  # fmt: skip
+        self,
+        rows: Sequence[np.ndarray[Any, Any]],
+        *,
+        truncate_dim: int | None = None,
+        batch_size: int = MAX_TEXTS,
+        tokens_per_batch: int = 512,
+        side: str = "right",
+        show_progress_bar: bool = False,
+    ) -> Vectors:
         """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
         self._check(truncate_dim, batch_size)
         if len(rows) == 1:  # a query: what follows would take a hundredth of its time
@@ -168,23 +197,36 @@ class Encoder(ABC):
         if self.normalize:
             return vectors
         if vectors.dtype != np.float32:
-            raise UsageError(f"normalize_embeddings: {vectors.dtype} vectors cannot be normalised", "use a float variant")
+            raise UsageError(
+                f"normalize_embeddings: {vectors.dtype} vectors cannot be normalised", "use a float variant"
+            )
         return _unit(vectors)
 
     def _cut(self, vectors: Vectors, dim: int | None) -> Vectors:
         if dim is None or dim == vectors.shape[1]:
             return vectors
         if vectors.dtype != np.float32:
-            raise UsageError(f"truncate_dim {dim}: {vectors.dtype} vectors cannot be cut", "export the artifact at that dim, or use a float variant")
+            raise UsageError(
+                f"truncate_dim {dim}: {vectors.dtype} vectors cannot be cut",
+                "export the artifact at that dim, or use a float variant",
+            )
         cut = np.ascontiguousarray(vectors[:, :dim])
         return _unit(cut) if self.normalize else cut
 
 
 class ArtifactEncoder(Encoder):
-    """A file of an artifact behind the runtime it is made for, onnxruntime unless another is asked for; imports no torch."""
+    """A file of an artifact behind the runtime it is made for, onnxruntime unless another is asked for; imports no
+    torch.
+    """
 
     def __init__(
-        self, folder: str | Path, file: str | None = None, threads: int | None = None, *, provider: str | None = None, verify: bool = True
+        self,
+        folder: str | Path,
+        file: str | None = None,
+        threads: int | None = None,
+        *,
+        provider: str | None = None,
+        verify: bool = True,
     ) -> None:
         """Open `folder/file`; without `file`, the smallest that passed its gate.
 
@@ -200,7 +242,11 @@ class ArtifactEncoder(Encoder):
             manifest.verify(folder, _read_with(folder, self.variant.file))
         tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
         super().__init__(
-            tokenizer, dim=manifest.dim, prompts=manifest.prompts, normalize=manifest.normalize, similarity_fn_name=manifest.similarity
+            tokenizer,
+            dim=manifest.dim,
+            prompts=manifest.prompts,
+            normalize=manifest.normalize,
+            similarity_fn_name=manifest.similarity,
         )
         self.runner = open_engine(folder, manifest, self.variant.file, threads, provider)
 
@@ -213,9 +259,16 @@ class ArtifactEncoder(Encoder):
 
 
 def load(
-    path: str | Path, *, backend: str = "auto", file: str | None = None, threads: int | None = None,
-    device: str = "cpu", provider: str | None = None, verify: bool = True, trust_remote_code: bool = False,
-) -> Encoder:  # fmt: skip
+    path: str | Path,
+    *,
+    backend: str = "auto",
+    file: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    provider: str | None = None,
+    verify: bool = True,
+    trust_remote_code: bool = False,
+) -> Encoder:
     """Open an artifact, or any sentence-transformers folder, for encoding; `emb.load` describes the arguments.
 
     Raises:
@@ -235,7 +288,10 @@ def load(
     try:
         from emb.runtime.torch_encoder import load_torch
     except ImportError as error:
-        raise MissingExtra(f"{folder}: holds no ONNX file, and torch is not installed ({error.name})", "pip install 'emb-distill[train]', or export it first") from error
+        raise MissingExtra(
+            f"{folder}: holds no ONNX file, and torch is not installed ({error.name})",
+            "pip install 'emb-distill[train]', or export it first",
+        ) from error
     return load_torch(folder, threads, device=device, verify=verify, trust_remote_code=trust_remote_code)
 
 
@@ -248,7 +304,9 @@ def _texts(texts: Any) -> list[str]:
     found = list(texts)
     for index, text in enumerate(found):
         if not isinstance(text, str):
-            raise UsageError(f"encode() takes texts and got {type(text).__name__} at item {index}", "give a str or a list of str")
+            raise UsageError(
+                f"encode() takes texts and got {type(text).__name__} at item {index}", "give a str or a list of str"
+            )
     return found
 
 

@@ -1,4 +1,6 @@
-"""What runs the files of an artifact: padded batches in, the text vectors out, by the runtime that each file is made for."""
+"""What runs the files of an artifact: padded batches in, the text vectors out, by the runtime that each file is made
+for.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,8 @@ def require_library(file: str) -> None:
 def unreported() -> Iterator[None]:
     """Import OpenVINO and NNCF inside and nobody is told.
 
-    Through the package of this name they report each import and use to their makers, unasked; they do without where it is missing.
+    Through the package of this name they report each import and use to their makers, unasked; they do without where it
+    is missing.
     """
     name = "openvino_telemetry"
     if name in sys.modules:  # somebody else wanted it
@@ -99,7 +102,9 @@ def provider_of(device: str) -> str:
     return _PROVIDERS[device]
 
 
-def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None = None, provider: str | None = None) -> Engine:
+def open_engine(
+    folder: Path, manifest: Manifest, file: str, threads: int | None = None, provider: str | None = None
+) -> Engine:
     """`file` of the artifact `folder` behind its runtime; no other runtime is imported.
 
     Raises:
@@ -109,7 +114,10 @@ def open_engine(folder: Path, manifest: Manifest, file: str, threads: int | None
     """
     require_library(file)
     if library_of(file) != "onnxruntime" and provider not in (None, CPU):
-        raise UsageError(f"{file}: {library_of(file)} has no provider {provider}", "these files run on the CPU; for another device name an .onnx file")
+        raise UsageError(
+            f"{file}: {library_of(file)} has no provider {provider}",
+            "these files run on the CPU; for another device name an .onnx file",
+        )
     if library_of(file) == "openvino":
         from emb.runtime.openvino_engine import OpenVinoEngine
 

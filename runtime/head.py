@@ -1,4 +1,6 @@
-"""What follows an encoder's token vectors, in numpy: pooling, projections, the cut to the artifact's dim, normalisation."""
+"""What follows an encoder's token vectors, in numpy: pooling, projections, the cut to the artifact's dim,
+normalisation.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,18 @@ from emb.files import read_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "Identity": lambda values: values, "Tanh": np.tanh, "ReLU": lambda values: np.maximum(values, 0), "Sigmoid": lambda values: 1 / (1 + np.exp(-values)),
-}  # fmt: skip
+    "Identity": lambda values: values,
+    "Tanh": np.tanh,
+    "ReLU": lambda values: np.maximum(values, 0),
+    "Sigmoid": lambda values: 1 / (1 + np.exp(-values)),
+}
 
 
 @dataclass(frozen=True)
 class Dense:
-    """One projection: `weight` `(out, in)`, `bias` `(out,)` or none, what follows, and what is added: nothing, the input, or its product with a matrix."""
+    """One projection: `weight` `(out, in)`, `bias` `(out,)` or none, what follows, and what is added: nothing, the
+    input, or its product with a matrix.
+    """
 
     weight: Array
     bias: Array | None
@@ -41,11 +48,20 @@ class Dense:
         config = read_json(folder / "config.json")
         kind = config["activation_function"].split(".")[-1]
         if kind not in ACTIVATIONS:
-            raise ArtifactError(f"{folder}: activation {kind} is not supported here", f"supported: {', '.join(ACTIVATIONS)}; the ONNX files have any")
+            raise ArtifactError(
+                f"{folder}: activation {kind} is not supported here",
+                f"supported: {', '.join(ACTIVATIONS)}; the ONNX files have any",
+            )
         if not (folder / "model.safetensors").is_file():
             raise ArtifactError(f"{folder / 'model.safetensors'}: no such file", "export the artifact again")
         tensors = load_file(folder / "model.safetensors")
-        return cls(tensors["linear.weight"], tensors.get("linear.bias"), ACTIVATIONS[kind], config.get("use_residual", False), tensors.get("residual.weight"))
+        return cls(
+            tensors["linear.weight"],
+            tensors.get("linear.bias"),
+            ACTIVATIONS[kind],
+            config.get("use_residual", False),
+            tensors.get("residual.weight"),
+        )
 
     def __call__(self, vectors: Array) -> Array:
         """Vectors `(batch, out)` of vectors `(batch, in)`."""
@@ -73,10 +89,17 @@ class Head:
             ArtifactError: a file is missing, or an activation is not known here.
         """
         paths = [module["path"] for module in read_json(folder / "modules.json") if module["type"].endswith(".Dense")]
-        return cls(manifest.pooling, tuple(Dense.from_folder(folder / path) for path in paths), manifest.dim, manifest.normalize)
+        return cls(
+            manifest.pooling,
+            tuple(Dense.from_folder(folder / path) for path in paths),
+            manifest.dim,
+            manifest.normalize,
+        )
 
     def __call__(self, states: Array, lengths: Array) -> Array:
-        """Vectors `(batch, dim)` of token vectors `(batch, tokens, hidden)`, the first `lengths` `(batch,)` of each being a text's."""
+        """Vectors `(batch, dim)` of token vectors `(batch, tokens, hidden)`, the first `lengths` `(batch,)` of each
+        being a text's.
+        """
         vectors = _pool(states, lengths, self.pooling)
         for dense in self.dense:
             vectors = dense(vectors)

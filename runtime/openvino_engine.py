@@ -53,7 +53,9 @@ class OpenVinoEngine(Engine):
         try:
             return openvino.Core().compile_model(str(self.path), "CPU", settings)
         except RuntimeError as error:
-            raise ArtifactError(f"{self.path}: OpenVINO cannot open it ({first_line(error)})", "export the artifact again") from error
+            raise ArtifactError(
+                f"{self.path}: OpenVINO cannot open it ({first_line(error)})", "export the artifact again"
+            ) from error
 
 
 class Requests:

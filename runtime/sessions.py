@@ -17,7 +17,7 @@ _SHORT = 64  # tokens, padding included, of a batch that waits for its threads l
 
 
 class Runner(Engine):
-    """One ONNX model, for one batch or for many; what it opens besides the first session, it opens when that is needed."""
+    """One ONNX model, for one batch or for many; what it opens besides the first session, it opens when needed."""
 
     def __init__(self, path: Path, threads: int | None = None, provider: str = CPU) -> None:
         """Open `path` with `threads` threads (None: one per core) on `provider`.
@@ -42,12 +42,20 @@ class Runner(Engine):
     @cached_property
     def _patient(self) -> Any:
         """A session whose threads do not wait long for one another."""
-        return self.session if self.threads == 1 or self.provider != CPU else open_session(self.path, self.threads, provider=self.provider)
+        return (
+            self.session
+            if self.threads == 1 or self.provider != CPU
+            else open_session(self.path, self.threads, provider=self.provider)
+        )
 
     @cached_property
     def _single(self) -> Any:
         """A session whose operators stay on the thread that calls."""
-        return self.session if self.threads == 1 or self.provider != CPU else open_session(self.path, 1, provider=self.provider)
+        return (
+            self.session
+            if self.threads == 1 or self.provider != CPU
+            else open_session(self.path, 1, provider=self.provider)
+        )
 
     def _answer(self, session: Any, batch: Batch) -> Array:
         (found,) = session.run(self._wanted, {"input_ids": batch[0], "attention_mask": batch[1]})
@@ -85,11 +93,19 @@ def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool
     if isinstance(model, Path) and not model.is_file():
         raise ArtifactError(f"{model}: no such file", "export the artifact again")
     try:
-        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider, CPU][: 1 + (provider != CPU)])
+        session = ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=[provider, CPU][: 1 + (provider != CPU)],
+        )
     except Exception as error:  # onnxruntime's exceptions share no base
         name = model if isinstance(model, Path) else "model"
-        raise ArtifactError(f"{name}: onnxruntime cannot open it ({first_line(error)})", "export the artifact again") from error
-    _require_provider(provider, session.get_providers())  # one that cannot start gives way to the CPU with a line on stderr
+        raise ArtifactError(
+            f"{name}: onnxruntime cannot open it ({first_line(error)})", "export the artifact again"
+        ) from error
+    _require_provider(
+        provider, session.get_providers()
+    )  # one that cannot start gives way to the CPU with a line on stderr
     return session
 
 

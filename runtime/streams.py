@@ -1,4 +1,6 @@
-"""Vectors for a whole file of texts, a block at a time: memory does not grow with the file, and a call that was stopped goes on."""
+"""Vectors for a whole file of texts, a block at a time: memory does not grow with the file, and a call that was stopped
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -43,24 +45,37 @@ def encode_file(
     a call that was stopped, however, is gone on with by the next one with the same arguments.
 
     Raises:
-        DataError: `source` cannot be read, holds no record, or a record lacks `field` or has no text there; null is an empty text.
+        DataError: `source` cannot be read, holds no record, or a record lacks `field` or has no text there; null is an
+            empty text.
         UsageError: `out` ends in something else, or a record has a `column` already, or the codec is of another dim.
         ArtifactError: `out` exists and `overwrite` is not set, or another process is writing it.
-        NotFiniteError: a vector that is not finite; its text is named by its place in `source`, and `out` does not appear.
+        NotFiniteError: a vector that is not finite; its text is named by its place in `source`, and `out` does not
+            appear.
         DiskError: no room; what was done is kept.
     """
     writer = WRITERS.get(out.suffix.lower())
     if writer is None:
         raise UsageError(f"{out}: unknown kind of output", f"known: {' '.join(WRITERS)}")
     _refuse_existing(out, overwrite)
-    identity = model and content_hash([_LAYOUT, model, kind, dim, codec and codec.fingerprint, field, column, BLOCK, source.name])[:12]
+    identity = (
+        model
+        and content_hash([_LAYOUT, model, kind, dim, codec and codec.fingerprint, field, column, BLOCK, source.name])[
+            :12
+        ]
+    )
     with open_unfinished(out, identity) as job, bar(f"{source.name} (texts)", None) as advance, ExitStack() as stack:
         _tell(job, out)
         target, count = writer(job, source, column, stack), 0
         cuts: list[Cut] = []
         for records, texts in _blocks(source, field, None if out.suffix == ".npy" else column):
             try:
-                _add(job, target, records, texts, lambda texts: _coded(encoder.encode(texts, kind=kind, truncate_dim=dim, count=cuts.append), codec))
+                _add(
+                    job,
+                    target,
+                    records,
+                    texts,
+                    lambda texts: _coded(encoder.encode(texts, kind=kind, truncate_dim=dim, count=cuts.append), codec),
+                )
             except NotFiniteError as error:
                 raise error.placed(count, f"{source}: ") from None
             count += len(records)
@@ -96,7 +111,9 @@ def _blocks(source: Path, field: str, column: str | None) -> Iterator[tuple[list
         yield [record for _, record in block], [text_of(record, field, where) for where, record in block]
 
 
-def _add(job: Unfinished, target: Writer, records: list[Record], texts: list[str], encode: Callable[[list[str]], Vectors]) -> None:
+def _add(
+    job: Unfinished, target: Writer, records: list[Record], texts: list[str], encode: Callable[[list[str]], Vectors]
+) -> None:
     made_from = content_hash(records if target.whole_records else texts)
     if job.take(made_from):
         target.skip(records)

@@ -21,9 +21,12 @@ class TorchEncoder(Encoder):
     def __init__(self, model: EmbeddingModel, pair: LayerDimPair | None = None) -> None:
         spec = model.spec
         super().__init__(
-            model.tokenizer(), dim=pair.dim if pair else model.dim, prompts=spec.prompts, normalize=spec.normalize,
+            model.tokenizer(),
+            dim=pair.dim if pair else model.dim,
+            prompts=spec.prompts,
+            normalize=spec.normalize,
             similarity_fn_name=spec.similarity,
-        )  # fmt: skip
+        )
         self.model = model.eval()
         self.pair = pair
 
@@ -36,7 +39,12 @@ class TorchEncoder(Encoder):
 
 
 def load_torch(
-    folder: Path, threads: int | None = None, *, device: str = "cpu", verify: bool = True, trust_remote_code: bool = False
+    folder: Path,
+    threads: int | None = None,
+    *,
+    device: str = "cpu",
+    verify: bool = True,
+    trust_remote_code: bool = False,
 ) -> TorchEncoder:
     """Open a sentence-transformers folder on `device`; `threads` sets torch's for the whole process.
 

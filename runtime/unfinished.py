@@ -1,4 +1,5 @@
-"""Finished blocks of a long job, kept beside its output until that is whole, so that the same command goes on where it stopped.
+"""Finished blocks of a long job, kept beside its output until that is whole, so that the same command goes on where it
+stopped.
 
 A hidden folder holds `data`, to which blocks are appended, and `blocks`, which lists those whose bytes
 are known to be on the disk, each with a hash of what it was made from. A process killed at any
@@ -105,7 +106,8 @@ class Unfinished:
 
 @contextmanager
 def open_unfinished(out: Path, identity: str | None) -> Iterator[Unfinished]:
-    """The blocks that an earlier call with this `identity` left for `out`; what is new is kept if the caller stops with an error.
+    """The blocks that an earlier call with this `identity` left for `out`; what is new is kept if the caller stops with
+    an error.
 
     Without an identity nothing can be known again, and nothing is kept.
 

@@ -1,4 +1,6 @@
-"""Files that take records with their vectors block by block: .npy, .jsonl, .parquet; each can go on from the blocks of an interrupted call."""
+"""Files that take records with their vectors block by block: .npy, .jsonl, .parquet; each can go on from the blocks of
+an interrupted call.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ class Parquet:
             import pyarrow.parquet
         self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
         with parquet_errors(source):
-            self.schema = pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
+            self.schema = (
+                pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
+            )
         self.path = job.folder / "whole.parquet"
         self.writer: Any = None
         self.records: list[Record] = []
@@ -145,7 +149,9 @@ class Parquet:
         try:
             table = self.arrow.Table.from_pylist(records, schema=self.schema)
         except (self.arrow.ArrowException, OverflowError) as error:
-            raise DataError(f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead") from error
+            raise DataError(
+                f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead"
+            ) from error
         self.schema = table.schema
         return table
 
@@ -153,7 +159,8 @@ class Parquet:
         return self.arrow.FixedSizeListArray.from_arrays(self.arrow.array(vectors.reshape(-1)), vectors.shape[1])
 
     def _open(self, schema: Any) -> Any:
-        # All columns but the vectors are looked through for values that repeat: in vectors few do, and to look took more memory than all else.
+        # All columns but the vectors are looked through for values that repeat: in vectors few do, and to look took
+        # more memory than all else.
         empty = io.BytesIO()
         self.arrow.parquet.write_table(schema.empty_table(), empty)
         leaves = [column.path for column in self.arrow.parquet.ParquetFile(empty).schema]
@@ -163,7 +170,13 @@ class Parquet:
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + f"{described!r:117}\n".encode()  # 128 bytes, whatever the shape
+    return (
+        b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + f"{described!r:117}\n".encode()
+    )  # 128 bytes, whatever the shape
 
 
-WRITERS: dict[str, Callable[[Unfinished, Path, str, ExitStack], Writer]] = {".parquet": Parquet, ".jsonl": JsonLines, ".npy": Numpy}
+WRITERS: dict[str, Callable[[Unfinished, Path, str, ExitStack], Writer]] = {
+    ".parquet": Parquet,
+    ".jsonl": JsonLines,
+    ".npy": Numpy,
+}

@@ -51,7 +51,10 @@ def _modules(path: Path) -> Iterator[str]:
 
 def needed(graph: Graph) -> Graph:
     """Without the imports that follow from others: of a room that imports B and C, where C imports B, only C stays."""
-    return {room: {each for each in near if not any(each in _behind(graph, other) for other in near - {each})} for room, near in graph.items()}
+    return {
+        room: {each for each in near if not any(each in _behind(graph, other) for other in near - {each})}
+        for room, near in graph.items()
+    }
 
 
 def _behind(graph: Graph, room: str) -> set[str]:

@@ -50,7 +50,9 @@ class Stack:
 
     def pin(self, name: str) -> str:
         """The line that pins a package, such as `torch==2.13.0`."""
-        return next(line for line in self.constraints.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}=="))
+        return next(
+            line for line in self.constraints.read_text(encoding="utf-8").splitlines() if line.startswith(f"{name}==")
+        )
 
 
 STACKS = {
@@ -94,13 +96,31 @@ def _install(stack: Stack, before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _pip(stack: Stack, *arguments: str) -> None:
-    command: list[str | Path] = [stack.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", stack.constraints, *arguments]
+    command: list[str | Path] = [
+        stack.python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-c",
+        stack.constraints,
+        *arguments,
+    ]
     if run(*command):
-        sys.exit(f"installing failed: see above; a half-made environment is mended by running this again, or by deleting {stack.home.name} first")
+        sys.exit(
+            "installing failed: see above; a half-made environment is mended by running this again, or by deleting"
+            f" {stack.home.name} first"
+        )
 
 
 def _requirements(stack: Stack) -> str:
-    parts = [stack.constraints.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode(), str(ROOT).encode()]
+    parts = [
+        stack.constraints.read_bytes(),
+        (ROOT / "pyproject.toml").read_bytes(),
+        sys.version.encode(),
+        str(ROOT).encode(),
+    ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

@@ -55,12 +55,21 @@ def browser() -> str | None:
 
 STORED = {f"{kind} vectors": kind for kind in ("float", "int8", "binary")}
 CURRENT = [environment.STACKS["current"].pin(name) for name in ("torch", "sentence-transformers")]
-OLDER = [environment.STACKS["optimum"].pin(name) for name in ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnxruntime")]
+OLDER = [
+    environment.STACKS["optimum"].pin(name)
+    for name in ("torch", "transformers", "sentence-transformers", "optimum", "optimum-onnx", "onnxruntime")
+]
 KNOWN = {
-    "onnxruntime": Client(["onnxruntime", "tokenizers", "numpy"], "with_onnxruntime.py", {"fp32": FP32, "int8": INT8, "int4": INT4}),
+    "onnxruntime": Client(
+        ["onnxruntime", "tokenizers", "numpy"], "with_onnxruntime.py", {"fp32": FP32, "int8": INT8, "int4": INT4}
+    ),
     "fastembed": Client(["fastembed==0.9.1"], "with_fastembed.py", {"fp32": FP32, "int8": INT8, "int4": INT4}),
-    "transformers.js": Client(["@huggingface/transformers@4"], "with_transformers.mjs", {"fp32": "fp32", "int8": "q8", "int4": "q4"}),
-    "transformers.js, Chromium": Client(["@huggingface/transformers@4"], CHROMIUM, {"fp32": "fp32", "int8": "q8", "int4": "q4"}),
+    "transformers.js": Client(
+        ["@huggingface/transformers@4"], "with_transformers.mjs", {"fp32": "fp32", "int8": "q8", "int4": "q4"}
+    ),
+    "transformers.js, Chromium": Client(
+        ["@huggingface/transformers@4"], CHROMIUM, {"fp32": "fp32", "int8": "q8", "int4": "q4"}
+    ),
     "sentence-transformers 6": Client(CURRENT, "with_sentence_transformers.py", {"fp32": "torch"}),
     "sentence-transformers 5.7": Client(OLDER, "with_sentence_transformers.py", {"fp32": "torch"}),
     "optimum-onnx": Client(OLDER, "with_sentence_transformers.py", {"fp32": FP32, "int8": INT8}),
@@ -101,12 +110,17 @@ def failures(name: str, artifact: Path, texts: Path, reference: list[list[float]
         measure = "smallest share of ten neighbours" if client.indexes else "smallest cosine"
         passed = lowest >= LIMITS[precision]
         failed += not passed
-        print(f"{'passed' if passed else 'FAILED'}  {name:26} {precision:14}  {measure} {lowest:.6f} of {TEXTS} texts", flush=True)
+        print(
+            f"{'passed' if passed else 'FAILED'}  {name:26} {precision:14}  {measure} {lowest:.6f} of {TEXTS} texts",
+            flush=True,
+        )
     return failed
 
 
 def answers(name: str, client: Client, precision: str, artifact: Path, texts: Path) -> list[Any]:
-    """What a client makes of the texts: a vector or a share each; none where it cannot be installed or stops with an error."""
+    """What a client makes of the texts: a vector or a share each; none where it cannot be installed or stops with an
+    error.
+    """
     try:
         runner = _runner(client)
     except subprocess.CalledProcessError as error:
@@ -114,7 +128,12 @@ def answers(name: str, client: Client, precision: str, artifact: Path, texts: Pa
         return []
     out = HOME / f"{name}-{precision}.json"
     out.unlink(missing_ok=True)
-    subprocess.run([*runner, str(artifact), str(texts), str(out), client.files[precision]], check=False, cwd=HOME, env={**os.environ, "BROWSER": browser() or ""})
+    subprocess.run(
+        [*runner, str(artifact), str(texts), str(out), client.files[precision]],
+        check=False,
+        cwd=HOME,
+        env={**os.environ, "BROWSER": browser() or ""},
+    )
     return list(json.loads(out.read_text())) if out.is_file() else []
 
 
@@ -122,7 +141,10 @@ def least_cosine(reference: list[list[float]], found: list[list[float]]) -> floa
     """Smallest cosine of a text's two vectors; -1 if there are not as many."""
     if len(found) != len(reference):
         return -1.0
-    return min(sum(x * y for x, y in zip(a, b, strict=True)) / (_length(a) * _length(b)) for a, b in zip(reference, found, strict=True))
+    return min(
+        sum(x * y for x, y in zip(a, b, strict=True)) / (_length(a) * _length(b))
+        for a, b in zip(reference, found, strict=True)
+    )
 
 
 def _length(vector: list[float]) -> float:
@@ -136,7 +158,11 @@ def _runner(client: Client) -> list[str]:
         local = shutil.copy(script, HOME / script.name)  # Node looks for packages beside the script
         if not (HOME / "node_modules").is_dir():
             # Without the packages' own scripts: one of them fetches CUDA libraries from elsewhere.
-            subprocess.run(["npm", "install", "--ignore-scripts", "--silent", "--no-fund", "--no-audit", *client.packages], check=True, cwd=HOME)
+            subprocess.run(
+                ["npm", "install", "--ignore-scripts", "--silent", "--no-fund", "--no-audit", *client.packages],
+                check=True,
+                cwd=HOME,
+            )
         return ["node", str(local)]
     home = HOME / f"venv-{hash_of(client.packages)}"
     python = home / "bin" / "python"

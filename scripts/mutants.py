@@ -23,7 +23,22 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTS = Path(__file__).with_suffix(".yaml")
-ROOMS = ("artifact", "model", "data", "teachers", "distill", "export", "quantize", "runtime", "validate", "evaluate", "publish", "report", "commands", "core")
+ROOMS = (
+    "artifact",
+    "model",
+    "data",
+    "teachers",
+    "distill",
+    "export",
+    "quantize",
+    "runtime",
+    "validate",
+    "evaluate",
+    "publish",
+    "report",
+    "commands",
+    "core",
+)
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "exports")
 _SECONDS = 600  # a fault that never ends is noticed, too
 _VERDICTS = {0: "SURVIVED", 1: "killed"}  # by pytest's exit status; any other means that the tests did not run
@@ -50,7 +65,13 @@ class Fault:
             return f"{self.file} is not there"
         found = (tree / self.file).read_text(encoding="utf-8").count(self.old)
         absent = [test for test in self.tests if not (tree / test.split("::")[0]).is_file()]
-        return f"its text stands {found} times in {self.file}" if found != 1 else f"{absent[0]} is not there" if absent else None
+        return (
+            f"its text stands {found} times in {self.file}"
+            if found != 1
+            else f"{absent[0]} is not there"
+            if absent
+            else None
+        )
 
     def verdict(self, tree: Path) -> str:
         """Put the fault into `tree`, run its tests there, and take it out again."""

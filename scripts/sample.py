@@ -21,7 +21,9 @@ def main() -> None:
     options.add_argument("texts", type=Path, help="jsonl or jsonl.gz with text, kind and source")
     options.add_argument("out", type=Path, help="jsonl to write")
     options.add_argument("--cap", type=int, default=15_000, help="texts of a source that has no cap of its own")
-    options.add_argument("--cap-of", action="append", default=[], metavar="SOURCE=N", help="a source's own cap; repeat for several")
+    options.add_argument(
+        "--cap-of", action="append", default=[], metavar="SOURCE=N", help="a source's own cap; repeat for several"
+    )
     given = options.parse_args()
     caps = {name: int(count) for name, count in (cap.rsplit("=", 1) for cap in given.cap_of)}
     taken: Counter[str] = Counter()

@@ -25,6 +25,7 @@ def main() -> int:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     checks = {
         "lint": [commands / "ruff", "check", "."],
+        "format": [commands / "ruff", "format", "--check", "."],
         "types": [commands / "mypy", "-p", "emb"],
         "help page": [commands / "python", "scripts/write_help.py", "--check"],
         "picture of the rooms": [commands / "python", "scripts/draw_rooms.py", "--check"],

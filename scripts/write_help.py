@@ -8,7 +8,10 @@ import click
 from emb.cli import cli
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
-_TOP = "# Command line\n\nGenerated from `--help` by `scripts/write_help.py`; `scripts/test.py` checks that it is current.\n"
+_TOP = (
+    "# Command line\n\nGenerated from `--help` by `scripts/write_help.py`; `scripts/test.py` checks that it is"
+    " current.\n"
+)
 
 
 def page() -> str:

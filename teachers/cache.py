@@ -129,8 +129,14 @@ class TeacherCache:
             return
         records = np.load(path, mmap_mode="r", allow_pickle=False)
         if records.dtype != self.record:
-            found, wanted = (dtype["vector"].shape if "vector" in (dtype.names or ()) else dtype for dtype in (records.dtype, self.record))
-            raise CacheError(f"{path}: vectors of shape {found}, expected {wanted}", f"move {self.folder} out of the way; its texts are encoded again")
+            found, wanted = (
+                dtype["vector"].shape if "vector" in (dtype.names or ()) else dtype
+                for dtype in (records.dtype, self.record)
+            )
+            raise CacheError(
+                f"{path}: vectors of shape {found}, expected {wanted}",
+                f"move {self.folder} out of the way; its texts are encoded again",
+            )
         shard = len(self.shards)
         self.shards.append(records)
         self.index.update((key.tobytes(), (shard, row)) for row, key in enumerate(records["key"]))

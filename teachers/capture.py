@@ -36,7 +36,10 @@ def capture(teacher: Teacher, texts: Sequence[Text], facts: Mapping[str, Any] | 
     missing = bool(cache.missing(keys))
     if missing or (facts and not facts.items() <= _facts(folder).items()):
         with cache.lock():
-            known = vars(teacher.identity) | {"dim": teacher.dim, "prompts": {kind: teacher.prompt(kind) for kind in KINDS}}
+            known = vars(teacher.identity) | {
+                "dim": teacher.dim,
+                "prompts": {kind: teacher.prompt(kind) for kind in KINDS},
+            }
             write_json(folder / FACTS, _facts(folder) | known | dict(facts or {}))
             if missing:
                 _fill(cache, teacher, texts, keys)
@@ -88,7 +91,13 @@ def _chunks(todo: Sequence[int], texts: Sequence[Text]) -> Iterator[Sequence[int
         yield chunk
         start += len(chunk)
         spent = time.monotonic() - began
-        size = min(_FLUSH_TEXTS, 2 * size) if spent < _CHUNK_SECONDS / 2 else max(1, size // 2) if spent > 2 * _CHUNK_SECONDS else size
+        size = (
+            min(_FLUSH_TEXTS, 2 * size)
+            if spent < _CHUNK_SECONDS / 2
+            else max(1, size // 2)
+            if spent > 2 * _CHUNK_SECONDS
+            else size
+        )
 
 
 def _check_finite(vectors: Vectors, places: Sequence[int], texts: Sequence[Text]) -> None:
@@ -96,6 +105,7 @@ def _check_finite(vectors: Vectors, places: Sequence[int], texts: Sequence[Text]
     if bad is not None:
         place = places[bad]
         raise TeacherError(
-            f"the teacher returned NaN or infinity for: {texts[place].text[:80]!r} (text {place + 1:,} of {len(texts):,})",
+            f"the teacher returned NaN or infinity for: {texts[place].text[:80]!r} (text {place + 1:,} of"
+            f" {len(texts):,})",
             "try --set capture.dtype=fp32, and check the teacher's weights",
         )

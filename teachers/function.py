@@ -16,12 +16,18 @@ from emb.similarity import Vectors
 from emb.teachers.protocol import Teacher, TeacherIdentity
 
 FUNCTION = "function:"  # before the name of a teacher that is one: a recipe cannot hold it
-_PROBES = ("time", "How many people know the number of the house?", "Ein Satz über das Wetter.", "return the number of bytes written")
+_PROBES = (
+    "time",
+    "How many people know the number of the house?",
+    "Ein Satz über das Wetter.",
+    "return the number of bytes written",
+)
 _DECIMALS = 2  # of unit vectors: what differs by more is another teacher, what differs by less the machine's rounding
 
 
 class FunctionTeacher:
-    """`function(texts)`, or `function(texts, kind="query"|"document")` if it has such an argument, → vectors `(texts, dim)`.
+    """`function(texts)`, or `function(texts, kind="query"|"document")` if it has such an argument, → vectors `(texts,
+    dim)`.
 
     Its identity is its name and its vectors of a few fixed texts; a function with an attribute `identity` (a text) is
     known by that instead. Either names the cache in which its vectors are found again.
@@ -29,7 +35,9 @@ class FunctionTeacher:
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
-        self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__)).replace("<", "").replace(">", "")
+        self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__)).replace(
+            "<", ""
+        ).replace(">", "")
         self.knows_kinds = _takes_kind(function)
 
     @cached_property
@@ -41,7 +49,11 @@ class FunctionTeacher:
         """By its own attribute, or by what it gives."""
         named = getattr(self.function, "identity", None)
         lengths = np.maximum(np.linalg.norm(self._probes, axis=1, keepdims=True), 1e-12)
-        seen = str(named) if named else hashlib.sha256(np.round(self._probes / lengths, _DECIMALS).astype(np.float32).tobytes()).hexdigest()
+        seen = (
+            str(named)
+            if named
+            else hashlib.sha256(np.round(self._probes / lengths, _DECIMALS).astype(np.float32).tobytes()).hexdigest()
+        )
         return TeacherIdentity(f"function {self.name} {seen}", 0, "any")
 
     @property
@@ -66,16 +78,27 @@ class FunctionTeacher:
         """
         found = self._called(list(texts), kind)
         if found.shape[1] != self.dim:
-            raise TeacherError(f"{self.name} gives vectors of {found.shape[1]} dims, and gave {self.dim} before", "every vector must have one width")
+            raise TeacherError(
+                f"{self.name} gives vectors of {found.shape[1]} dims, and gave {self.dim} before",
+                "every vector must have one width",
+            )
         return found
 
     def _called(self, texts: list[str], kind: str) -> Vectors:
         try:
-            found = np.asarray(self.function(texts, kind=kind) if self.knows_kinds else self.function(texts), np.float32)
+            found = np.asarray(
+                self.function(texts, kind=kind) if self.knows_kinds else self.function(texts), np.float32
+            )
         except Exception as error:  # anybody's code
-            raise TeacherError(f"{self.name} raised {type(error).__name__}: {first_line(error)}", "what it gave before is cached: mend it and resume") from error
+            raise TeacherError(
+                f"{self.name} raised {type(error).__name__}: {first_line(error)}",
+                "what it gave before is cached: mend it and resume",
+            ) from error
         if found.ndim != 2 or len(found) != len(texts):
-            raise TeacherError(f"{self.name} gives {found.shape} for {len(texts)} texts", f"give an array ({len(texts)}, dim): a vector for each text")
+            raise TeacherError(
+                f"{self.name} gives {found.shape} for {len(texts)} texts",
+                f"give an array ({len(texts)}, dim): a vector for each text",
+            )
         return found
 
 

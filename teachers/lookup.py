@@ -8,7 +8,9 @@ from emb.artifact.manifest import Manifest
 from emb.teachers.registry import Resolved, remembered, resolve
 
 
-def teacher_source(manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False) -> tuple[Resolved | None, str]:
+def teacher_source(
+    manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False
+) -> tuple[Resolved | None, str]:
     """`against`, or the teacher that the artifact names; or None, and why there is none.
 
     Raises:

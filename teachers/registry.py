@@ -76,7 +76,9 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model's files: the folder, the name it goes by, the hub's commit, its registry entry; or, without files, `vectors`."""
+    """A model's files: the folder, the name it goes by, the hub's commit, its registry entry; or, without files,
+    `vectors`.
+    """
 
     path: Path
     name: str
@@ -111,7 +113,9 @@ def remembered(named: Mapping[str, Any]) -> Iterator[Resolved]:
         try:
             if candidate:
                 found = resolve(candidate, offline=True)
-                yield replace(found, name=named.get("name") or found.name)  # a folder's own name may be no more than "model"
+                yield replace(
+                    found, name=named.get("name") or found.name
+                )  # a folder's own name may be no more than "model"
         except TeacherError:
             continue
 
@@ -170,7 +174,11 @@ def _from_models_folder(name: str, teacher: Teacher | None) -> Resolved | None:
     root = os.environ.get("EMB_MODELS")
     if not root:
         return None
-    names = [name, name.split("/")[-1], *([teacher.name, teacher.hub_id, teacher.hub_id.split("/")[1]] if teacher else [])]
+    names = [
+        name,
+        name.split("/")[-1],
+        *([teacher.name, teacher.hub_id, teacher.hub_id.split("/")[1]] if teacher else []),
+    ]
     for candidate in (Path(root).expanduser() / each for each in names):
         if candidate.is_dir():
             return Resolved(candidate, teacher.name if teacher else name, None, teacher)
@@ -184,7 +192,10 @@ def _from_hub(name: str, teacher: Teacher | None, offline: bool | None, trust_re
         raise TeacherError(f"{teacher.name}: its repository brings model code of its own", hint)
     folder = _download(hub_id, teacher, bool(offline), [*_WANTED, *(["*.py"] if trust_remote_code else [])])
     if not any(folder.rglob("*.safetensors")):
-        raise TeacherError(f"{hub_id}: the repository has no safetensors weights", "other formats are pickles and are not loaded; convert the model and give its folder")
+        raise TeacherError(
+            f"{hub_id}: the repository has no safetensors weights",
+            "other formats are pickles and are not loaded; convert the model and give its folder",
+        )
     return Resolved(folder, teacher.name if teacher else name, folder.name, teacher)
 
 
@@ -192,14 +203,23 @@ def _download(hub_id: str, teacher: Teacher | None, offline: bool, patterns: lis
     try:
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
-        raise MissingExtra(f"{hub_id}: downloading a model needs huggingface_hub", 'pip install "emb-distill[train]"') from error
+        raise MissingExtra(
+            f"{hub_id}: downloading a model needs huggingface_hub", 'pip install "emb-distill[train]"'
+        ) from error
     try:
         with disk_errors(Path(constants.HF_HUB_CACHE)):
-            return Path(snapshot_download(hub_id, local_files_only=offline, allow_patterns=patterns, ignore_patterns=_UNWANTED))
+            return Path(
+                snapshot_download(hub_id, local_files_only=offline, allow_patterns=patterns, ignore_patterns=_UNWANTED)
+            )
     except errors.GatedRepoError as error:
-        raise TeacherError(f"{hub_id}: its licence must be accepted first", f"accept it at https://huggingface.co/{hub_id}, then set HF_TOKEN or run: hf auth login") from error
+        raise TeacherError(
+            f"{hub_id}: its licence must be accepted first",
+            f"accept it at https://huggingface.co/{hub_id}, then set HF_TOKEN or run: hf auth login",
+        ) from error
     except errors.RepositoryNotFoundError as error:
-        raise TeacherError(f"{hub_id}: the hub has no such model, or it is private", "check the spelling, or set HF_TOKEN") from error
+        raise TeacherError(
+            f"{hub_id}: the hub has no such model, or it is private", "check the spelling, or set HF_TOKEN"
+        ) from error
     except Exception as error:
         # Which HTTP library raises, and which errors the client has, differs between its releases.
         if isinstance(error, OSError | ValueError) or type(error).__module__.split(".")[0] in OF_THE_CLIENT:
@@ -221,5 +241,7 @@ def _unknown(name: str) -> TeacherError:
     close = difflib.get_close_matches(name.lower(), [each.lower() for each in teachers()], n=3, cutoff=0.5)
     names = [found.name for each in close if (found := find(each))]
     hint = f"did you mean {' or '.join(names)}? " if names else ""
-    return TeacherError(f"{name}: no such folder, and no model of that name", f"{hint}`emb models` lists the names; a hub id looks like owner/model")
-
+    return TeacherError(
+        f"{name}: no such folder, and no model of that name",
+        f"{hint}`emb models` lists the names; a hub id looks like owner/model",
+    )

@@ -18,7 +18,8 @@ SUFFIXES = (".npy", ".parquet")
 
 
 class VectorFileTeacher:
-    """The vectors of a .npy file, in the order of one file of texts, or of a Parquet file with a column of texts beside them.
+    """The vectors of a .npy file, in the order of one file of texts, or of a Parquet file with a column of texts beside
+    them.
 
     Raises:
         DataError: a file that cannot be read, or not as many vectors as texts.
@@ -32,8 +33,17 @@ class VectorFileTeacher:
         self.rows = {(item.kind, item.text.strip()): row for row, item in enumerate(read_source(texts, columns))}
         self.count = sum(1 for _ in read_source(texts, columns))
         if self.count != len(self.vectors):
-            raise DataError(f"{path}: {len(self.vectors):,} vectors, and {texts} has {self.count:,} texts", "give the vectors of these texts, one each, in their order")
-        parts = [sha256_file(path), "" if Path(texts) == path else sha256_file(Path(texts)), columns.text, columns.kind, column]
+            raise DataError(
+                f"{path}: {len(self.vectors):,} vectors, and {texts} has {self.count:,} texts",
+                "give the vectors of these texts, one each, in their order",
+            )
+        parts = [
+            sha256_file(path),
+            "" if Path(texts) == path else sha256_file(Path(texts)),
+            columns.text,
+            columns.kind,
+            column,
+        ]
         self.identity = TeacherIdentity(f"vectors {' '.join(parts)}", 0, "any")
         self.dim = int(self.vectors.shape[1])
         self.normalized = bool(np.abs(np.linalg.norm(self.vectors, axis=1) - 1).max() < 1e-3)
@@ -42,7 +52,10 @@ class VectorFileTeacher:
         if self.path.suffix == ".parquet" and not sources:
             return str(self.path)
         if len(sources) != 1 or not Path(sources[0]).is_file():
-            raise UsageError(f"{self.path}: whose vectors are these?", "name the one file of their texts, in the same order: --data FILE")
+            raise UsageError(
+                f"{self.path}: whose vectors are these?",
+                "name the one file of their texts, in the same order: --data FILE",
+            )
         return sources[0]
 
     def prompt(self, kind: str) -> str:
@@ -57,6 +70,9 @@ class VectorFileTeacher:
         """
         missing = next((text for text in texts if (kind, text) not in self.rows), None)
         if missing is not None:
-            raise TeacherError(f"{self.path}: has no vector of the {kind} {missing[:80]!r}", "compute the vectors of all texts, or train on those of the file")
+            raise TeacherError(
+                f"{self.path}: has no vector of the {kind} {missing[:80]!r}",
+                "compute the vectors of all texts, or train on those of the file",
+            )
         found: Vectors = self.vectors[[self.rows[kind, text] for text in texts]]
         return found

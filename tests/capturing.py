@@ -54,5 +54,3 @@ def captured(folder: Path, cache: Path, result: Path, pause: float = 0, count: i
     count_forwards(model, result.with_suffix(".journal"), pause)
     vectors = room.capture(FolderTeacher(model, IDENTITY, 64), items(count))
     np.save(result, vectors.take(range(count)))
-
-

@@ -23,9 +23,15 @@ from tiny import SENTENCES
 STEPS = 45
 PAIRS = [[1, 16], [2, 32]]
 SMALL: dict[str, Any] = {
-    "training.max_steps": STEPS, "training.epochs": 20, "training.tokens_per_batch": 128, "training.precision": "fp32", "training.evaluate_every": 15,
-    "training.lr": 1e-3, "capture.dtype": "fp32", "pairs": PAIRS,
-}  # fmt: skip
+    "training.max_steps": STEPS,
+    "training.epochs": 20,
+    "training.tokens_per_batch": 128,
+    "training.precision": "fp32",
+    "training.evaluate_every": 15,
+    "training.lr": 1e-3,
+    "capture.dtype": "fp32",
+    "pairs": PAIRS,
+}
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["emb.distill.run", "sentence_transformers"])
 
@@ -43,7 +49,16 @@ def corpus_file(folder: Path, count: int = 60) -> Path:
     return path
 
 
-def distil(teacher: Path, data: Path, out: Path, *, cache: Path | None = None, layers: int | None = 2, more: dict[str, Any] | None = None, **options: Any) -> Any:
+def distil(
+    teacher: Path,
+    data: Path,
+    out: Path,
+    *,
+    cache: Path | None = None,
+    layers: int | None = 2,
+    more: dict[str, Any] | None = None,
+    **options: Any,
+) -> Any:
     """`emb.distill` with small settings; `more` overrides them."""
     import torch
 
@@ -111,7 +126,14 @@ def reporting(report: Path, function: Callable[..., Any], *arguments: Any, **opt
 
 def ranked(rank: int, world: int, port: int, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     """Run `function` as one of several processes that train together, as torchrun starts them."""
-    given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    given = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world,
+        "LOCAL_WORLD_SIZE": world,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+    }
     os.environ.update({key: str(value) for key, value in given.items()})
     function(*arguments, **options)
 

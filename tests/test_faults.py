@@ -53,7 +53,12 @@ def _arguments(case: str, teacher: str, folder: Path) -> list[str]:
         "missing column": lambda: [*good, "--field", "body"],
         "empty corpus": lambda: ["--teacher", teacher, "--data", _write(folder / "empty.txt", b"\n\n")],
         "one text": lambda: ["--teacher", teacher, "--data", _write(folder / "one.txt", b"just one\n")],
-        "not utf-8": lambda: ["--teacher", teacher, "--data", _write(folder / "latin.txt", "café\n".encode("latin1") * 20)],
+        "not utf-8": lambda: [
+            "--teacher",
+            teacher,
+            "--data",
+            _write(folder / "latin.txt", "café\n".encode("latin1") * 20),
+        ],
         "layers beyond": lambda: [*good, "--layers", "9"],
         "shape": lambda: [*good, "--student", "fresh:2x33"],
         "pairs beyond in layers": lambda: [*good, "--set", "pairs=[[3, 16]]"],
@@ -90,10 +95,14 @@ def _arguments(case: str, teacher: str, folder: Path) -> list[str]:
         ("nothing to resume", "runs/: no finished run", "emb distill"),
     ],
 )
-def test_bad_input_is_told(case: str, said: str, mend: str, bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_told(
+    case: str, said: str, mend: str, bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layers = [] if case in ("layers beyond", "shape", "nothing to resume") else ["--layers", "2"]
     out = [] if case in ("output exists", "nothing to resume") else ["--out", "run"]
-    code = run_command(cli, ["distill", *_arguments(case, str(bert_folder), workplace), *layers, *out, "--set", "capture.dtype=fp32"])
+    code = run_command(
+        cli, ["distill", *_arguments(case, str(bert_folder), workplace), *layers, *out, "--set", "capture.dtype=fp32"]
+    )
     told = capsys.readouterr()
     assert code == 2, told.err
     assert said in told.err
@@ -103,7 +112,9 @@ def test_bad_input_is_told(case: str, said: str, mend: str, bert_folder: Path, w
     assert not (workplace / "run").exists()
 
 
-def test_long_line_and_duplicates_are_no_fault(bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_long_line_and_duplicates_are_no_fault(
+    bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (workplace / "odd.txt").write_text("\n".join([*texts(30), *texts(10), "word " * 200_000]), encoding="utf-8")
     code = run_command(cli, ["distill", "--teacher", str(bert_folder), "--data", "odd.txt", "--out", "run", *QUICK])
     told = capsys.readouterr().err
@@ -112,7 +123,9 @@ def test_long_line_and_duplicates_are_no_fault(bert_folder: Path, workplace: Pat
     assert Manifest.load(workplace / "run" / "student").lineage["data"]["texts"] == 31
 
 
-def test_teacher_whose_weights_are_broken(bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_teacher_whose_weights_are_broken(
+    bert_folder: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     teacher = Path(shutil.copytree(bert_folder, workplace / "broken"))
     tensors = load_file(teacher / "model.safetensors")
     name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
@@ -161,7 +174,9 @@ def test_disk_full_while_writing(size: int, what: str, bert_folder: Path, workpl
     assert weights(run) == weights(workplace / "alone")
 
 
-def test_disk_full_while_saving_the_student(bert_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_disk_full_while_saving_the_student(
+    bert_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

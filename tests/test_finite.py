@@ -45,7 +45,9 @@ def _source(folder: Path, before: int) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".npy"])
-def test_a_file_is_not_written_and_the_text_is_named_by_its_place_in_the_source(poisoned: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+def test_a_file_is_not_written_and_the_text_is_named_by_its_place_in_the_source(
+    poisoned: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
     monkeypatch.setattr(streams, "BLOCK", 7)
     source, out = _source(tmp_path, 17), tmp_path / f"out{suffix}"
     with pytest.raises(NotFiniteError) as caught:
@@ -70,7 +72,9 @@ def _bad_vectors(original: Callable[..., Any]) -> Callable[..., Any]:
     return vectors
 
 
-def test_nothing_is_scored_or_cached(bert_folder: Path, sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_scored_or_cached(
+    bert_folder: Path, sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data, cache = tmp_path / "pairs.tsv", tmp_path / "cache"
     rows = [f"{text}\tthe cat\t{place}" for place, text in enumerate(sentences[:6])]
     data.write_text("sentence1\tsentence2\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8")
@@ -87,7 +91,11 @@ def test_nothing_is_scored_or_cached(bert_folder: Path, sentences: list[str], tm
 
 def test_what_an_older_version_cached_is_looked_at_too(bert_folder: Path, sentences: list[str], tmp_path: Path) -> None:
     data, cache = tmp_path / "pairs.tsv", tmp_path / "cache"
-    data.write_text("sentence1\tsentence2\tscore\n" + "".join(f"{text}\tthe cat\t{place}\n" for place, text in enumerate(sentences[:6])), encoding="utf-8")
+    data.write_text(
+        "sentence1\tsentence2\tscore\n"
+        + "".join(f"{text}\tthe cat\t{place}\n" for place, text in enumerate(sentences[:6])),
+        encoding="utf-8",
+    )
     evaluate([bert_folder], [data], dims=[16], cache=cache)
     for path in cache.glob("*.npz"):
         with np.load(path) as stored:

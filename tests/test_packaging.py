@@ -17,23 +17,41 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
 RUNTIME = (
-    "emb", "emb.cli", "emb.commands.console", "emb.artifact.manifest", "emb.tokens", "emb.similarity", "emb.machine", "emb.teachers.registry",
-    "emb.runtime.encoder", "emb.runtime.streams", "emb.quantize.vectors.codecs",
-)  # fmt: skip
+    "emb",
+    "emb.cli",
+    "emb.commands.console",
+    "emb.artifact.manifest",
+    "emb.tokens",
+    "emb.similarity",
+    "emb.machine",
+    "emb.teachers.registry",
+    "emb.runtime.encoder",
+    "emb.runtime.streams",
+    "emb.quantize.vectors.codecs",
+)
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
 
 
 def shipped() -> set[str]:
     """Files of the package in the working tree: every module and every piece of data outside the other folders."""
     files = (path.relative_to(ROOT) for pattern in ("*.py", "*.yaml", "py.typed") for path in ROOT.rglob(pattern))
-    return {path.as_posix() for path in files if not {path.parts[0]} & ELSEWHERE and not any(part.startswith(".") or part.endswith(".egg-info") for part in path.parts)}
+    return {
+        path.as_posix()
+        for path in files
+        if not {path.parts[0]} & ELSEWHERE
+        and not any(part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
+    }
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and the sdist, built from a copy of the working tree."""
     source, out = tmp_path_factory.mktemp("build") / "source", tmp_path_factory.mktemp("dist")
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "exports", "__pycache__", "*.egg-info"))
+    shutil.copytree(
+        ROOT,
+        source,
+        ignore=shutil.ignore_patterns(".*", "build", "dist", "runs", "exports", "__pycache__", "*.egg-info"),
+    )
     code = f"from setuptools import build_meta as b; b.build_wheel({str(out)!r}); b.build_sdist({str(out)!r})"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -52,7 +70,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
 def test_the_sdist_holds_what_builds_the_wheel_and_nothing_else(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {member.name.split("/", 1)[1] for member in sdist if member.isfile()}
-    beside = {"LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "constraints.txt", "constraints-optimum.txt", "pyproject.toml", "setup.cfg"}
+    beside = {
+        "LICENSE",
+        "MANIFEST.in",
+        "PKG-INFO",
+        "README.md",
+        "constraints.txt",
+        "constraints-optimum.txt",
+        "pyproject.toml",
+        "setup.cfg",
+    }
     assert {name for name in names if ".egg-info/" not in name} == shipped() | beside
 
 
@@ -94,30 +121,63 @@ def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> Non
     assert 'pip install "emb-distill[train]"' in done.stderr
 
 
-@pytest.mark.parametrize(("constraints", "more"), [("constraints.txt", ["openvino", "ctranslate2"]), ("constraints-optimum.txt", ["optimum"])])
+@pytest.mark.parametrize(
+    ("constraints", "more"),
+    [("constraints.txt", ["openvino", "ctranslate2"]), ("constraints-optimum.txt", ["optimum"])],
+)
 def test_the_constraints_pin_every_dependency_inside_its_range(constraints: str, more: list[str]) -> None:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     lines = (ROOT / constraints).read_text(encoding="utf-8").splitlines()
-    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines if line and not line.startswith("#"))}
+    pins = {
+        canonicalize_name(name): version
+        for name, version in (line.split("==") for line in lines if line and not line.startswith("#"))
+    }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [line for extra in ("train", "minilm", "search", "dev", *more) for line in extras[extra] if not line.startswith("emb-distill[")]
+    named = [
+        line
+        for extra in ("train", "minilm", "search", "dev", *more)
+        for line in extras[extra]
+        if not line.startswith("emb-distill[")
+    ]
     for requirement in map(Requirement, [*project["dependencies"], *named]):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
 def test_every_extra_named_in_an_error_exists() -> None:
-    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"])
-    named = {extra for name in shipped() if name.endswith(".py") for extra in re.findall(r"emb-distill\[([a-z0-9]+)\]", (ROOT / name).read_text(encoding="utf-8"))}
+    extras = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
+    named = {
+        extra
+        for name in shipped()
+        if name.endswith(".py")
+        for extra in re.findall(r"emb-distill\[([a-z0-9]+)\]", (ROOT / name).read_text(encoding="utf-8"))
+    }
     assert named <= extras
 
 
 def test_nothing_pickled_is_read_and_no_yaml_is_trusted() -> None:
     trees = {name: ast.parse((ROOT / name).read_text(encoding="utf-8")) for name in shipped() if name.endswith(".py")}
-    calls = [(name, ast.unparse(node.func)) for name, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    forbidden = ("yaml.load", "yaml.unsafe_load", "yaml.full_load", "pickle.load", "pickle.loads", "joblib.load", "torch.load", "eval", "exec")
+    calls = [
+        (name, ast.unparse(node.func))
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    ]
+    forbidden = (
+        "yaml.load",
+        "yaml.unsafe_load",
+        "yaml.full_load",
+        "pickle.load",
+        "pickle.loads",
+        "joblib.load",
+        "torch.load",
+        "eval",
+        "exec",
+    )
     unsafe = [(name, call) for name, call in calls if call in forbidden]
     assert not unsafe
     assert any(call == "yaml.safe_load" for _, call in calls)
@@ -130,7 +190,11 @@ def _of(value: object) -> str:
 def test_the_public_names_are_the_doors() -> None:
     import emb
 
-    ours = {name for name, value in vars(emb).items() if not name.startswith("_") and callable(value) and _of(value).startswith("emb")}
+    ours = {
+        name
+        for name, value in vars(emb).items()
+        if not name.startswith("_") and callable(value) and _of(value).startswith("emb")
+    }
     assert ours | {"__version__"} == set(emb.__all__)
     assert all(getattr(emb, name).__doc__ for name in emb.__all__ if name != "__version__")
 
@@ -162,9 +226,20 @@ def test_a_user_of_the_doors_is_type_checked(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     # With the project's settings and cache: what `mypy -p emb` has read is not read again.
-    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache"), str(user)]
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file",
+        str(ROOT / "pyproject.toml"),
+        "--cache-dir",
+        str(ROOT / ".mypy_cache"),
+        str(user),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert 'Revealed type is "pathlib.Path"' in done.stdout, done.stdout
     assert 'Revealed type is "list[pathlib.Path]"' in done.stdout, done.stdout
     assert 'Argument "teacher" to "distill" has incompatible type "int"' in done.stdout, done.stdout
-    assert len([line for line in done.stdout.splitlines() if line.startswith("user.py:") and " error: " in line]) == 1, done.stdout
+    assert (
+        len([line for line in done.stdout.splitlines() if line.startswith("user.py:") and " error: " in line]) == 1
+    ), done.stdout

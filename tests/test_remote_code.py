@@ -1,4 +1,6 @@
-"""Models that bring code of their own: refused with the option that allows them, and carried through every command with it."""
+"""Models that bring code of their own: refused with the option that allows them, and carried through every command with
+it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,11 @@ def own(tmp_path: Path) -> Path:
     folder = tiny_bert(tmp_path / "own")
     (folder / "modeling_own.py").write_text(_CODE, encoding="utf-8")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    named = {"model_type": "own", "architectures": ["OwnModel"], "auto_map": {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}}
+    named = {
+        "model_type": "own",
+        "architectures": ["OwnModel"],
+        "auto_map": {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"},
+    }
     (folder / "config.json").write_text(json.dumps(config | named), encoding="utf-8")
     return folder
 
@@ -55,9 +61,13 @@ def _sts(folder: Path) -> Path:
 _USES: dict[str, Callable[[Path, Path, dict[str, Any]], Any]] = {
     "load": lambda own, at, trust: emb.load(own, **trust),
     "export": lambda own, at, trust: emb.export(own, out=at / "out", calibration_texts=SENTENCES, **trust),
-    "grid": lambda own, at, trust: emb.export_grid(own, dims=[16], out=at / "grid", calibration_texts=SENTENCES, **trust),
+    "grid": lambda own, at, trust: emb.export_grid(
+        own, dims=[16], out=at / "grid", calibration_texts=SENTENCES, **trust
+    ),
     "evaluate": lambda own, at, trust: evaluate([own], data=[str(_sts(at))], **trust),
-    "distill": lambda own, at, trust: emb.distill(teacher=str(own), data=[_texts(at)], out=at / "run", max_steps=2, **trust),
+    "distill": lambda own, at, trust: emb.distill(
+        teacher=str(own), data=[_texts(at)], out=at / "run", max_steps=2, **trust
+    ),
 }
 
 

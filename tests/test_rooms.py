@@ -22,12 +22,32 @@ MAY_IMPORT = {
     "quantize.vectors": set(),
     "runtime": {"artifact", "data", "model", "quantize.vectors"},
     "quantize.weights": {"runtime"},
-    "export": {"artifact", "data", "distill", "model", "quantize.vectors", "quantize.weights", "recipes", "runtime", "teachers"},
+    "export": {
+        "artifact",
+        "data",
+        "distill",
+        "model",
+        "quantize.vectors",
+        "quantize.weights",
+        "recipes",
+        "runtime",
+        "teachers",
+    },
     "evaluate": {"artifact", "data", "model", "quantize.vectors", "runtime", "teachers"},
     "validate": {"artifact", "data", "model", "quantize.vectors", "quantize.weights", "report", "runtime", "teachers"},
-    "validate.grid": {"artifact", "data", "export", "model", "quantize.weights", "report", "runtime", "teachers", "validate"},
+    "validate.grid": {
+        "artifact",
+        "data",
+        "export",
+        "model",
+        "quantize.weights",
+        "report",
+        "runtime",
+        "teachers",
+        "validate",
+    },
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
-}  # fmt: skip
+}
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
 ORDER = ["errors", "doors", "files", "progress", "machine", "similarity", "tokens"]
 
@@ -51,7 +71,11 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _files(room: str) -> list[Path]:
-    return [ROOT / name for name in sorted(shipped()) if name.endswith(".py") and _room(name.removesuffix(".py").replace("/", ".")) == room]
+    return [
+        ROOT / name
+        for name in sorted(shipped())
+        if name.endswith(".py") and _room(name.removesuffix(".py").replace("/", ".")) == room
+    ]
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)
@@ -76,6 +100,8 @@ def test_the_files_of_the_root_import_upwards(name: str) -> None:
 
 
 def test_every_room_is_in_the_table() -> None:
-    rooms = {_room(name.removesuffix(".py").replace("/", ".")) for name in shipped() if name.endswith(".py") and "/" in name}
+    rooms = {
+        _room(name.removesuffix(".py").replace("/", ".")) for name in shipped() if name.endswith(".py") and "/" in name
+    }
     assert rooms - {"commands", "quantize"} == set(MAY_IMPORT)
     assert {path.stem for path in ROOT.glob("*.py")} == {*ORDER, "cli", "__init__"}

@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emb.errors import UsageError
-from emb.similarity import Vectors, compare, cosines, geometry_spearman, neighbour_overlap, similarities, spearman, truncated, unit
+from emb.similarity import (
+    Vectors,
+    compare,
+    cosines,
+    geometry_spearman,
+    neighbour_overlap,
+    similarities,
+    spearman,
+    truncated,
+    unit,
+)
 
 
 def _random(rows: int, dim: int, seed: int = 0) -> Vectors:
@@ -17,7 +27,9 @@ def _random(rows: int, dim: int, seed: int = 0) -> Vectors:
 
 def _overlap_by_hand(a: Vectors, b: Vectors, k: int) -> float:
     def near(vectors: Vectors, row: int) -> set[int]:
-        cosine = [float(vectors[row] @ other / np.linalg.norm(vectors[row]) / np.linalg.norm(other)) for other in vectors]
+        cosine = [
+            float(vectors[row] @ other / np.linalg.norm(vectors[row]) / np.linalg.norm(other)) for other in vectors
+        ]
         order = sorted((index for index in range(len(vectors)) if index != row), key=lambda index: -cosine[index])
         return set(order[:k])
 
@@ -123,7 +135,9 @@ def test_a_rotation_changes_no_geometry(seed: int, rows: int, dim: int) -> None:
     rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
     assert geometry_spearman(vectors, vectors @ rotation) > 0.9999
     assert neighbour_overlap(vectors, vectors @ rotation) > 0.9
-    np.testing.assert_allclose(unit(vectors) @ unit(vectors).T, unit(vectors @ rotation) @ unit(vectors @ rotation).T, atol=1e-5)
+    np.testing.assert_allclose(
+        unit(vectors) @ unit(vectors).T, unit(vectors @ rotation) @ unit(vectors @ rotation).T, atol=1e-5
+    )
 
 
 def test_overlap_on_an_index_sees_what_search_would_find() -> None:

@@ -46,7 +46,13 @@ def test_dots_are_those_of_floats() -> None:
 @pytest.mark.parametrize("first", [Float32Codec, BinaryCodec])
 def test_ties_of_the_second_pass_stay_in_the_order_of_the_documents(first: type[Codec]) -> None:
     coarse, fine = first.fit(MANY), BinaryCodec.fit(MANY)
-    rows, scores = search(QUERIES, Stored(coarse, coarse.encode(MANY)), k=1500, rescore=Stored(fine, np.zeros_like(fine.encode(MANY))), depth=2000)
+    rows, scores = search(
+        QUERIES,
+        Stored(coarse, coarse.encode(MANY)),
+        k=1500,
+        rescore=Stored(fine, np.zeros_like(fine.encode(MANY))),
+        depth=2000,
+    )
     assert (np.diff(scores) == 0).all()
     assert (np.diff(rows) > 0).all(), "candidates kept the order of the first pass"
 

@@ -39,7 +39,13 @@ def _tokenizer(folder: Path, limit: int, side: str = "right") -> TextTokenizer:
 @pytest.mark.parametrize("limit", [8, 9, 64])
 def test_every_lost_token_is_counted(folder: Path, limit: int, side: str) -> None:
     tokenizer, free = _tokenizer(folder, limit, side), _tokenizer(folder, 10_000)
-    texts = ["", "cat", LONG, "the cat sat on the mat", *("cat " * count for count in (limit - 3, limit - 2, limit - 1))]
+    texts = [
+        "",
+        "cat",
+        LONG,
+        "the cat sat on the mat",
+        *("cat " * count for count in (limit - 3, limit - 2, limit - 1)),
+    ]
     expected = [max(0, len(row) - limit) for row in free.encode(texts)]
     found = count_cut(tokenizer, texts)
     assert found == Cut(len(texts), sum(map(bool, expected)), sum(expected), limit)
@@ -56,7 +62,12 @@ def test_prompts_count(folder: Path) -> None:
 
 def test_letters_are_lowered_where_the_model_lowers_them(folder: Path) -> None:
     cased = _tokenizer(folder, 8).tokenizer.to_str().replace('"lowercase":true', '"lowercase":false')
-    counts = [count_cut(TextTokenizer(Tokenizer.from_str(cased), max_length=8, pad_id=0, lowercase=lowercase), ["TACS " * 20]).tokens_lost for lowercase in (False, True)]
+    counts = [
+        count_cut(
+            TextTokenizer(Tokenizer.from_str(cased), max_length=8, pad_id=0, lowercase=lowercase), ["TACS " * 20]
+        ).tokens_lost
+        for lowercase in (False, True)
+    ]
     assert counts[0] == 20 + 2 - 8  # each word is unknown, one token
     assert counts[1] == count_cut(_tokenizer(folder, 8), ["tacs " * 20]).tokens_lost > counts[0]
 
@@ -74,10 +85,16 @@ def test_one_in_a_hundred_is_said_and_fewer_are_not(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
     tell(Cut(1000, 11, 1234, 64), "texts of a test", "write fewer")
     said = " ".join(capsys.readouterr().err.split())
-    assert said == "warning: texts of a test: 11 of 1,000 (1%) are longer than the 64 tokens that are read; 1,234 tokens are left out; write fewer"
+    assert (
+        said
+        == "warning: texts of a test: 11 of 1,000 (1%) are longer than the 64 tokens that are read; 1,234 tokens are"
+        " left out; write fewer"
+    )
 
 
-def test_capture_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_capture_says_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     teacher = FolderTeacher(load_model(folder), TeacherIdentity("w", 64, "float32"))
     capture(teacher, [Text("cat", "document"), Text(LONG, "document")])
@@ -89,12 +106,18 @@ def test_capture_says_it(folder: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_evaluation_says_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_subject(folder, [], "fp32", [], 1).vectors(["cat", LONG], "query")
-    assert "bert (query): 1 of 2 (50%) are longer than the 64 tokens that are read" in " ".join(capsys.readouterr().err.split())
+    assert "bert (query): 1 of 2 (50%) are longer than the 64 tokens that are read" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
-def test_encoding_a_file_says_it_of_all_its_blocks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_encoding_a_file_says_it_of_all_its_blocks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("emb.runtime.streams.BLOCK", 2)
-    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in ("cat", LONG, "dog", LONG, "rain")), encoding="utf-8")
+    (tmp_path / "in.txt").write_text(
+        "".join(f"{text}\n" for text in ("cat", LONG, "dog", LONG, "rain")), encoding="utf-8"
+    )
     encode_file(load(folder), tmp_path / "in.txt", tmp_path / "out.npy")
     said = " ".join(capsys.readouterr().err.split())
     assert "in.txt: 2 of 5 (40%) are longer than the 64 tokens that are read; 76 tokens are left out" in said
@@ -103,7 +126,13 @@ def test_encoding_a_file_says_it_of_all_its_blocks(folder: Path, tmp_path: Path,
 def test_evaluation_of_an_export_says_it_once(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import emb
 
-    [artifact] = emb.export(folder, out=tmp_path / "out", fp16=True, calibration_texts=["The cat sat on the mat.", "What is the capital of France?"], threads=1)
+    [artifact] = emb.export(
+        folder,
+        out=tmp_path / "out",
+        fp16=True,
+        calibration_texts=["The cat sat on the mat.", "What is the capital of France?"],
+        threads=1,
+    )
     capsys.readouterr()
     open_subject(artifact, [], "fp32", [], 1).vectors(["cat", LONG], "query")
     assert capsys.readouterr().err.count("are longer than") == 1

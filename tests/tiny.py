@@ -31,7 +31,10 @@ SENTENCES = [
     "Sort the keys of the dictionary by their values.",
     "Light travels faster than sound through the air.",
     "yes",
-    "The committee met on Tuesday to discuss the budget for the coming year, and after a long debate about roads, schools and the old bridge it put the vote off until spring.",
+    (
+        "The committee met on Tuesday to discuss the budget for the coming year, and after a long debate about roads,"
+        " schools and the old bridge it put the vote off until spring."
+    ),
     "A",
     "Boil the water, add the salt, and cook the pasta for nine minutes.",
 ]
@@ -46,8 +49,14 @@ def tiny_bert(folder: Path, layers: int = 3, hidden: int = 32, dim: int | None =
     torch.manual_seed(0)
     vocab = write_wordpiece(folder)
     config = BertConfig(
-        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=4 * hidden,
-        max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        vocab_size=vocab,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     save_random(BertModel(config, add_pooling_layer=False), folder)
     write_modules(folder, "mean", hidden, (dim,) if dim else (), max_length, {})
@@ -62,8 +71,18 @@ def tiny_qwen3(folder: Path, layers: int = 3, hidden: int = 32) -> Path:
     torch.manual_seed(0)
     vocab = _byte_bpe(folder)
     config = Qwen3Config(
-        vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, head_dim=hidden // 4,
-        intermediate_size=2 * hidden, max_position_embeddings=128, max_window_layers=layers, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        vocab_size=vocab,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=hidden // 4,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=128,
+        max_window_layers=layers,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
     )
     save_random(Qwen3Model(config), folder)
     write_modules(folder, "lasttoken", hidden, (), 64, {"query": QUERY_PROMPT, "document": ""})
@@ -85,7 +104,9 @@ _BERT = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_
 
 
 def write_wordpiece(folder: Path, named: dict[str, str] | None = None, kind: str | None = None) -> int:
-    """A WordPiece tokenizer over the words and letters of `SENTENCES`, with the special tokens `named` first; the size of its vocabulary."""
+    """A WordPiece tokenizer over the words and letters of `SENTENCES`, with the special tokens `named` first; the size
+    of its vocabulary.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -100,7 +121,9 @@ def write_wordpiece(folder: Path, named: dict[str, str] | None = None, kind: str
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = [(token, vocab.index(token)) for token in (begin, end)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", pair=f"{begin} $A {end} $B:1 {end}:1", special_tokens=special)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}", pair=f"{begin} $A {end} $B:1 {end}:1", special_tokens=special
+    )
     # As all-MiniLM-L6-v2 ships it: a fixed padding and truncation that must not be obeyed.
     pad = named["pad_token"]
     tokenizer.enable_padding(length=16, pad_id=vocab.index(pad), pad_token=pad)
@@ -120,9 +143,16 @@ def _byte_bpe(folder: Path) -> int:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(SENTENCES, trainers.BpeTrainer(vocab_size=500, special_tokens=[end], initial_alphabet=alphabet, show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, 0)])
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=end, eos_token=end, padding_side="left", model_max_length=128)
+    tokenizer.train_from_iterator(
+        SENTENCES,
+        trainers.BpeTrainer(vocab_size=500, special_tokens=[end], initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B:1 {end}:1", special_tokens=[(end, 0)]
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=end, eos_token=end, padding_side="left", model_max_length=128
+    )
     wrapped.save_pretrained(folder)
     return tokenizer.get_vocab_size()
 
@@ -134,10 +164,20 @@ def name_tokenizer(folder: Path, kind: str | None, **values: Any) -> None:
         _json(path, json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": kind, **values})
 
 
-def write_modules(folder: Path, pooling: str, hidden: int, dense: Sequence[int], max_length: int, prompts: dict[str, str]) -> None:
+def write_modules(
+    folder: Path, pooling: str, hidden: int, dense: Sequence[int], max_length: int, prompts: dict[str, str]
+) -> None:
     """The module files around an encoder: pooling, a projection to each width in `dense`, Normalize."""
     kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), "Normalize"]
-    modules = [{"idx": i, "name": str(i), "path": "" if i == 0 else f"{i}_{kind}", "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": "" if i == 0 else f"{i}_{kind}",
+            "type": f"sentence_transformers.models.{kind}",
+        }
+        for i, kind in enumerate(kinds)
+    ]
     _json(folder / "modules.json", modules)
     flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "lasttoken": "lasttoken"}
     modes = {f"pooling_mode_{flag}": mode == pooling for mode, flag in flags.items()}
@@ -147,14 +187,25 @@ def write_modules(folder: Path, pooling: str, hidden: int, dense: Sequence[int],
     (folder / f"{len(kinds) - 1}_Normalize").mkdir()
     _json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     version = {"sentence_transformers": "2.7.0"}
-    _json(folder / "config_sentence_transformers.json", {"__version__": version, "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"})
+    _json(
+        folder / "config_sentence_transformers.json",
+        {"__version__": version, "prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
 
 
 def _dense(folder: Path, before: int, after: int) -> None:
     import torch
     from safetensors.torch import save_file
 
-    _json(folder / "config.json", {"in_features": before, "out_features": after, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"})
+    _json(
+        folder / "config.json",
+        {
+            "in_features": before,
+            "out_features": after,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    )
     save_file({"linear.weight": torch.randn(after, before) / before**0.5}, folder / "model.safetensors")
 
 
@@ -163,7 +214,9 @@ def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def tiny_student(folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48, exits: tuple[int, ...] = (1, 2, 3)) -> Path:
+def tiny_student(
+    folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48, exits: tuple[int, ...] = (1, 2, 3)
+) -> Path:
     """A student as `emb distill` leaves it: one head per exit, and `emb.json`."""
     import dataclasses
     import tempfile
@@ -181,5 +234,15 @@ def tiny_student(folder: Path, layers: int = 3, hidden: int = 32, dim: int = 48,
     save_model(EmbeddingModel(start.encoder, start.hf_tokenizer, spec, heads), folder)
     pairs = [{"layers": n, "dim": d, "cosine": 0.5, "overlap": 0.5} for n in exits for d in (dim // 3, dim)]
     lineage = {"teacher": {"name": "tiny-teacher", "path": "", "revision": None, "fingerprint": "0" * 64}, "seed": 0}
-    Manifest("student", exits[-1], dim, spec.pooling, spec.normalize, spec.max_length, dict(spec.prompts), pairs, lineage=lineage).save(folder)
+    Manifest(
+        "student",
+        exits[-1],
+        dim,
+        spec.pooling,
+        spec.normalize,
+        spec.max_length,
+        dict(spec.prompts),
+        pairs,
+        lineage=lineage,
+    ).save(folder)
     return folder

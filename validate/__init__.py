@@ -38,9 +38,16 @@ def validate(
     with needs_extra():
         from emb.validate.proof import validate as prove
     return prove(
-        artifact, against=against, data=data, texts=texts, max_texts=max_texts, min_cosine=min_cosine, verify=verify, threads=threads,
+        artifact,
+        against=against,
+        data=data,
+        texts=texts,
+        max_texts=max_texts,
+        min_cosine=min_cosine,
+        verify=verify,
+        threads=threads,
         trust_remote_code=trust_remote_code,
-    )  # fmt: skip
+    )
 
 
 open_door(__name__, validate)

@@ -40,7 +40,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Gate:
-    """One demand on one file; `limit` is a minimum, or a maximum where `at_most` is set; `value` is None if not finite."""
+    """One demand on one file; `limit` is a minimum, or a maximum where `at_most` is set; `value` None is not finite."""
 
     name: str
     value: float | None
@@ -87,7 +87,10 @@ class VariantReport:
     @property
     def min_cosine(self) -> float:
         """The smallest cosine to the torch slice of any text under any setting that is judged."""
-        return min((float(one["min_cosine"] or 0.0) for name, one in self.settings.items() if name not in self.ungated), default=0.0)
+        return min(
+            (float(one["min_cosine"] or 0.0) for name, one in self.settings.items() if name not in self.ungated),
+            default=0.0,
+        )
 
 
 @dataclass

@@ -7,12 +7,12 @@ from emb.validate.findings import Gate, VariantReport
 
 
 def precision(found: VariantReport) -> str:
-    """"int8 (static-smooth)": of weights and vectors, and by which scheme."""
+    """ "int8 (static-smooth)": of weights and vectors, and by which scheme."""
     return f"{short_name(found)} ({found.quantizer})" if found.quantizer else short_name(found)
 
 
 def short_name(found: VariantReport) -> str:
-    """"int8 → ubinary": of weights, of vectors if it is another."""
+    """ "int8 → ubinary": of weights, of vectors if it is another."""
     weights = weights_name(found.weight_dtype, found.exporter)
     return weights if found.vector_dtype == "float32" else f"{weights} → {found.vector_dtype}"
 
@@ -24,7 +24,9 @@ def teacher_cosine(figures: dict[str, float | None] | None) -> float | None:
 
 def gate_text(gate: Gate) -> str:
     """One demand in words, with what was found."""
-    return f"{gate.name} is {gate_value(gate.value)}, must be {'at most' if gate.at_most else 'at least'} {gate.limit:.6g}"
+    return (
+        f"{gate.name} is {gate_value(gate.value)}, must be {'at most' if gate.at_most else 'at least'} {gate.limit:.6g}"
+    )
 
 
 def gate_value(value: float | None) -> str:

@@ -32,13 +32,38 @@ def pareto(manifest: Manifest, report: ParityReport) -> str:
     if not found:
         return ""
     largest = max(each.bytes for each in found)
-    spots = [Spot(number, each.name, each.texts_per_second, _loss(each), each.bytes / largest, each.state) for number, each in enumerate(found, 1)]
-    gate = next((limit for one in report.variants if one.weight_dtype == "int8" and one.vector_dtype == "float32" for limit in (g.limit for g in one.gates)), None)
+    spots = [
+        Spot(number, each.name, each.texts_per_second, _loss(each), each.bytes / largest, each.state)
+        for number, each in enumerate(found, 1)
+    ]
+    gate = next(
+        (
+            limit
+            for one in report.variants
+            if one.weight_dtype == "int8" and one.vector_dtype == "float32"
+            for limit in (g.limit for g in one.gates)
+        ),
+        None,
+    )
     line = (1 - gate, f"gate of int8: {gate:g}") if gate and gate < 1 else None
-    chart = scatter("Speed, closeness and size (area)", spots, "texts per second →", "1 − min cosine (better ↑)", front(found), line)
-    rows = [[str(n), f"{each.name}: {_STATES[each.state]}", size(each.bytes), f"{each.texts_per_second:,.0f}", f"{each.min_cosine:.6f}"] for n, each in enumerate(found, 1)]
+    chart = scatter(
+        "Speed, closeness and size (area)", spots, "texts per second →", "1 − min cosine (better ↑)", front(found), line
+    )
+    rows = [
+        [
+            str(n),
+            f"{each.name}: {_STATES[each.state]}",
+            size(each.bytes),
+            f"{each.texts_per_second:,.0f}",
+            f"{each.min_cosine:.6f}",
+        ]
+        for n, each in enumerate(found, 1)
+    ]
     body = table(["", "file or candidate", "size", "texts/s", "min cosine"], rows, {1}, wrapped=1)
-    text = "The line joins those that nothing else beats on both speed and closeness. Recipes that were tried and not chosen were measured at export, on fewer texts."
+    text = (
+        "The line joins those that nothing else beats on both speed and closeness. Recipes that were tried and not"
+        " chosen were measured at export, on fewer texts."
+    )
     return section("Size, speed, quality", f"<div class='pair'>{chart}<div>{body}</div></div>", text)
 
 
@@ -48,28 +73,59 @@ _STATES = {"ships": "passed", "tried": "tried, not chosen", "failed": "failed it
 def plotted_files(manifest: Manifest, report: ParityReport) -> list[PlottedFile]:
     """Files of the folder, and int8 schemes that were tried for it."""
     shipped = [
-        PlottedFile(precision(one), one.bytes, one.speed["texts_per_second"], one.min_cosine, "ships" if one.passed else "failed")
-        for one in report.variants if one.vector_dtype == "float32" and one.speed
+        PlottedFile(
+            precision(one),
+            one.bytes,
+            one.speed["texts_per_second"],
+            one.min_cosine,
+            "ships" if one.passed else "failed",
+        )
+        for one in report.variants
+        if one.vector_dtype == "float32" and one.speed
     ]
     return shipped + _tried(manifest, report)
 
 
 def _tried(manifest: Manifest, report: ParityReport) -> list[PlottedFile]:
-    """The schemes that were not chosen. Other texts were timed then: speeds are scaled by what the chosen one does now."""
+    """The schemes that were not chosen. Other texts were timed then: speeds are scaled by the chosen one's of now."""
     quantization = manifest.lineage.get("quantization") or {}
-    measured = [each for each in quantization.get("plotted_files", []) if each.get("texts_per_second") and each.get("min_cosine") is not None]
+    measured = [
+        each
+        for each in quantization.get("plotted_files", [])
+        if each.get("texts_per_second") and each.get("min_cosine") is not None
+    ]
     then = next((each["texts_per_second"] for each in measured if each["name"] == quantization.get("chosen")), None)
-    now = next((one.speed.get("texts_per_second") for one in report.variants if one.quantizer == quantization.get("chosen") and one.vector_dtype == "float32"), None)
+    now = next(
+        (
+            one.speed.get("texts_per_second")
+            for one in report.variants
+            if one.quantizer == quantization.get("chosen") and one.vector_dtype == "float32"
+        ),
+        None,
+    )
     if not then or not now:
         return []
     others = [each for each in measured if each["name"] != quantization["chosen"]]
-    return [PlottedFile(each["name"], each["bytes"], each["texts_per_second"] * now / then, each["min_cosine"], "tried" if each["passed"] else "failed") for each in others]
+    return [
+        PlottedFile(
+            each["name"],
+            each["bytes"],
+            each["texts_per_second"] * now / then,
+            each["min_cosine"],
+            "tried" if each["passed"] else "failed",
+        )
+        for each in others
+    ]
 
 
 def front(found: Sequence[PlottedFile]) -> list[tuple[float, float]]:
     """(texts per second, 1 − min cosine) of those that nothing beats on both, by speed."""
     points = sorted({(each.texts_per_second, _loss(each)) for each in found})
-    return [point for point in points if not any(other != point and other[0] >= point[0] and other[1] <= point[1] for other in points)]
+    return [
+        point
+        for point in points
+        if not any(other != point and other[0] >= point[0] and other[1] <= point[1] for other in points)
+    ]
 
 
 def _loss(each: PlottedFile) -> float:

@@ -34,7 +34,12 @@ def reference_vectors(model: Any, samples: Sequence[Sample]) -> Vectors:
 
     Not this package's own loader: an error that slicing, export and loader share would not show.
     """
-    return by_kind(samples, lambda texts, kind: np.asarray(model.encode(list(texts), prompt=prompt_of(model.prompts, kind), batch_size=8, show_progress_bar=False)))
+    return by_kind(
+        samples,
+        lambda texts, kind: np.asarray(
+            model.encode(list(texts), prompt=prompt_of(model.prompts, kind), batch_size=8, show_progress_bar=False)
+        ),
+    )
 
 
 def by_kind(samples: Sequence[Sample], encode: Callable[[Sequence[str], str], Vectors]) -> Vectors:
@@ -80,7 +85,9 @@ def _one_by_one(encoder: Encoder, samples: Sequence[Sample]) -> tuple[Vectors, V
 
 
 def _mixed(encoder: Encoder, samples: Sequence[Sample], side: str) -> Vectors:
-    rows = encoder.tokenizer.encode([sample.text for sample in samples], [prompt_of(encoder.prompts, sample.kind) for sample in samples])
+    rows = encoder.tokenizer.encode(
+        [sample.text for sample in samples], [prompt_of(encoder.prompts, sample.kind) for sample in samples]
+    )
     order = np.random.default_rng(0).permutation(len(rows))
     batches = [order[start : start + _MIXED] for start in range(0, len(order), _MIXED)]
     parts = [encoder.run(*encoder.tokenizer.pad([rows[index] for index in batch], side)) for batch in batches]
@@ -91,7 +98,9 @@ def _mixed(encoder: Encoder, samples: Sequence[Sample], side: str) -> Vectors:
 
 
 def throughput(encode: Callable[[Sequence[str]], Any], texts: Sequence[str], tokens: int) -> dict[str, float]:
-    """Texts and tokens per second of encoding `texts` at once: the best of runs that last a second together, at most five."""
+    """Texts and tokens per second of encoding `texts` at once: the best of runs that last a second together, at most
+    five.
+    """
     seconds: list[float] = []
     while len(seconds) < 5 and sum(seconds) < 1:
         start = time.perf_counter()
@@ -101,7 +110,8 @@ def throughput(encode: Callable[[Sequence[str]], Any], texts: Sequence[str], tok
 
 
 def figures(reference: Vectors, candidate: Vectors, ordinary: Sequence[int] | None = None) -> dict[str, float | None]:
-    """`compare` as a plain dict, the geometry over the rows `ordinary`; a figure that is not finite becomes None, which JSON can hold.
+    """`compare` as a plain dict, the geometry over the rows `ordinary`; a figure that is not finite becomes None, which
+    JSON can hold.
 
     Odd texts come twice and many are alike: their order as neighbours says nothing.
     """

@@ -77,7 +77,12 @@ def validate(
     model = open_sentence_transformer(folder, trust_remote_code=trust_remote_code)
     tokenizer = TextTokenizer.from_folder(folder, manifest.max_length)
     ordinary = [each for each in tried if each.group == "text"]  # others are made to be too long
-    tell(count_cut(tokenizer, [each.text for each in ordinary], [prompt_of(manifest.prompts, each.kind) for each in ordinary]), "texts to validate on")
+    tell(
+        count_cut(
+            tokenizer, [each.text for each in ordinary], [prompt_of(manifest.prompts, each.kind) for each in ordinary]
+        ),
+        "texts to validate on",
+    )
     tried += hard_samples(tokenizer, row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
     teacher = partial(_teacher, manifest, against, trust_remote_code)
@@ -104,7 +109,9 @@ def _int8_gate(manifest: Manifest, asked: float | None) -> float:
     return asked if asked is not None else float(own.get("min_cosine") or Thresholds.int8)
 
 
-def _samples(folder: Path, manifest: Manifest, data: Sequence[str], texts: Sequence[str] | None, limit: int) -> tuple[list[Sample], str]:
+def _samples(
+    folder: Path, manifest: Manifest, data: Sequence[str], texts: Sequence[str] | None, limit: int
+) -> tuple[list[Sample], str]:
     if texts is not None:
         ordinary, origin = samples(list(texts)[:limit]), "texts given"
     else:
@@ -116,23 +123,49 @@ def _samples(folder: Path, manifest: Manifest, data: Sequence[str], texts: Seque
 
 
 def _measure(
-    folder: Path, manifest: Manifest, model: Any, limits: Thresholds, tried: list[Sample], origin: str, teacher: _Ask, threads: int | None
+    folder: Path,
+    manifest: Manifest,
+    model: Any,
+    limits: Thresholds,
+    tried: list[Sample],
+    origin: str,
+    teacher: _Ask,
+    threads: int | None,
 ) -> ParityReport:
     reference = reference_vectors(model, tried)
     ordinary = [index for index, sample in enumerate(tried) if sample.group == "text"][:_TEACHER_TEXTS]
     known, vectors = teacher([tried[index] for index in ordinary])
     measured = Measured(tried, reference, ordinary, vectors)
     reports = [measure_variant(folder, manifest, variant, limits, measured, threads) for variant in distinct(manifest)]
-    own = {"speed": _slice_speed(model, TextTokenizer.from_folder(folder, manifest.max_length), tried), "teacher": against_teacher(measured, reference)}
+    own = {
+        "speed": _slice_speed(model, TextTokenizer.from_folder(folder, manifest.max_length), tried),
+        "teacher": against_teacher(measured, reference),
+    }
     texts = {group: sum(sample.group == group for sample in tried) for group in GROUPS}
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     healing = manifest.lineage.get("healing")
     shown = healing if healing and healing["files"] else None
-    return ParityReport(str(folder), manifest.kind, manifest.layers, manifest.dim, passed, now, _machine(manifest, threads), texts, origin, reports, own, known, shown)
+    return ParityReport(
+        str(folder),
+        manifest.kind,
+        manifest.layers,
+        manifest.dim,
+        passed,
+        now,
+        _machine(manifest, threads),
+        texts,
+        origin,
+        reports,
+        own,
+        known,
+        shown,
+    )
 
 
-def _teacher(manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]) -> tuple[dict[str, Any], Vectors | None]:
+def _teacher(
+    manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]
+) -> tuple[dict[str, Any], Vectors | None]:
     source, reason = teacher_source(manifest, against, trust_remote_code=trust_remote_code)
     if source is None:
         return {"name": None, "reason": reason}, None
@@ -143,17 +176,29 @@ def _teacher(manifest: Manifest, against: str | Path | None, trust_remote_code: 
     if encoder.dim < manifest.dim:
         return {"name": source.name, "reason": f"it has {encoder.dim} dims and the artifact {manifest.dim}"}, None
     vectors = by_kind(tried, lambda texts, kind: encoder.encode(texts, kind=kind))
-    return {"name": source.name, "reason": None, "dim": encoder.dim, "texts": len(tried)}, truncated(vectors, manifest.dim)
+    return {"name": source.name, "reason": None, "dim": encoder.dim, "texts": len(tried)}, truncated(
+        vectors, manifest.dim
+    )
 
 
 def _slice_speed(model: Any, tokenizer: TextTokenizer, tried: Sequence[Sample]) -> dict[str, float]:
     texts = [sample.text for sample in tried if sample.group == "text"]
-    return throughput(lambda batch: model.encode(list(batch), show_progress_bar=False), texts, sum(map(len, tokenizer.encode(texts))))
+    return throughput(
+        lambda batch: model.encode(list(batch), show_progress_bar=False), texts, sum(map(len, tokenizer.encode(texts)))
+    )
 
 
 def _machine(manifest: Manifest, threads: int | None) -> dict[str, Any]:
-    runtimes = {name: str(import_module(name).__version__).split("-")[0] for name in sorted({"onnxruntime", *(library_of(variant.file) for variant in manifest.variants)})}
-    return {"processor": processor(), "threads": threads or os.cpu_count(), **runtimes, "python": platform.python_version()}
+    runtimes = {
+        name: str(import_module(name).__version__).split("-")[0]
+        for name in sorted({"onnxruntime", *(library_of(variant.file) for variant in manifest.variants)})
+    }
+    return {
+        "processor": processor(),
+        "threads": threads or os.cpu_count(),
+        **runtimes,
+        "python": platform.python_version(),
+    }
 
 
 def _write(folder: Path, manifest: Manifest, report: ParityReport) -> None:

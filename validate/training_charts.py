@@ -24,7 +24,13 @@ def curves(folder: Path) -> str:
     charts = [line_chart("Training loss", [Series("loss", *_columns(loss))], "step", "loss")] if len(loss) > 1 else []
     for key, label in (("cosine", "Held-out cosine to the teacher"), ("overlap", "Held-out neighbour overlap@10")):
         pairs = list(dict.fromkeys(pair for line in evaluations for pair in line.get(key, {})))
-        lines = [Series(pair.replace("x", " × "), *_columns([(line["step"], line[key][pair]) for line in evaluations if pair in line.get(key, {})])) for pair in pairs]
+        lines = [
+            Series(
+                pair.replace("x", " × "),
+                *_columns([(line["step"], line[key][pair]) for line in evaluations if pair in line.get(key, {})]),
+            )
+            for pair in pairs
+        ]
         if len(evaluations) > 1 and lines:
             charts.append(line_chart(label, lines, "step", key))
     return section("Training", f"<div class='many'>{''.join(charts)}</div>") if charts else ""
@@ -53,10 +59,17 @@ def grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
     here = (report.layers, report.dim)
     grids = []
     for key, label in (("cosine", "Held-out cosine to the teacher"), ("overlap", "Held-out neighbour overlap@10")):
-        values = {(pair["layers"], pair["dim"]): float(pair[key]) for pair in _pairs(folder, manifest) if isinstance(pair.get(key), int | float)}
+        values = {
+            (pair["layers"], pair["dim"]): float(pair[key])
+            for pair in _pairs(folder, manifest)
+            if isinstance(pair.get(key), int | float)
+        }
         if len(values) > 1:
             grids.append(heat_grid(label, values, "layers", "dim", here, lambda value: f"{value:.3f}"))
-    grids += [heat_grid(title, values, "layers", "dim", here, lambda value: f"{value:.1f}") for title, values in _evaluated(folder).items()]
+    grids += [
+        heat_grid(title, values, "layers", "dim", here, lambda value: f"{value:.1f}")
+        for title, values in _evaluated(folder).items()
+    ]
     text = "Every exit that was trained with this one; the outlined cell is this artifact."
     return section("Layers × dims", f"<div class='many'>{''.join(grids)}</div>", text) if grids else ""
 
@@ -77,7 +90,9 @@ def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:
     try:
         evaluation = read_json(path)
         for score in (score for score in evaluation["scores"] if score["model"] != evaluation["teacher"]):
-            title = f"{score['model']}, {score['task']}: {score['metric']}, {score['side']}, {score['weights']}" + (f", {score['storage']}" if score.get("storage") else "")
+            title = f"{score['model']}, {score['task']}: {score['metric']}, {score['side']}, {score['weights']}" + (
+                f", {score['storage']}" if score.get("storage") else ""
+            )
             grids.setdefault(title, {})[score["layers"], score["dim"]] = float(score["value"])
     except (ArtifactError, KeyError, TypeError):
         return {}  # somebody else's file of that name

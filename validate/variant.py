@@ -39,10 +39,20 @@ class Measured:
         return [index for index, sample in enumerate(self.samples) if sample.group == group]
 
 
-def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: Thresholds, measured: Measured, threads: int | None) -> VariantReport:
+def measure_variant(
+    folder: Path, manifest: Manifest, variant: Variant, limits: Thresholds, measured: Measured, threads: int | None
+) -> VariantReport:
     """Run one file in every setting, time it, and hold it to its gates; what its runtime raises is in the report."""
     size = bytes_of(folder, variant.file)
-    report = VariantReport(variant.file, variant.weight_dtype, variant.vector_dtype, variant.quantizer, size, same_file(manifest, variant), exporter=variant.exporter)
+    report = VariantReport(
+        variant.file,
+        variant.weight_dtype,
+        variant.vector_dtype,
+        variant.quantizer,
+        size,
+        same_file(manifest, variant),
+        exporter=variant.exporter,
+    )
     try:
         with bar(variant.file, 4 * len(measured.samples)) as advance:
             start = time.perf_counter()
@@ -54,14 +64,25 @@ def measure_variant(folder: Path, manifest: Manifest, variant: Variant, limits: 
         report.gates = [Gate("runs", 0.0, 1.0, False)]
         return report
     texts = [sample.text for sample in measured.samples if sample.group == "text"]
-    report.speed = throughput(lambda batch: encoder.encode_ids(encoder.tokenizer.encode(batch)), texts, sum(map(len, encoder.tokenizer.encode(texts))))
+    report.speed = throughput(
+        lambda batch: encoder.encode_ids(encoder.tokenizer.encode(batch)),
+        texts,
+        sum(map(len, encoder.tokenizer.encode(texts))),
+    )
     seconds = runs.seconds[measured.rows("text")]
-    report.latency_ms = {name: 1000 * float(np.percentile(seconds, share)) for name, share in (("p50", 50), ("p95", 95))}
+    report.latency_ms = {
+        name: 1000 * float(np.percentile(seconds, share)) for name, share in (("p50", 50), ("p95", 95))
+    }
     return _judge(report, manifest, variant, limits, measured, runs)
 
 
-def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: Thresholds, measured: Measured, runs: Runs) -> VariantReport:
-    runs.vectors = {name: as_floats(vectors, variant.vector_dtype, manifest.calibration.get("ranges"), manifest.dim) for name, vectors in runs.vectors.items()}
+def _judge(
+    report: VariantReport, manifest: Manifest, variant: Variant, limits: Thresholds, measured: Measured, runs: Runs
+) -> VariantReport:
+    runs.vectors = {
+        name: as_floats(vectors, variant.vector_dtype, manifest.calibration.get("ranges"), manifest.dim)
+        for name, vectors in runs.vectors.items()
+    }
     expected = measured.reference if variant.vector_dtype != "ubinary" else np.where(measured.reference > 0, 1.0, -1.0)
     ordinary = measured.rows("text")
     report.settings = {name: figures(expected, vectors, ordinary) for name, vectors in runs.vectors.items()}
@@ -73,7 +94,9 @@ def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: 
         if rows := measured.rows(group):
             report.groups[group] = min(float(cosine[rows].min()) for cosine in each.values())
     report.worst = _worst(measured.samples, each)
-    report.teacher = against_teacher(measured, runs.vectors["as a client"]) if variant.vector_dtype != "ubinary" else None
+    report.teacher = (
+        against_teacher(measured, runs.vectors["as a client"]) if variant.vector_dtype != "ubinary" else None
+    )
     report.gates = gates_of(report, variant, limits, expected, runs)
     report.passed = all(gate.passed for gate in report.gates)
     return report
@@ -81,13 +104,23 @@ def _judge(report: VariantReport, manifest: Manifest, variant: Variant, limits: 
 
 def against_teacher(measured: Measured, vectors: Vectors) -> dict[str, float | None] | None:
     """Figures of `vectors` `(samples, dim)` against those of the teacher, if it was found."""
-    return None if measured.teacher is None else figures(measured.teacher, truncated(vectors[measured.teacher_rows], measured.teacher.shape[1]))
+    return (
+        None
+        if measured.teacher is None
+        else figures(measured.teacher, truncated(vectors[measured.teacher_rows], measured.teacher.shape[1]))
+    )
 
 
 def _worst(tried: Sequence[Sample], each: dict[str, Vectors]) -> list[dict[str, Any]]:
     names, table = list(each), np.stack(list(each.values()))
     lowest, rows = table.min(0), np.argsort(table.min(0), kind="stable")[:_WORST]
     return [
-        {"cosine": float(lowest[row]), "setting": names[int(table[:, row].argmin())], "kind": tried[row].kind, "name": tried[row].name, "text": tried[row].text[:120]}
+        {
+            "cosine": float(lowest[row]),
+            "setting": names[int(table[:, row].argmin())],
+            "kind": tried[row].kind,
+            "name": tried[row].name,
+            "text": tried[row].text[:120],
+        }
         for row in rows
     ]

@@ -28,13 +28,18 @@ def check_ctranslate2(model: EmbeddingModel) -> None:
     try:
         import ctranslate2  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(f"--exporter ctranslate2: CTranslate2 is not installed ({error})", 'pip install "emb-distill[ctranslate2]"') from error
+        raise MissingExtra(
+            f"--exporter ctranslate2: CTranslate2 is not installed ({error})", 'pip install "emb-distill[ctranslate2]"'
+        ) from error
     kind = model.encoder.config.model_type
     if kind not in ARCHITECTURES:
         raise _refused(f"it makes no encoder of {kind}, only of {', '.join(ARCHITECTURES)}")
     steps = {type(step).__name__ for step in model.heads.modules() if not list(step.children())}
     if unknown := steps - {"Linear", *ACTIVATIONS}:
-        raise _refused(f"activation {', '.join(sorted(unknown))} behind a projection is not computed here, only {', '.join(ACTIVATIONS)}")
+        raise _refused(
+            f"activation {', '.join(sorted(unknown))} behind a projection is not computed here, only"
+            f" {', '.join(ACTIVATIONS)}"
+        )
 
 
 def _refused(reason: str) -> ArtifactError:
@@ -42,7 +47,9 @@ def _refused(reason: str) -> ArtifactError:
 
 
 def write_ctranslate2(folder: Path, int8: bool) -> list[Variant]:
-    """Write the encoder of a sentence-transformers folder in CTranslate2's format; what follows it stays in the folder's modules."""
+    """Write the encoder of a sentence-transformers folder in CTranslate2's format; what follows it stays in the
+    folder's modules.
+    """
     with silent(), quiet():
         _converter(folder).convert(str(folder / FILE.split("/")[0]), quantization=INT8 if int8 else "float32")
     return [Variant(FILE, "int8", quantizer=INT8, exporter=NAME) if int8 else Variant(FILE, exporter=NAME)]

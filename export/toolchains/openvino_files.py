@@ -31,12 +31,16 @@ def require_openvino() -> None:
             import nncf
             import openvino  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(f"--exporter openvino: OpenVINO or NNCF is not installed ({error})", 'pip install "emb-distill[openvino]"') from error
+        raise MissingExtra(
+            f"--exporter openvino: OpenVINO or NNCF is not installed ({error})", 'pip install "emb-distill[openvino]"'
+        ) from error
     nncf.set_log_level(logging.ERROR)
 
 
 def write_openvino(folder: Path, int8_file: str | None, calibration: Sequence[Batch]) -> list[Variant]:
-    """Write our fp32 graph in OpenVINO's format, or with `int8_file` NNCF's 8 bits of it, ranges taken from the `calibration` batches."""
+    """Write our fp32 graph in OpenVINO's format, or with `int8_file` NNCF's 8 bits of it, ranges taken from the
+    `calibration` batches.
+    """
     import openvino
 
     # Pooling, projection and normalisation are inside our graph, and stay inside.
@@ -45,7 +49,9 @@ def write_openvino(folder: Path, int8_file: str | None, calibration: Sequence[Ba
         model = _quantized(model, calibration)
     file = GRAPH if int8_file is None else INT8
     openvino.save_model(model, str(folder / file), compress_to_fp16=False)
-    return [Variant(GRAPH, exporter=NAME) if int8_file is None else Variant(INT8, "int8", quantizer="nncf", exporter=NAME)]
+    return [
+        Variant(GRAPH, exporter=NAME) if int8_file is None else Variant(INT8, "int8", quantizer="nncf", exporter=NAME)
+    ]
 
 
 def _quantized(model: Any, calibration: Sequence[Batch]) -> Any:

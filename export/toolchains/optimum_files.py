@@ -28,7 +28,8 @@ def require_optimum() -> None:
         import optimum.onnxruntime  # noqa: F401
     except ImportError as error:
         raise MissingExtra(
-            f"--exporter optimum: optimum's ONNX exporter is not installed, or not beside the transformers it needs ({error})",
+            "--exporter optimum: optimum's ONNX exporter is not installed, or not beside the transformers it needs"
+            f" ({error})",
             'in an environment of its own: pip install torch==2.13.0 && pip install "emb-distill[optimum]"',
         ) from error
 
@@ -61,7 +62,14 @@ def _export(folder: Path, scratch: Path) -> None:
     from optimum.exporters.onnx import main_export
 
     # Its own comparison with torch is left out: every file is measured by `emb validate`.
-    main_export(str(folder), scratch, task="feature-extraction", library_name="sentence_transformers", do_validation=False, local_files_only=True)
+    main_export(
+        str(folder),
+        scratch,
+        task="feature-extraction",
+        library_name="sentence_transformers",
+        do_validation=False,
+        local_files_only=True,
+    )
     model = onnx.load(str(scratch / "model.onnx"))
     rename(model.graph, "token_embeddings", TOKENS)  # the name under which optimum's own classes look for them
     save_graph(model, folder / GRAPH)

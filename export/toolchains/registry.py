@@ -34,9 +34,17 @@ class Exporter:
 
 
 EXPORTERS = {
-    "optimum": Exporter(lambda _: require_optimum(), lambda folder, int8_file, _: write_optimum(folder, int8_file), ("optimum", "optimum-onnx")),
+    "optimum": Exporter(
+        lambda _: require_optimum(),
+        lambda folder, int8_file, _: write_optimum(folder, int8_file),
+        ("optimum", "optimum-onnx"),
+    ),
     "openvino": Exporter(lambda _: require_openvino(), write_openvino, ("openvino", "nncf")),
-    "ctranslate2": Exporter(check_ctranslate2, lambda folder, int8_file, _: write_ctranslate2(folder, int8_file is not None), ("ctranslate2",)),
+    "ctranslate2": Exporter(
+        check_ctranslate2,
+        lambda folder, int8_file, _: write_ctranslate2(folder, int8_file is not None),
+        ("ctranslate2",),
+    ),
 }
 
 
@@ -52,8 +60,11 @@ def check_exporters(names: str | Sequence[str], model: EmbeddingModel) -> None:
         EXPORTERS[name].check(model)
 
 
-def add_others(names: str | Sequence[str], folder: Path, manifest: Manifest, int8_file: str | None, calibration: Sequence[Batch]) -> None:
-    """Export the sentence-transformers folder `folder`, with our graphs in it, once more through every exporter named, and list the files in `manifest`.
+def add_others(
+    names: str | Sequence[str], folder: Path, manifest: Manifest, int8_file: str | None, calibration: Sequence[Batch]
+) -> None:
+    """Export the sentence-transformers folder `folder`, with our graphs in it, once more through every exporter named,
+    and list the files in `manifest`.
 
     With `int8_file`, the name of this package's 8-bit weights for the processor at hand, in 8 bits as well.
 
@@ -83,4 +94,6 @@ def _written(name: str, folder: Path, int8_file: str | None, calibration: Sequen
     except (OSError, EmbError):
         raise  # a full disk is told as one
     except Exception as error:  # what these libraries raise shares no base
-        raise ArtifactError(f"{name} cannot export this model ({first_line(error)})", f"leave out --exporter {name}") from error
+        raise ArtifactError(
+            f"{name} cannot export this model ({first_line(error)})", f"leave out --exporter {name}"
+        ) from error

@@ -90,7 +90,9 @@ class Codec(ABC):
         return np.concatenate(blocks, axis=1) if blocks else np.empty((len(queries), 0), np.float32)
 
     def symmetric(self, query_codes: Codes, codes: Codes) -> Vectors:
-        """Dot products `(queries, texts)` where the queries are codes too, of this codec or of one it is compatible with."""
+        """Dot products `(queries, texts)` where the queries are codes too, of this codec or of one it is compatible
+        with.
+        """
         return self.scores(self.decode(query_codes), codes)
 
     @abstractmethod

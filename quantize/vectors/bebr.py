@@ -41,7 +41,16 @@ class BebrCodec(BitCodec):
         self.dim = self.encoders.shape[2]
 
     @classmethod
-    def fit(cls, vectors: Vectors, *, codes: int | None = None, bits: int | None = None, steps: int = 100, seed: int = 0, compatible: Codec | None = None) -> Self:
+    def fit(
+        cls,
+        vectors: Vectors,
+        *,
+        codes: int | None = None,
+        bits: int | None = None,
+        steps: int = 100,
+        seed: int = 0,
+        compatible: Codec | None = None,
+    ) -> Self:
         """Train on vectors `(texts, dim)`; needs torch.
 
         Args:

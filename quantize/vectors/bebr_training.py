@@ -26,7 +26,9 @@ _LR = 5e-4
 _TEMPERATURE = 0.05
 
 
-def train(vectors: Vectors, codes: int | None, bits: int | None, steps: int, seed: int, compatible: Codec | None) -> tuple[Vectors, Vectors]:
+def train(
+    vectors: Vectors, codes: int | None, bits: int | None, steps: int, seed: int, compatible: Codec | None
+) -> tuple[Vectors, Vectors]:
     """Encoders and decoders, each `(codes, bits, dim)`; `BebrCodec.fit` describes the arguments."""
     if compatible is not None:
         encoders, decoders = _of(compatible, vectors.shape[1], codes, bits)
@@ -45,18 +47,27 @@ def _of(codec: Codec, dim: int, codes: int | None, bits: int | None) -> tuple[Ve
     """The matrices of the codec to be compatible with."""
     arrays = codec.arrays()
     if "decoders" not in arrays or codec.dim != dim:
-        raise UsageError(f"compatible with a {codec.kind} codec of {codec.dim} dims", f"give a bebr codec of {dim} dims")
+        raise UsageError(
+            f"compatible with a {codec.kind} codec of {codec.dim} dims", f"give a bebr codec of {dim} dims"
+        )
     shape = arrays["encoders"].shape
     if (codes or shape[0], bits or shape[1]) != shape[:2]:
-        raise UsageError(f"the codec to be compatible with has {shape[0]} codes of {shape[1]} bits", "leave out --codes and --bits")
+        raise UsageError(
+            f"the codec to be compatible with has {shape[0]} codes of {shape[1]} bits", "leave out --codes and --bits"
+        )
     return arrays["encoders"], arrays["decoders"]
 
 
 def _start(vectors: Vectors, codes: int, bits: int, seed: int) -> Vectors:
-    """Encoders `(codes, bits, dim)` before training: of what the codes before missed, the principal directions, turned at random so that all bits carry alike."""
+    """Encoders `(codes, bits, dim)` before training: of what the codes before missed, the principal directions, turned
+    at random so that all bits carry alike.
+    """
     dim = vectors.shape[1]
     if bits % 8 or bits > dim:
-        raise UsageError(f"--bits {bits}: codes must fill whole bytes, with no more bits than the vectors' {dim} dims", f"choose {half(dim)}, and more --codes for more bits")
+        raise UsageError(
+            f"--bits {bits}: codes must fill whole bytes, with no more bits than the vectors' {dim} dims",
+            f"choose {half(dim)}, and more --codes for more bits",
+        )
     missed, encoders = vectors, []
     for number in range(codes):
         principal = principal_directions(missed, bits)
@@ -66,7 +77,8 @@ def _start(vectors: Vectors, codes: int, bits: int, seed: int) -> Vectors:
 
 
 def _stands_for(missed: Vectors, encoder: Vectors, directions: Vectors) -> tuple[Vectors, Vectors]:
-    """What one code of `missed` stands for along `directions` `(bits, dim)`, scaled so that it loses least; and its decoder.
+    """What one code of `missed` stands for along `directions` `(bits, dim)`, scaled so that it loses least; and its
+    decoder.
 
     One number is fitted, not a matrix: least squares per direction would shrink what training
     texts have little of, which is what tells texts of another field apart.
@@ -77,7 +89,9 @@ def _stands_for(missed: Vectors, encoder: Vectors, directions: Vectors) -> tuple
 
 
 def _scaled(vectors: Vectors, encoders: Vectors, directions: Vectors) -> Vectors:
-    """Decoders along `directions`, solved one after the other: no code makes the squared error on `vectors` larger than it was without it."""
+    """Decoders along `directions`, solved one after the other: no code makes the squared error on `vectors` larger than
+    it was without it.
+    """
     missed, decoders = vectors, []
     for encoder, direction in zip(encoders, directions, strict=True):
         found, decoder = _stands_for(missed, encoder, direction)
@@ -86,7 +100,9 @@ def _scaled(vectors: Vectors, encoders: Vectors, directions: Vectors) -> Vectors
     return np.stack(decoders)
 
 
-def _learned(vectors: Vectors, encoders: Vectors, decoders: Vectors, steps: int, seed: int, *, fixed: bool) -> tuple[Vectors, Vectors]:
+def _learned(
+    vectors: Vectors, encoders: Vectors, decoders: Vectors, steps: int, seed: int, *, fixed: bool
+) -> tuple[Vectors, Vectors]:
     """Encoders and decoders after `steps` of training; with `fixed`, decoders stay."""
     w_start, (v_start, size) = _unit_scale(vectors, encoders, decoders), _unit_size(decoders)
     w, v = (torch.from_numpy(array).requires_grad_(learns) for array, learns in ((w_start, True), (v_start, not fixed)))
@@ -115,7 +131,9 @@ def _unit_scale(vectors: Vectors, encoders: Vectors, decoders: Vectors) -> Vecto
 
 
 def _unit_size(decoders: Vectors) -> tuple[Vectors, Vectors]:
-    """Decoders with weights of size 1, and the sizes `(codes, 1, 1)` they had: one rate must suit encoders and decoders."""
+    """Decoders with weights of size 1, and the sizes `(codes, 1, 1)` they had: one rate must suit encoders and
+    decoders.
+    """
     sizes = np.maximum(decoders.std(axis=(1, 2), keepdims=True), 1e-12).astype(np.float32)
     return decoders / sizes, sizes
 
@@ -142,7 +160,9 @@ def _logits(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _Sign(torch.autograd.Function):
-    """-1 or 1; its gradient is that of the identity between -1 and 1 (straight-through estimator, Bengio et al. 2013, arXiv 1308.3432)."""
+    """-1 or 1; its gradient is that of the identity between -1 and 1 (straight-through estimator, Bengio et al. 2013,
+    arXiv 1308.3432).
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:

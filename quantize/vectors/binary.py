@@ -39,7 +39,9 @@ class BinaryCodec(BitCodec):
         self.dim = len(self.centre)
 
     @classmethod
-    def fit(cls, vectors: Vectors, *, bits: int | None = None, rotation: str = "none", centre: bool = False, seed: int = 0) -> Self:
+    def fit(
+        cls, vectors: Vectors, *, bits: int | None = None, rotation: str = "none", centre: bool = False, seed: int = 0
+    ) -> Self:
         """Fit to training vectors `(texts, dim)`.
 
         Args:
@@ -58,7 +60,10 @@ class BinaryCodec(BitCodec):
         dim = vectors.shape[1]
         bits = bits or dim
         if bits > dim:
-            raise UsageError(f"{bits} bits of {dim} dims: a rotation has no more directions than dims", "use the bebr codec for more bits")
+            raise UsageError(
+                f"{bits} bits of {dim} dims: a rotation has no more directions than dims",
+                "use the bebr codec for more bits",
+            )
         if rotation not in ROTATIONS:
             raise UsageError(f"rotation {rotation!r} is unknown", f"known: {', '.join(ROTATIONS)}")
         mean = (vectors.mean(0) if centre else np.zeros(dim)).astype(np.float32)
@@ -74,7 +79,13 @@ class BinaryCodec(BitCodec):
     @property
     def name(self) -> str:
         """Bits, and what was done before taking signs."""
-        return " ".join([f"{len(self.directions)} sign bits", *(["centred"] if self.centre.any() else []), *([self.rotation] if self.rotation != "none" else [])])
+        return " ".join(
+            [
+                f"{len(self.directions)} sign bits",
+                *(["centred"] if self.centre.any() else []),
+                *([self.rotation] if self.rotation != "none" else []),
+            ]
+        )
 
     @cached_property
     def atoms(self) -> Vectors:
@@ -106,7 +117,9 @@ def random_rotation(bits: int, dim: int, seed: int) -> Vectors:
 
 
 def itq_rotation(vectors: Vectors, bits: int, seed: int) -> Vectors:
-    """The rotation `(bits, dim)` of the first principal directions whose components are nearest to one size, by turns of signs and Procrustes."""
+    """The rotation `(bits, dim)` of the first principal directions whose components are nearest to one size, by turns
+    of signs and Procrustes.
+    """
     principal = principal_directions(vectors, bits)
     reduced = vectors[:: -(-len(vectors) // _ITQ_TEXTS)] @ principal.T
     turn = random_rotation(bits, bits, seed)
@@ -118,7 +131,9 @@ def itq_rotation(vectors: Vectors, bits: int, seed: int) -> Vectors:
 
 
 def principal_directions(vectors: Vectors, count: int) -> Vectors:
-    """Orthonormal rows `(count, dim)` float32 along which `vectors` `(texts, dim)` reach farthest from zero, the farthest first."""
+    """Orthonormal rows `(count, dim)` float32 along which `vectors` `(texts, dim)` reach farthest from zero, the
+    farthest first.
+    """
     _, axes = np.linalg.eigh((vectors.T @ vectors).astype(np.float64))
     return np.ascontiguousarray(axes[:, ::-1][:, :count].T, np.float32)
 

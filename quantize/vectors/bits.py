@@ -32,7 +32,9 @@ def tables(weights: Vectors) -> Vectors:
 
 
 def looked_up(table: Vectors, codes: Codes) -> Vectors:
-    """Scores `(queries, texts)` of `codes` `(texts, bytes)`: the sum of one entry per byte of `table` `(bytes, 256, queries)`."""
+    """Scores `(queries, texts)` of `codes` `(texts, bytes)`: the sum of one entry per byte of `table` `(bytes, 256,
+    queries)`.
+    """
     found = np.zeros((len(codes), table.shape[2]), np.float32)
     for sums, column in zip(table, codes.T, strict=True):
         found += sums[column]
@@ -40,7 +42,9 @@ def looked_up(table: Vectors, codes: Codes) -> Vectors:
 
 
 class BitCodec(Codec):
-    """A codec whose codes are packed bits, `bits` of them, each of which adds or takes away one of `atoms` `(bits, dim)`."""
+    """A codec whose codes are packed bits, `bits` of them, each of which adds or takes away one of `atoms` `(bits,
+    dim)`.
+    """
 
     @property
     @abstractmethod
@@ -65,5 +69,8 @@ class BitCodec(Codec):
         """See `Codec`; through lookup tables."""
         queries = self._fitting(queries)
         weights, common = dots(queries, self.atoms), dots(queries, self.offset[None])[:, 0]
-        parts = [looked_up(tables(weights[start : start + _TABLES_AT_ONCE]), codes) for start in range(0, len(queries), _TABLES_AT_ONCE)]
+        parts = [
+            looked_up(tables(weights[start : start + _TABLES_AT_ONCE]), codes)
+            for start in range(0, len(queries), _TABLES_AT_ONCE)
+        ]
         return np.concatenate(parts) + common[:, None] if parts else np.empty((0, len(codes)), np.float32)

@@ -23,7 +23,15 @@ from emb.similarity import Vectors, cosines, neighbour_overlap
 
 SCHEMA = 1
 DESCRIPTION, ARRAYS = "codec.json", "codec.safetensors"
-_CLASSES: Sequence[type[Codec]] = (Float32Codec, Float16Codec, Int8Codec, Int4Codec, BinaryCodec, BebrCodec, ProductCodec)
+_CLASSES: Sequence[type[Codec]] = (
+    Float32Codec,
+    Float16Codec,
+    Int8Codec,
+    Int4Codec,
+    BinaryCodec,
+    BebrCodec,
+    ProductCodec,
+)
 CODECS = {codec.kind: codec for codec in _CLASSES}
 _HELD_OUT = 2000  # at most a tenth
 _FEWEST = 100
@@ -58,7 +66,10 @@ def fit_codec(kind: str, vectors: Vectors, **options: Any) -> tuple[Codec, Quali
     known = options_of(kind)
     for name in options:
         if name not in known:
-            raise UsageError(f"--{name}: the {kind} codec has no such option", f"it has {', '.join(f'--{name}' for name in known) or 'none'}")
+            raise UsageError(
+                f"--{name}: the {kind} codec has no such option",
+                f"it has {', '.join(f'--{name}' for name in known) or 'none'}",
+            )
     train, held_out = _split(_checked(vectors))
     codec = CODECS[kind].fit(train, **options)
     return codec, judge(codec, held_out, len(train))
@@ -84,8 +95,17 @@ def save_codec(codec: Codec, folder: Path, quality: Quality | None = None, *, ov
     """
     with atomic_folder(folder, replace=overwrite) as partial:
         save_file({name: np.ascontiguousarray(array) for name, array in codec.arrays().items()}, partial / ARRAYS)
-        facts = {"schema": SCHEMA, "kind": codec.kind, "dim": codec.dim, "bytes_per_vector": codec.bytes_per_vector, "settings": codec.settings()}
-        write_json(partial / DESCRIPTION, facts | {"quality": asdict(quality) if quality else None, "sha256": sha256_file(partial / ARRAYS)})
+        facts = {
+            "schema": SCHEMA,
+            "kind": codec.kind,
+            "dim": codec.dim,
+            "bytes_per_vector": codec.bytes_per_vector,
+            "settings": codec.settings(),
+        }
+        write_json(
+            partial / DESCRIPTION,
+            facts | {"quality": asdict(quality) if quality else None, "sha256": sha256_file(partial / ARRAYS)},
+        )
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -96,12 +116,16 @@ def load_codec(folder: str | Path) -> Codec:
     """
     folder = Path(folder)
     if not (folder / DESCRIPTION).is_file():
-        raise ArtifactError(f"{folder}: no codec here (no {DESCRIPTION})", "fit one: emb codec VECTORS --kind bebr --out DIR")
+        raise ArtifactError(
+            f"{folder}: no codec here (no {DESCRIPTION})", "fit one: emb codec VECTORS --kind bebr --out DIR"
+        )
     facts, path = read_json(folder / DESCRIPTION), folder / ARRAYS
     again = "fit the codec again; vectors coded with it need it as it was"
     try:
         if facts["schema"] != SCHEMA or facts["kind"] not in CODECS:
-            raise ArtifactError(f"{folder}: {facts['kind']} codec of schema {facts['schema']}, which this version does not read", again)
+            raise ArtifactError(
+                f"{folder}: {facts['kind']} codec of schema {facts['schema']}, which this version does not read", again
+            )
         if sha256_file(path) != facts["sha256"]:
             raise ArtifactError(f"{path}: changed since it was written", again)
         return CODECS[facts["kind"]].restore(facts["dim"], load_file(path), facts["settings"])
@@ -111,9 +135,14 @@ def load_codec(folder: str | Path) -> Codec:
 
 def _checked(vectors: Vectors) -> Vectors:
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
-        raise UsageError(f"vectors of shape {vectors.shape} and type {vectors.dtype}", "a codec is fitted to float vectors (texts, dim)")
+        raise UsageError(
+            f"vectors of shape {vectors.shape} and type {vectors.dtype}",
+            "a codec is fitted to float vectors (texts, dim)",
+        )
     if len(vectors) < _FEWEST:
-        raise UsageError(f"{len(vectors)} vectors, at least {_FEWEST} are needed", "ten thousand make a codec that lasts")
+        raise UsageError(
+            f"{len(vectors)} vectors, at least {_FEWEST} are needed", "ten thousand make a codec that lasts"
+        )
     if not np.isfinite(vectors).all():
         raise UsageError("a vector holds NaN or infinity", "encode those texts again")
     return vectors.astype(np.float32, copy=False)

@@ -18,7 +18,8 @@ _CENTROIDS = 256  # one byte
 
 @dataclass
 class ProductCodec(Codec):
-    """One byte for each of `pieces` pieces of a vector (Jégou et al. 2011, Product Quantization for Nearest Neighbor Search).
+    """One byte for each of `pieces` pieces of a vector (Jégou et al. 2011, Product Quantization for Nearest Neighbor
+    Search).
 
     Attributes:
         centroids: `(pieces, 256, dim / pieces)` float32.
@@ -33,7 +34,8 @@ class ProductCodec(Codec):
 
     @classmethod
     def fit(cls, vectors: Vectors, *, pieces: int | None = None) -> Self:
-        """Fit to training vectors `(texts, dim)`; `pieces` is the size of a code in bytes, by default one for eight dims.
+        """Fit to training vectors `(texts, dim)`; `pieces` is the size of a code in bytes, by default one for eight
+        dims.
 
         Raises:
             UsageError: `pieces` does not divide the dims, or there are fewer vectors than centroids.
@@ -42,9 +44,13 @@ class ProductCodec(Codec):
         dim = vectors.shape[1]
         pieces = pieces or max(1, dim // 8)
         if dim % pieces:
-            raise UsageError(f"{dim} dims cannot be cut into {pieces} equal pieces", "choose --pieces that divides the dims")
+            raise UsageError(
+                f"{dim} dims cannot be cut into {pieces} equal pieces", "choose --pieces that divides the dims"
+            )
         if len(vectors) < _CENTROIDS:
-            raise UsageError(f"{len(vectors)} vectors for {_CENTROIDS} centroids", "fit on more vectors, at least ten thousand")
+            raise UsageError(
+                f"{len(vectors)} vectors for {_CENTROIDS} centroids", "fit on more vectors, at least ten thousand"
+            )
         quantizer = _faiss().ProductQuantizer(dim, pieces, 8)
         quantizer.train(np.ascontiguousarray(vectors, np.float32))
         return cls(_faiss().vector_to_array(quantizer.centroids).reshape(pieces, _CENTROIDS, -1))

@@ -20,8 +20,14 @@ _FLAT = 1e-6  # a dimension that never moved still needs a step
 
 
 def calibrate(vectors: Vectors, outside: float = 0.0) -> Vectors:
-    """Range of each dimension `(2, dim)` float32 over `(texts, dim)`: smallest and largest value, or with a share `outside` left beyond them, half on each side."""
-    ranges = np.quantile(vectors, [outside / 2, 1 - outside / 2], axis=0) if outside else np.stack([vectors.min(0), vectors.max(0)])
+    """Range of each dimension `(2, dim)` float32 over `(texts, dim)`: smallest and largest value, or with a share
+    `outside` left beyond them, half on each side.
+    """
+    ranges = (
+        np.quantile(vectors, [outside / 2, 1 - outside / 2], axis=0)
+        if outside
+        else np.stack([vectors.min(0), vectors.max(0)])
+    )
     ranges = ranges.astype(np.float32)
     ranges[1] = np.maximum(ranges[1], ranges[0] + _FLAT)
     return ranges
@@ -50,7 +56,8 @@ def dequantize_int8(vectors: Vectors, ranges: Any) -> Vectors:
 
 
 def quantize_int4(vectors: Vectors, ranges: Any) -> Vectors:
-    """Float vectors `(texts, dim)` as 16 levels, two dimensions per byte `(texts, ceil(dim / 2))` uint8; the first is the high half.
+    """Float vectors `(texts, dim)` as 16 levels, two dimensions per byte `(texts, ceil(dim / 2))` uint8; the first is
+    the high half.
 
     Raises:
         UsageError: ranges of another dim.
@@ -82,12 +89,17 @@ def unpack_binary(packed: Vectors) -> Vectors:
 def _fitting(vectors: Vectors, ranges: Any, levels: int = INT8_LEVELS) -> tuple[Vectors, Vectors]:
     low, step = steps(ranges, levels)
     if vectors.shape[1] != len(low):
-        raise UsageError(f"vectors have {vectors.shape[1]} dims, the ranges {len(low)}", "use the calibration of the artifact that made the vectors")
+        raise UsageError(
+            f"vectors have {vectors.shape[1]} dims, the ranges {len(low)}",
+            "use the calibration of the artifact that made the vectors",
+        )
     return low, step
 
 
 def as_floats(vectors: Vectors, vector_dtype: str, ranges: Any, dim: int) -> Vectors:
-    """Vectors `(texts, dim)` float32 of what a file returns as `vector_dtype`; of bits, -1 and 1. int8 counts in `ranges` `(2, dim)`."""
+    """Vectors `(texts, dim)` float32 of what a file returns as `vector_dtype`; of bits, -1 and 1. int8 counts in
+    `ranges` `(2, dim)`.
+    """
     if vector_dtype == "int8":
         return dequantize_int8(vectors, ranges)
     return 2 * unpack_binary(vectors)[:, :dim].astype("float32") - 1 if vector_dtype == "ubinary" else vectors

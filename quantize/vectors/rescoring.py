@@ -25,7 +25,15 @@ class Stored:
     codes: Codes
 
 
-def search(queries: Vectors, documents: Stored, k: int = 10, *, rescore: Stored | None = None, depth: int = DEPTH, query_codec: Codec | None = None) -> tuple[Vectors, Vectors]:
+def search(
+    queries: Vectors,
+    documents: Stored,
+    k: int = 10,
+    *,
+    rescore: Stored | None = None,
+    depth: int = DEPTH,
+    query_codec: Codec | None = None,
+) -> tuple[Vectors, Vectors]:
     """The `k` best documents of each query, best first: their rows `(queries, k)` and their scores `(queries, k)`.
 
     Args:
@@ -45,14 +53,24 @@ def search(queries: Vectors, documents: Stored, k: int = 10, *, rescore: Stored 
     if rescore is None:
         return _best(scores, k)
     if len(rescore.codes) != len(documents.codes):
-        raise UsageError(f"{len(documents.codes):,} coded documents and {len(rescore.codes):,} to rescore with", "encode the same texts with both codecs")
-    rows = np.sort(_best(scores, max(depth, k))[0], axis=1)  # in the order of the documents, for what ties in the second pass
+        raise UsageError(
+            f"{len(documents.codes):,} coded documents and {len(rescore.codes):,} to rescore with",
+            "encode the same texts with both codecs",
+        )
+    rows = np.sort(
+        _best(scores, max(depth, k))[0], axis=1
+    )  # in the order of the documents, for what ties in the second pass
     order, found = _best(_rescored(queries, rescore, rows), k)
     return np.take_along_axis(rows, order, 1), found
 
 
 def _rescored(queries: Vectors, fine: Stored, rows: Vectors) -> Vectors:
-    return np.concatenate([fine.codec.scores(query[None], fine.codes[candidates]) for query, candidates in zip(queries, rows, strict=True)])
+    return np.concatenate(
+        [
+            fine.codec.scores(query[None], fine.codes[candidates])
+            for query, candidates in zip(queries, rows, strict=True)
+        ]
+    )
 
 
 def _best(scores: Vectors, k: int) -> tuple[Vectors, Vectors]:

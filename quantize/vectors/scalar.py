@@ -114,7 +114,9 @@ class Int4Codec(_Calibrated):
 
     @classmethod
     def fit(cls, vectors: Vectors) -> Self:
-        """Ranges of training vectors `(texts, dim)` that leave as many values outside as gives the least squared error on them."""
+        """Ranges of training vectors `(texts, dim)` that leave as many values outside as gives the least squared error
+        on them.
+        """
         candidates = [cls(calibrate(vectors, outside)) for outside in OUTSIDE]
         return min(candidates, key=lambda codec: float(np.square(codec.decode(codec.encode(vectors)) - vectors).sum()))
 

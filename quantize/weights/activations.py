@@ -67,7 +67,9 @@ def fixed(model: ModelProto, batches: Sequence[Batch], clipped: float = 0.0) -> 
         step = max((high[source] - low[source]) / 255, float(TINY))
         scale = add(model.graph, f"{source}_range", np.asarray(step, np.float32))
         zero = add(model.graph, f"{source}_zero", np.asarray(round(-low[source] / step), np.uint8))
-        return Quantized([helper.make_node("QuantizeLinear", [source, scale, zero], [f"{source}_q"])], f"{source}_q", scale, zero)
+        return Quantized(
+            [helper.make_node("QuantizeLinear", [source, scale, zero], [f"{source}_q"])], f"{source}_q", scale, zero
+        )
 
     return quantize
 

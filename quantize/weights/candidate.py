@@ -17,7 +17,8 @@ from emb.similarity import Vectors, cosines
 from emb.tokens import Batch
 
 # Smallest cosine of any text's vectors alone and in a batch: an index must not depend on who was encoded beside whom.
-# `emb validate` lets pass 0.999, on ten times as many texts: where a rounding flips is chance, and the more texts, the further the worst.
+# `emb validate` lets pass 0.999, on ten times as many texts: where a rounding flips is chance, and the more texts, the
+# further the worst.
 ALONE = 0.9995
 
 
@@ -30,7 +31,8 @@ class Candidate:
         alone_cosine: the smallest cosine of a text's vector alone to its vectors in batches.
         latency_ms: of one short text.
         texts_per_second: over texts of mixed lengths.
-        overflow: of the chosen one, the share of sums that would not fit on a processor without VNNI (`quantize.saturation`).
+        overflow: of the chosen one, the share of sums that would not fit on a processor without VNNI
+            (`quantize.saturation`).
     """
 
     name: str
@@ -48,12 +50,16 @@ class Candidate:
 
 
 def try_scheme(scheme: Scheme, graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: float) -> Candidate:
-    """Write `graph` to `out` by one scheme; return what came of it, `passed` by the same gate as in `select_int8`, untimed."""
+    """Write `graph` to `out` by one scheme; return what came of it, `passed` by the same gate as in `select_int8`,
+    untimed.
+    """
     return measured(scheme, if_same(graph, fused, trial), out, trial, settings(runner(graph, trial), trial), min_cosine)
 
 
-def measured(scheme: Scheme, source: Path, path: Path, trial: Trial, reference: Sequence[Vectors], min_cosine: float) -> Candidate:
-    """Write the float graph `source` to `path` by `scheme` and hold it against the `reference` vectors of each setting."""
+def measured(
+    scheme: Scheme, source: Path, path: Path, trial: Trial, reference: Sequence[Vectors], min_cosine: float
+) -> Candidate:
+    """Write the float graph `source` to `path` by `scheme` and hold it against `reference` vectors of each setting."""
     found = Candidate(scheme.name, scheme.what)
     write_scheme(scheme, source, path, trial.calibration)
     found.bytes = graph_bytes(path)
@@ -83,4 +89,6 @@ def _failure(found: Candidate, min_cosine: float) -> str:
     assert found.alone_cosine is not None
     if found.min_cosine < min_cosine:
         return f"min cosine {found.min_cosine:.4f} below {min_cosine}"
-    return f"alone and in a batch, min cosine {found.alone_cosine:.4f} below {ALONE}" if found.alone_cosine < ALONE else ""
+    return (
+        f"alone and in a batch, min cosine {found.alone_cosine:.4f} below {ALONE}" if found.alone_cosine < ALONE else ""
+    )

@@ -16,7 +16,8 @@ _SCALE = 4  # bytes
 
 
 def to_fit(model: ModelProto, batches: Sequence[Batch], over: int) -> set[str]:
-    """Matrices of a float `model`, by their outputs, whose 4 bits instead of 8 save `over` bytes: least loss per byte first.
+    """Matrices of a float `model`, by their outputs, whose 4 bits instead of 8 save `over` bytes: least loss per byte
+    first.
 
     The loss of a matrix is the squared error of its product in 4 bits on `batches`, relative to the product.
     """

@@ -28,7 +28,15 @@ def fuse(graph: Path, out: Path, heads: int, hidden: int) -> Path:
     options = FusionOptions("bert")
     options.use_multi_head_attention = True
     options.use_raw_attention_mask(True)  # the default is a count of tokens, which takes padding to stand right
-    fused = optimize_model(str(graph), model_type="bert", num_heads=heads, hidden_size=hidden, opt_level=0, optimization_options=options, use_gpu=False)
+    fused = optimize_model(
+        str(graph),
+        model_type="bert",
+        num_heads=heads,
+        hidden_size=hidden,
+        opt_level=0,
+        optimization_options=options,
+        use_gpu=False,
+    )
     if not fused.get_fused_operator_statistics().get("MultiHeadAttention"):
         return graph
     part(fused.model)

@@ -31,7 +31,8 @@ _GROWING = {"Add", "Div", "Gemm", "MatMul", "Mul", "Pow", "ReduceMean", "ReduceS
 
 
 def select_fp16(graph: Path, out: Path, trial: Trial) -> tuple[str | None, float]:
-    """Write `graph` in 16 bits to `out`; return the way, None or "stored", and its smallest cosine to `graph` on the trial's texts.
+    """Write `graph` in 16 bits to `out`; return the way, None or "stored", and its smallest cosine to `graph` on the
+    trial's texts.
 
     Stored is what is written where computing in 16 bits does not reach `MIN_COSINE`, alone or in mixed batches.
     """
@@ -41,14 +42,20 @@ def select_fp16(graph: Path, out: Path, trial: Trial) -> tuple[str | None, float
         found = _cosine(graph, out, trial)
     if found >= MIN_COSINE:
         return None, found
-    reason = f"values reach {peak:,.0f}, and 16 bits end at {_LARGEST:,.0f}" if peak >= _ROOM else f"computed with in 16 bits, the smallest cosine is {found:.4f}"
+    reason = (
+        f"values reach {peak:,.0f}, and 16 bits end at {_LARGEST:,.0f}"
+        if peak >= _ROOM
+        else f"computed with in 16 bits, the smallest cosine is {found:.4f}"
+    )
     store_fp16(graph, out)
     warn(f"fp16: {reason}; weights are stored in 16 bits and computed with in 32")
     return STORED, _cosine(graph, out, trial)
 
 
 def largest_value(graph: Path, probed: Path, rows: Rows, tokenizer: TextTokenizer) -> float:
-    """The largest magnitude that a sum or product inside `graph` has on the texts `rows`; `probed` is a file to work in."""
+    """The largest magnitude that a sum or product inside `graph` has on the texts `rows`; `probed` is a file to work
+    in.
+    """
     model = onnx.load(str(graph))
     ends = []
     for output in [name for node in model.graph.node if node.op_type in _GROWING for name in node.output]:
@@ -75,7 +82,9 @@ def write_fp16(graph: Path, out: Path) -> None:
 
 
 def store_fp16(graph: Path, out: Path) -> None:
-    """Write `graph` with its matrices and tables in 16 bits, each made 32 again where it is read; one with values beyond 16 bits stays as it is."""
+    """Write `graph` with its matrices and tables in 16 bits, each made 32 again where it is read; one with values
+    beyond 16 bits stays as it is.
+    """
     model = onnx.load(str(graph))
     _shrink_tables(model)
     _shrink_matrices(model)
@@ -103,7 +112,10 @@ def _shrink_matrices(model: ModelProto) -> None:
         half = add(model.graph, f"{name}_half", _halved(value(constant[name])))
         before = [] if name in done else [helper.make_node("Cast", [half], [f"{name}_float"], to=TensorProto.FLOAT)]
         done.add(name)
-        edits[node.output[0]] = [*before, helper.make_node("MatMul", [node.input[0], f"{name}_float"], list(node.output))]
+        edits[node.output[0]] = [
+            *before,
+            helper.make_node("MatMul", [node.input[0], f"{name}_float"], list(node.output)),
+        ]
     replace(model.graph, edits)
 
 

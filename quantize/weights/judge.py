@@ -48,7 +48,8 @@ class Trial:
 
 
 def smallest_cosine(reference: Path, graph: Path, trial: Trial) -> float:
-    """Smallest cosine of any text, alone or in mixed batches padded on either side, between two graphs; -1 if one gives no numbers.
+    """Smallest cosine of any text, alone or in mixed batches padded on either side, between two graphs; -1 if one gives
+    no numbers.
 
     Raises:
         ArtifactError: onnxruntime cannot open one.
@@ -59,7 +60,9 @@ def smallest_cosine(reference: Path, graph: Path, trial: Trial) -> float:
 
 
 def if_same(graph: Path, fused: Path, trial: Trial) -> Path:
-    """`fused` if it gives the vectors of `graph` on an eighth of the texts and the hard ones: the optimiser goes by patterns, and knows BERT's."""
+    """`fused` if it gives the vectors of `graph` on an eighth of the texts and the hard ones: the optimiser goes by
+    patterns, and knows BERT's.
+    """
     few = dataclasses.replace(trial, rows=trial.some())
     if fused == graph or smallest_cosine(graph, fused, few) >= _FUSED:
         return fused
@@ -73,7 +76,9 @@ def run_file(path: Path, trial: Trial, rows: Rows) -> Vectors:
 
 
 def runner(path: Path, trial: Trial) -> Callable[..., Vectors]:
-    """The graph at `path` as a function of token rows, `(texts, dim)` in their order; it takes a budget of tokens per batch and a side to pad."""
+    """The graph at `path` as a function of token rows, `(texts, dim)` in their order; it takes a budget of tokens per
+    batch and a side to pad.
+    """
     opened = Runner(path, trial.threads)
 
     def run(rows: Rows, budget: int = BUDGET, side: str = "right") -> Vectors:

@@ -7,7 +7,19 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from emb.quantize.weights.activations import Activation, Quantized
 from emb.quantize.weights.saturation import EIGHT_BITS
-from emb.quantize.weights.surgery import TINY, Array, add, biases, lookups, replace, scale_of, tensors, use_contrib_ops, value, weighted
+from emb.quantize.weights.surgery import (
+    TINY,
+    Array,
+    add,
+    biases,
+    lookups,
+    replace,
+    scale_of,
+    tensors,
+    use_contrib_ops,
+    value,
+    weighted,
+)
 
 BLOCK = 32  # inputs that share a scale in 4-bit weights
 
@@ -30,7 +42,8 @@ def quantize_tables(model: ModelProto) -> None:
 
 
 def weight_only(model: ModelProto, block: int, chosen: set[str] | None = None, bits: int = 8) -> None:
-    """Store matrices (all, or those with the outputs `chosen`) in 8 or 4 `bits` with a scale per `block` inputs; onnxruntime's MatMulNBits multiplies.
+    """Store matrices (all, or those with the outputs `chosen`) in 8 or 4 `bits` with a scale per `block` inputs;
+    onnxruntime's MatMulNBits multiplies.
 
     It quantises activations too, block by block within a token, so a text's vector does not depend on its batch.
     """
@@ -43,9 +56,11 @@ def weight_only(model: ModelProto, block: int, chosen: set[str] | None = None, b
 
 
 def stored(model: ModelProto, block: int, chosen: set[str] | None = None) -> None:
-    """Store matrices (all, or those with the outputs `chosen`) in 8 bits with a scale per `block` inputs, and compute with them in floats.
+    """Store matrices (all, or those with the outputs `chosen`) in 8 bits with a scale per `block` inputs, and compute
+    with them in floats.
 
-    onnxruntime folds what depends on constants alone when it opens a file: a quarter to send, as large in memory and as fast as floats.
+    onnxruntime folds what depends on constants alone when it opens a file: a quarter to send, as large in memory and as
+        fast as floats.
     """
     constant, edits = tensors(model.graph), {}
     for node in weighted(model.graph):
@@ -55,7 +70,8 @@ def stored(model: ModelProto, block: int, chosen: set[str] | None = None) -> Non
 
 
 def integer(model: ModelProto, activation: Activation, largest: int = EIGHT_BITS) -> None:
-    """Store matrices as int8 up to `largest` with a scale per output channel; `activation` says how what they multiply becomes 8 bits.
+    """Store matrices as int8 up to `largest` with a scale per output channel; `activation` says how what they multiply
+    becomes 8 bits.
 
     A bias is added by the product itself, which costs nothing; a pass of its own takes as long as a normalisation.
     """
@@ -87,8 +103,15 @@ def _nbits(model: ModelProto, node: NodeProto, weight: Array, block: int, bits: 
     name = f"{node.input[1]}_block{block}" if bits == 8 else f"{node.input[1]}_{bits}bit_block{block}"
     stored, scales = add(model.graph, name, levels), add(model.graph, f"{name}_scale", scale.reshape(-1))
     return helper.make_node(
-        "MatMulNBits", [node.input[0], stored, scales], list(node.output), domain="com.microsoft",
-        K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4,
+        "MatMulNBits",
+        [node.input[0], stored, scales],
+        list(node.output),
+        domain="com.microsoft",
+        K=inputs,
+        N=outputs,
+        bits=bits,
+        block_size=block,
+        accuracy_level=4,
     )
 
 
@@ -114,7 +137,8 @@ def _levels8(grouped: Array) -> tuple[Array, Array]:
 
 
 def levels4(grouped: Array) -> tuple[Array, Array]:
-    """Half bytes around 8, two to a byte and the first one low, of blocks `(outputs, blocks, block)`, and the step of each.
+    """Half bytes around 8, two to a byte and the first one low, of blocks `(outputs, blocks, block)`, and the step of
+    each.
 
     There are eight steps below zero and seven above, so the value that lies farthest out is
     given the eighth, and the step its sign: what onnxruntime's own quantiser does. On a MiniLM's weights
@@ -127,11 +151,18 @@ def levels4(grouped: Array) -> tuple[Array, Array]:
     return levels[..., 0::2] | levels[..., 1::2] << 4, scale
 
 
-def _integer_matmul(model: ModelProto, node: NodeProto, weight: Array, source: Quantized, largest: int) -> list[NodeProto]:
+def _integer_matmul(
+    model: ModelProto, node: NodeProto, weight: Array, source: Quantized, largest: int
+) -> list[NodeProto]:
     scale = scale_of(weight, 0, largest)
     stored = add(model.graph, f"{node.input[1]}_int8", np.round(weight / scale).astype(np.int8))
     scales = add(model.graph, f"{node.input[1]}_scale", scale.reshape(-1))
     out = node.output[0]
     product = f"{out}_unit" if source.size else out
-    multiply = helper.make_node("MatMulIntegerToFloat", [source.values, stored, source.scale, scales, source.zero, ""], [product], domain="com.microsoft")
+    multiply = helper.make_node(
+        "MatMulIntegerToFloat",
+        [source.values, stored, source.scale, scales, source.zero, ""],
+        [product],
+        domain="com.microsoft",
+    )
     return [multiply, helper.make_node("Mul", [product, source.size], [out])] if source.size else [multiply]

@@ -44,5 +44,7 @@ def _pair_sums(values: Array, weight: Array) -> Array:
     """Products `(tokens, inputs / 2, outputs)` int32, two neighbouring inputs added."""
     rows = values.reshape(-1, values.shape[-1])[:_TOKENS].astype(np.int32)
     even = weight.shape[0] // 2 * 2
-    products = [rows[:, part, None] * weight[None, part].astype(np.int32) for part in (slice(0, even, 2), slice(1, even, 2))]
+    products = [
+        rows[:, part, None] * weight[None, part].astype(np.int32) for part in (slice(0, even, 2), slice(1, even, 2))
+    ]
     return np.asarray(products[0] + products[1])

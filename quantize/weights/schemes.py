@@ -42,7 +42,8 @@ class Scheme:
         name: as it appears in reports.
         what: one sentence about it.
         build: edits the float graph in place, with padded batches to calibrate on.
-        spare: what it is held back for: "gate" is tried only where no other passes, "limit" where none that passes is small enough.
+        spare: what it is held back for: "gate" is tried only where no other passes, "limit" where none that passes is
+            small enough.
     """
 
     name: str
@@ -65,17 +66,44 @@ def schemes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
     rescue = Scheme("stored-128", "matrices in 8 bits, a scale per 128 inputs, computed with in float", _stored, "gate")
     static, per_token = partial(_static, largest=largest), partial(_per_token, largest=largest)
     calibrated = [
-        Scheme("dynamic-kept", "dynamic, the most sensitive matrices weight-only", partial(_dynamic, largest=largest, kept=_KEPT)),
+        Scheme(
+            "dynamic-kept",
+            "dynamic, the most sensitive matrices weight-only",
+            partial(_dynamic, largest=largest, kept=_KEPT),
+        ),
         Scheme("static-smooth", "int8 matrices, activations smoothed and quantised by fixed ranges", static),
-        Scheme("static-smooth-clipped", "the same, ranges without the outermost values of each text", partial(static, clipped=_CLIPPED)),
-        Scheme("static-smooth-kept", "static-smooth, the most sensitive matrices weight-only", partial(static, kept=_KEPT)),
+        Scheme(
+            "static-smooth-clipped",
+            "the same, ranges without the outermost values of each text",
+            partial(static, clipped=_CLIPPED),
+        ),
+        Scheme(
+            "static-smooth-kept", "static-smooth, the most sensitive matrices weight-only", partial(static, kept=_KEPT)
+        ),
         Scheme("per-token-smooth", "int8 matrices, activations smoothed and quantised per token", per_token),
-        Scheme("per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=_KEPT)),
-        Scheme("per-token-smooth-float", "the same with half of the matrices, and those computed with in float", partial(per_token, kept=_IN_FLOAT, keep=stored), "gate"),
+        Scheme(
+            "per-token-smooth-kept", "the same, the most sensitive matrices weight-only", partial(per_token, kept=_KEPT)
+        ),
+        Scheme(
+            "per-token-smooth-float",
+            "the same with half of the matrices, and those computed with in float",
+            partial(per_token, kept=_IN_FLOAT, keep=stored),
+            "gate",
+        ),
     ]
     fitted = [
-        Scheme("static-smooth-4bit", "static-smooth, as many matrices in 4 bits as it takes to fit", partial(_fitted, limit=limit or 0, build=static), "limit"),
-        Scheme("per-token-smooth-4bit", "per-token-smooth, likewise", partial(_fitted, limit=limit or 0, build=per_token), "limit"),
+        Scheme(
+            "static-smooth-4bit",
+            "static-smooth, as many matrices in 4 bits as it takes to fit",
+            partial(_fitted, limit=limit or 0, build=static),
+            "limit",
+        ),
+        Scheme(
+            "per-token-smooth-4bit",
+            "per-token-smooth, likewise",
+            partial(_fitted, limit=limit or 0, build=per_token),
+            "limit",
+        ),
     ]
     return [*found, rescue, *(calibrated + (fitted if limit else []) if graph_bytes(graph) < CALIBRATED_BELOW else [])]
 
@@ -94,7 +122,9 @@ def _stored(model: ModelProto, batches: Sequence[Batch]) -> None:
     stored(model, _KEPT_BLOCK)
 
 
-def _per_token(model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0, keep: Keep = weight_only) -> None:
+def _per_token(
+    model: ModelProto, batches: Sequence[Batch], largest: int, kept: float = 0.0, keep: Keep = weight_only
+) -> None:
     smooth(model, batches)
     _finish(model, batches, per_token, largest, kept, keep)
 
@@ -111,7 +141,14 @@ def _fitted(model: ModelProto, batches: Sequence[Batch], limit: int, build: Buil
     build(model, batches)
 
 
-def _finish(model: ModelProto, batches: Sequence[Batch], activation: Activation, largest: int, kept: float, keep: Keep = weight_only) -> None:
+def _finish(
+    model: ModelProto,
+    batches: Sequence[Batch],
+    activation: Activation,
+    largest: int,
+    kept: float,
+    keep: Keep = weight_only,
+) -> None:
     """Tables, the share `kept` of the matrices as `keep` makes them, and the others multiplied in whole numbers."""
     chosen = sensitive(model, batches, kept, activation)
     quantize_tables(model)

@@ -28,16 +28,20 @@ SHORT = 16  # tokens of the text whose latency is measured
 _SPREAD = 8  # one in so many calibration batches is searched for sums that overflow
 
 
-def select_int8(graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: float = 0.99, known: str | None = None) -> list[Candidate]:
+def select_int8(
+    graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: float = 0.99, known: str | None = None
+) -> list[Candidate]:
     """Write the best 8-bit form of `graph` to `out`; return all candidates, the chosen one marked.
 
     Each is held against the fp32 `graph` alone and in mixed batches, padded on either side: the
     smallest cosine of all texts must reach `min_cosine`, and that of a text alone to the same text
     in a batch `ALONE`. Those that pass within the trial's limit are ranked by the product
     of speed at one short text and at mixed lengths; if none is small enough, the smallest that passes is
-    written, and if none passes, the closest, whose `passed` is False. `fused` is the same graph with fused operators, to build from.
+    written, and if none passes, the closest, whose `passed` is False. `fused` is the same graph with fused operators,
+    to build from.
 
-    `known` names the scheme that won on the same layers at another dim: if it passes and fits here too, the others are not tried.
+    `known` names the scheme that won on the same layers at another dim: if it passes and fits here too, the others are
+    not tried.
     """
     every = schemes(graph, trial.largest, trial.limit)
     scratch = out.parent / ".candidates"
@@ -63,7 +67,12 @@ def select_int8(graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: f
 def summary(candidates: Sequence[Candidate], min_cosine: float, threads: int | None) -> dict[str, Any]:
     """What the manifest records of a selection."""
     chosen = next(each for each in candidates if each.chosen)
-    return {"chosen": chosen.name, "min_cosine": min_cosine, "threads": threads, "candidates": [dataclasses.asdict(each) for each in candidates]}
+    return {
+        "chosen": chosen.name,
+        "min_cosine": min_cosine,
+        "threads": threads,
+        "candidates": [dataclasses.asdict(each) for each in candidates],
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +91,16 @@ class _Tries:
             return found
         with bar("8-bit schemes", len(every)) as advance:
             for scheme in every:
-                found.append(measured(scheme, self.source, self.folder / f"{scheme.name}.onnx", self.trial, self.reference, self.min_cosine))
+                found.append(
+                    measured(
+                        scheme,
+                        self.source,
+                        self.folder / f"{scheme.name}.onnx",
+                        self.trial,
+                        self.reference,
+                        self.min_cosine,
+                    )
+                )
                 advance(text=scheme.name)
         return found
 
@@ -112,14 +130,28 @@ def _seconds(run: Callable[..., Vectors], rows: Rows) -> float:
 def _choose(candidates: Sequence[Candidate], min_cosine: float, limit: int | None) -> Candidate:
     ran = [each for each in candidates if each.min_cosine is not None]
     if not ran:
-        raise ArtifactError("no 8-bit scheme gave a graph that runs", "; ".join(f"{each.name}: {each.reason}" for each in candidates))
+        raise ArtifactError(
+            "no 8-bit scheme gave a graph that runs", "; ".join(f"{each.name}: {each.reason}" for each in candidates)
+        )
     passed, small = [each for each in ran if each.passed], _small(ran, limit)
-    chosen = max(small, key=_speed) if small else min(passed, key=lambda each: each.bytes) if passed else max(ran, key=lambda each: each.min_cosine or 0.0)
+    chosen = (
+        max(small, key=_speed)
+        if small
+        else min(passed, key=lambda each: each.bytes)
+        if passed
+        else max(ran, key=lambda each: each.min_cosine or 0.0)
+    )
     chosen.chosen = True
     if not passed:
-        warn(f"int8: no scheme reached min cosine {min_cosine}; wrote the closest, {chosen.name} ({chosen.min_cosine:.4f}), marked as failed")
+        warn(
+            f"int8: no scheme reached min cosine {min_cosine}; wrote the closest, {chosen.name}"
+            f" ({chosen.min_cosine:.4f}), marked as failed"
+        )
     elif limit and not small:
-        warn(f"int8: nothing that passes has at most {limit / 1e6:g} MB; wrote the smallest, {chosen.name} ({chosen.bytes / 1e6:.1f} MB)")
+        warn(
+            f"int8: nothing that passes has at most {limit / 1e6:g} MB; wrote the smallest, {chosen.name}"
+            f" ({chosen.bytes / 1e6:.1f} MB)"
+        )
     for each in passed:
         each.reason = _verdict(each, bool(small), limit)
     return chosen

@@ -1,4 +1,6 @@
-"""Which matrices cost most in 8 bits: found by running the model with each of them alone so, not by name, by shape or by its own error."""
+"""Which matrices cost most in 8 bits: found by running the model with each of them alone so, not by name, by shape or
+by its own error.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def sensitive(model: ModelProto, batches: Sequence[Batch], share: float, activat
 
 
 def influences(model: ModelProto, batches: Sequence[Batch], activation: Activation) -> dict[str, float]:
-    """For each matrix, by its output: 1 − the smallest cosine that any text's vector keeps with this matrix alone in 8 bits.
+    """For each matrix, by its output: 1 − the smallest cosine that any text's vector keeps with this matrix alone in 8
+    bits.
 
     The error of a product says little about that. A few tokens have activations a thousand times larger than
     the rest (Sun et al. 2024, Massive Activations in Large Language Models, arXiv 2402.17762); what an early
@@ -45,7 +48,9 @@ def _lost(before: Vectors, after: Vectors) -> float:
 
 
 class _Probe:
-    """A model whose matrices can be put into 8 bits one by one: weights are inputs, and so is whether activations are rounded."""
+    """A model whose matrices can be put into 8 bits one by one: weights are inputs, and so is whether activations are
+    rounded.
+    """
 
     def __init__(self, model: ModelProto, activation: Activation) -> None:
         constant = tensors(model.graph)
@@ -61,8 +66,14 @@ class _Probe:
             feeds |= {f"{name}_weight": weight, f"{name}_on": np.zeros((), np.float32)}
         for name in rounded:
             scale = scale_of(self.weights[name], 0)
-            feeds |= {f"{name}_weight": np.round(self.weights[name] / scale) * scale, f"{name}_on": np.ones((), np.float32)}
-        return [np.asarray(self.session.run(self.output, feeds | {"input_ids": ids, "attention_mask": mask})[0]) for ids, mask in batches]
+            feeds |= {
+                f"{name}_weight": np.round(self.weights[name] / scale) * scale,
+                f"{name}_on": np.ones((), np.float32),
+            }
+        return [
+            np.asarray(self.session.run(self.output, feeds | {"input_ids": ids, "attention_mask": mask})[0])
+            for ids, mask in batches
+        ]
 
 
 def _opened(model: ModelProto, activation: Activation, weights: dict[str, Array]) -> ModelProto:

@@ -26,9 +26,17 @@ def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.7) -> N
     for node in weighted(model.graph):
         source, out = node.input[0], node.output[0]
         factor = factors[source]
-        weight = add(model.graph, f"{out}_smooth", value(constant[node.input[1]]) * factor[:, None] * shrunk.get(out, np.float32(1)))
+        weight = add(
+            model.graph,
+            f"{out}_smooth",
+            value(constant[node.input[1]]) * factor[:, None] * shrunk.get(out, np.float32(1)),
+        )
         smoothed = source if source in behind else f"{source}_smooth"
-        before = [] if source in done else [helper.make_node("Mul", [source, add(model.graph, f"{source}_factor", 1 / factor)], [smoothed])]
+        before = (
+            []
+            if source in done
+            else [helper.make_node("Mul", [source, add(model.graph, f"{source}_factor", 1 / factor)], [smoothed])]
+        )
         done.add(source)
         edits[out] = [*before, helper.make_node("MatMul", [smoothed, weight], [out])]
         if out in shrunk:
@@ -57,7 +65,7 @@ def _factor(largest: Array, weights: Sequence[Array], alpha: float) -> Array:
 
 
 def _values(graph: GraphProto) -> dict[str, str]:
-    """For each output of fused attention whose values are a matrix's product and its bias: the output of that product."""
+    """For outputs of fused attention whose values are a matrix's product and its bias: the output of that product."""
     products = {node.output[0] for node in weighted(graph)}
     totals = {total: product for product, (total, _) in biases(graph).items() if product in products}
     attention = [node for node in graph.node if node.op_type == "MultiHeadAttention"]

@@ -16,7 +16,9 @@ EXTERNAL_ABOVE = 1_900_000_000  # bytes; protobuf itself ends at 2 GiB, graph in
 
 
 def save_graph(model: ModelProto, path: Path) -> None:
-    """Write a graph; tensors beyond protobuf's limit go beside it to `<name>_data`, the name that serving programs look for."""
+    """Write a graph; tensors beyond protobuf's limit go beside it to `<name>_data`, the name that serving programs look
+    for.
+    """
     large = sum(tensor_bytes(tensor) for tensor in model.graph.initializer) > EXTERNAL_ABOVE
     data_file(path).unlink(missing_ok=True)  # onnx would write behind what is there
     onnx.save(model, str(path), save_as_external_data=large, location=data_file(path).name)
@@ -93,7 +95,9 @@ def weighted(graph: GraphProto, op: str = "MatMul") -> list[NodeProto]:
 
 
 def biases(graph: GraphProto) -> dict[str, tuple[str, str]]:
-    """For each matrix product, by its output, that is read by nothing but the sum with a constant row: that sum's output, and the row."""
+    """For each matrix product, by its output, that is read by nothing but the sum with a constant row: that sum's
+    output, and the row.
+    """
     constant, readers = tensors(graph), dict[str, list[NodeProto]]()
     for node in graph.node:
         for name in node.input:
@@ -110,7 +114,11 @@ def biases(graph: GraphProto) -> dict[str, tuple[str, str]]:
 def lookups(graph: GraphProto) -> list[NodeProto]:
     """Gather nodes that read rows of a constant float matrix: token and position tables."""
     constant = tensors(graph)
-    return [node for node in graph.node if node.op_type == "Gather" and _is_matrix(constant.get(node.input[0])) and constant[node.input[0]].dims[0] > 2]
+    return [
+        node
+        for node in graph.node
+        if node.op_type == "Gather" and _is_matrix(constant.get(node.input[0])) and constant[node.input[0]].dims[0] > 2
+    ]
 
 
 def use_contrib_ops(model: ModelProto) -> None:
@@ -120,4 +128,8 @@ def use_contrib_ops(model: ModelProto) -> None:
 
 
 def _is_matrix(tensor: TensorProto | None) -> bool:
-    return tensor is not None and len(tensor.dims) == 2 and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    return (
+        tensor is not None
+        and len(tensor.dims) == 2
+        and tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+    )

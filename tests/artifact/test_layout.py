@@ -18,13 +18,24 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5.0}},
         {"rope_theta": 5.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}},
     ),
-    "gemma": ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING}}, {"rope_theta": 5.0, "rope_local_base_freq": 3.0}),
+    "gemma": (
+        {"model_type": "gemma3_text", "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING}},
+        {"rope_theta": 5.0, "rope_local_base_freq": 3.0},
+    ),
     "modernbert": (
-        {"model_type": "modernbert", "layer_types": KINDS, "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING}},
+        {
+            "model_type": "modernbert",
+            "layer_types": KINDS,
+            "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING},
+        },
         {"global_rope_theta": 5.0, "local_rope_theta": 3.0, "global_attn_every_n_layers": 4},
     ),
     "modernbert cut to two layers": (
-        {"model_type": "modernbert", "layer_types": KINDS[:2], "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING}},
+        {
+            "model_type": "modernbert",
+            "layer_types": KINDS[:2],
+            "rope_parameters": {"full_attention": FULL, "sliding_attention": SLIDING},
+        },
         {"global_rope_theta": 5.0, "local_rope_theta": 3.0, "global_attn_every_n_layers": 2},
     ),
     "distilbert": ({"dim": 32, "n_layers": 2}, {"hidden_size": 32, "num_hidden_layers": 2}),
@@ -65,4 +76,7 @@ def test_a_saved_qwen3_says_its_rope_twice_and_loads_as_before(qwen3_folder: Pat
     assert json.loads((tmp_path / "config.json").read_text())["rope_theta"] == 1e6
     again = load_model(tmp_path)
     assert getattr(again.encoder.config, "rope_parameters", rope) == rope
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.encoder.parameters(), again.encoder.parameters(), strict=True))
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(model.encoder.parameters(), again.encoder.parameters(), strict=True)
+    )

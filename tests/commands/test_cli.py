@@ -98,7 +98,15 @@ def test_models_of_one_language(emb: Any) -> None:
     assert {model["languages"] for model in found} == {"multilingual"}
 
 
-@pytest.mark.parametrize(("error", "status"), [(DataError("bad", "mend"), 2), (UsageError("bad", "mend"), 2), (GateFailed("bad", "mend"), 1), (EmbError("bad", "mend"), 2)])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (DataError("bad", "mend"), 2),
+        (UsageError("bad", "mend"), 2),
+        (GateFailed("bad", "mend"), 1),
+        (EmbError("bad", "mend"), 2),
+    ],
+)
 def test_an_error_is_told_with_its_hint_and_exit_code(emb: Any, error: EmbError, status: int) -> None:
     ran = emb("fail", group=failing(error))
     assert ran.status == status
@@ -149,7 +157,9 @@ def test_an_error_that_nobody_foresaw_is_an_object_with_json(emb: Any) -> None:
     assert ".log" in error.json["error"]["hint"]
 
 
-def test_without_a_cache_folder_the_log_lies_with_temporary_files(emb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_folder_the_log_lies_with_temporary_files(
+    emb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "file"))
@@ -206,7 +216,9 @@ def test_a_missing_module_of_no_extra_is_a_programming_error(emb: Any) -> None:
     assert "pip install" not in ran.err
 
 
-@pytest.mark.parametrize("args", [["fly"], ["export", "--layers", "four"], ["distill", "--nope"], ["evaluate"], ["models", "extra"]])
+@pytest.mark.parametrize(
+    "args", [["fly"], ["export", "--layers", "four"], ["distill", "--nope"], ["evaluate"], ["models", "extra"]]
+)
 def test_bad_usage_is_exit_code_2_and_points_to_help(emb: Any, args: list[str]) -> None:
     ran = emb(*args, "--json")
     assert ran.status == 2
@@ -263,15 +275,29 @@ def test_completion_prints_a_script_for_each_shell(emb: Any, shell: str) -> None
     assert "_EMB_COMPLETE" in emb("completion", shell, "--json").json["script"]
 
 
-@pytest.mark.parametrize(("words", "expected"), [("emb distill --teacher qwen3-embedding-0", "qwen3-embedding-0.6b"), ("emb exp", "export"), ("emb export --in", "--int8")])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("emb distill --teacher qwen3-embedding-0", "qwen3-embedding-0.6b"),
+        ("emb exp", "export"),
+        ("emb export --in", "--int8"),
+    ],
+)
 def test_completion_knows_commands_options_and_models(words: str, expected: str) -> None:
-    environment = {**os.environ, "_EMB_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    environment = {
+        **os.environ,
+        "_EMB_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
     code = "import sys; sys.argv = ['emb']; from emb.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert f"plain,{expected}" in done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5 h", 5400), ("2d", 172800)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("45m", 2700), ("1h30m", 5400), ("1.5 h", 5400), ("2d", 172800)]
+)
 def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
@@ -292,13 +318,20 @@ def test_numbers_come_alone_or_in_lists() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("training.seed=3", ("training.seed", 3)), ("a=true", ("a", True)), ("pairs=[[2, 64]]", ("pairs", [[2, 64]])), ("a=b=c", ("a", "b=c"))],
+    [
+        ("training.seed=3", ("training.seed", 3)),
+        ("a=true", ("a", True)),
+        ("pairs=[[2, 64]]", ("pairs", [[2, 64]])),
+        ("a=b=c", ("a", "b=c")),
+    ],
 )
 def test_settings_have_the_types_of_yaml(text: str, expected: tuple[str, Any]) -> None:
     assert setting(text) == expected
 
 
-@pytest.mark.parametrize("text", ["novalue", "=3", "a=[1", "a={x: 1, x: 2}", "a=!!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize(
+    "text", ["novalue", "=3", "a=[1", "a={x: 1, x: 2}", "a=!!python/object/apply:os.system ['true']"]
+)
 def test_a_setting_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         setting(text)
@@ -316,7 +349,11 @@ def test_json_holds_only_what_json_knows() -> None:
 
 
 def test_a_table_lines_up() -> None:
-    assert table([("a", 1, 0.5), ("bcd", 20, None)], ("name", "n", "x")).splitlines() == ["name   n  x", "a      1  0.5000", "bcd   20  –"]
+    assert table([("a", 1, 0.5), ("bcd", 20, None)], ("name", "n", "x")).splitlines() == [
+        "name   n  x",
+        "a      1  0.5000",
+        "bcd   20  –",
+    ]
 
 
 def test_evaluate_without_data_on_disk_is_bad_input(emb: Any, tmp_path: Path) -> None:

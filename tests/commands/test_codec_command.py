@@ -60,46 +60,135 @@ def _run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[
     return code, json.loads(capsys.readouterr().out)
 
 
-def test_fit_then_encode(bert_folder: Path, training: Path, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences), encoding="utf-8")
-    code, found = _run(capsys, "codec", training, "--kind", "bebr", "--codes", 2, "--bits", 16, "--steps", 3, "--out", tmp_path / "codec")
+def test_fit_then_encode(
+    bert_folder: Path, training: Path, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in sentences), encoding="utf-8"
+    )
+    code, found = _run(
+        capsys,
+        "codec",
+        training,
+        "--kind",
+        "bebr",
+        "--codes",
+        2,
+        "--bits",
+        16,
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "codec",
+    )
     assert (code, found["bytes_per_vector"], found["name"], found["held_out"]) == (0, 4, "bebr 2 × 16 bits", 25)
     wanted = load_codec(tmp_path / "codec").encode(load(bert_folder).encode(sentences))
     for out in ("codes.npy", "codes.jsonl", "codes.parquet"):
-        code, found = _run(capsys, "encode", tmp_path / "in.jsonl", tmp_path / out, "--model", bert_folder, "--codec", tmp_path / "codec")
+        code, found = _run(
+            capsys,
+            "encode",
+            tmp_path / "in.jsonl",
+            tmp_path / out,
+            "--model",
+            bert_folder,
+            "--codec",
+            tmp_path / "codec",
+        )
         assert (code, found["bytes_per_vector"]) == (0, 4)
     assert np.array_equal(np.load(tmp_path / "codes.npy"), wanted)
-    assert [json.loads(line)["vector"] for line in (tmp_path / "codes.jsonl").read_text().splitlines()] == wanted.tolist()
+    assert [
+        json.loads(line)["vector"] for line in (tmp_path / "codes.jsonl").read_text().splitlines()
+    ] == wanted.tolist()
     column = pyarrow.parquet.read_table(tmp_path / "codes.parquet").column("vector")
     assert column.type == pyarrow.list_(pyarrow.uint8(), 4)
     assert column.to_pylist() == wanted.tolist()
 
 
-def test_a_codec_of_another_dim(bert_folder: Path, training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_codec_of_another_dim(
+    bert_folder: Path, training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in.txt").write_text("a text\n", encoding="utf-8")
-    code, found = _run(capsys, "codec", training, "--kind", "binary", "--dim", 16, "--rotation", "random", "--centre", "--seed", 1, "--out", tmp_path / "codec")
+    code, found = _run(
+        capsys,
+        "codec",
+        training,
+        "--kind",
+        "binary",
+        "--dim",
+        16,
+        "--rotation",
+        "random",
+        "--centre",
+        "--seed",
+        1,
+        "--out",
+        tmp_path / "codec",
+    )
     assert (code, found["dim"], found["name"]) == (0, 16, "16 sign bits centred random")
-    code, found = _run(capsys, "encode", tmp_path / "in.txt", tmp_path / "out.npy", "--model", bert_folder, "--codec", tmp_path / "codec")
+    code, found = _run(
+        capsys,
+        "encode",
+        tmp_path / "in.txt",
+        tmp_path / "out.npy",
+        "--model",
+        bert_folder,
+        "--codec",
+        tmp_path / "codec",
+    )
     assert code == 2
     assert "fitted to 16 dims" in str(found["error"])
     assert not (tmp_path / "out.npy").exists()
-    code, _ = _run(capsys, "encode", tmp_path / "in.txt", tmp_path / "out.npy", "--model", bert_folder, "--codec", tmp_path / "codec", "--dim", 16)
+    code, _ = _run(
+        capsys,
+        "encode",
+        tmp_path / "in.txt",
+        tmp_path / "out.npy",
+        "--model",
+        bert_folder,
+        "--codec",
+        tmp_path / "codec",
+        "--dim",
+        16,
+    )
     assert code == 0
     assert np.load(tmp_path / "out.npy").shape == (1, 2)
 
 
 def test_compatible_with_a_stored_codec(training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _run(capsys, "codec", training, "--kind", "bebr", "--codes", 1, "--steps", 2, "--out", tmp_path / "old")[0] == 0
-    assert _run(capsys, "codec", training, "--kind", "bebr", "--steps", 2, "--compatible", tmp_path / "old", "--out", tmp_path / "new")[0] == 0
+    assert (
+        _run(capsys, "codec", training, "--kind", "bebr", "--codes", 1, "--steps", 2, "--out", tmp_path / "old")[0] == 0
+    )
+    assert (
+        _run(
+            capsys,
+            "codec",
+            training,
+            "--kind",
+            "bebr",
+            "--steps",
+            2,
+            "--compatible",
+            tmp_path / "old",
+            "--out",
+            tmp_path / "new",
+        )[0]
+        == 0
+    )
     old, new = load_codec(tmp_path / "old"), load_codec(tmp_path / "new")
     assert np.array_equal(old.decode(old.encode(VECTORS)[:1]), new.decode(old.encode(VECTORS)[:1]))
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--kind", "int8", "--bits", "8"], "no such option"), (["--kind", "zip"], "zip"), (["--kind", "int8", "--compatible", "nowhere"], "no codec here")],
+    [
+        (["--kind", "int8", "--bits", "8"], "no such option"),
+        (["--kind", "zip"], "zip"),
+        (["--kind", "int8", "--compatible", "nowhere"], "no codec here"),
+    ],
 )
-def test_bad_usage(training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_bad_usage(
+    training: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
     code, found = _run(capsys, "codec", training, *words, "--out", tmp_path / "codec")
     assert code == 2
     assert message in str(found["error"])

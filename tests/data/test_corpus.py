@@ -32,7 +32,9 @@ def test_too_small_a_limit() -> None:
 
 
 def test_docstrings_are_parsed_and_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    docstring = '"""Read a file and return its lines.\n\nThe file is closed afterwards, even when reading it fails.\n"""'
+    docstring = (
+        '"""Read a file and return its lines.\n\nThe file is closed afterwards, even when reading it fails.\n"""'
+    )
     (tmp_path / "module.py").write_text(f"{docstring}\nraise SystemExit\n", encoding="utf-8")
     (tmp_path / "template.py").write_text("{{ not python }}", encoding="utf-8")
     (tmp_path / "latin.py").write_bytes(b'"""caf\xe9"""')

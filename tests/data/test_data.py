@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
 from emb.errors import DataError
 
-WORDS = [f"text number {index}, with a \"quote\" and ünïcode" for index in range(20)]
+WORDS = [f'text number {index}, with a "quote" and ünïcode' for index in range(20)]
 Writer = Callable[[Path], None]
 
 
@@ -49,7 +49,14 @@ def _parquet(path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"id": list(range(20)), "text": WORDS}), path)
 
 
-WRITERS: dict[str, Writer] = {".txt": _txt, ".md": _md, ".jsonl": _jsonl, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
+WRITERS: dict[str, Writer] = {
+    ".txt": _txt,
+    ".md": _md,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}
 
 
 def _texts(corpus: Corpus) -> list[str]:
@@ -91,7 +98,9 @@ def test_folder_reads_every_known_file_in_order(tmp_path: Path) -> None:
 
 def test_kind_by_prefix_and_by_field(tmp_path: Path) -> None:
     _txt(tmp_path / "questions.txt")
-    records = [{"body": f"passage {i}", "role": "query" if i == 0 else "document" if i == 1 else None} for i in range(20)]
+    records = [
+        {"body": f"passage {i}", "role": "query" if i == 0 else "document" if i == 1 else None} for i in range(20)
+    ]
     (tmp_path / "passages.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     corpus = read_corpus([f"query={tmp_path / 'questions.txt'}"])
     assert {item.kind for item in corpus.texts} == {"query"}
@@ -127,7 +136,11 @@ def test_limit_stops_reading(tmp_path: Path) -> None:
 
 
 def test_line_of_a_megabyte(tmp_path: Path) -> None:
-    for suffix, line in ((".txt", "word " * 200_000), (".jsonl", json.dumps({"text": "word " * 200_000})), (".csv", "word " * 200_000)):
+    for suffix, line in (
+        (".txt", "word " * 200_000),
+        (".jsonl", json.dumps({"text": "word " * 200_000})),
+        (".csv", "word " * 200_000),
+    ):
         path = tmp_path / f"long{suffix}"
         WRITERS[suffix](path)
         with path.open("a", encoding="utf-8") as handle:
@@ -137,7 +150,10 @@ def test_line_of_a_megabyte(tmp_path: Path) -> None:
 
 def test_half_a_surrogate_pair_becomes_the_replacement_character(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl"
-    path.write_text('{"text": "broken \\ud83d emoji"}\n' + "".join(json.dumps({"text": text}) + "\n" for text in WORDS), encoding="utf-8")
+    path.write_text(
+        '{"text": "broken \\ud83d emoji"}\n' + "".join(json.dumps({"text": text}) + "\n" for text in WORDS),
+        encoding="utf-8",
+    )
     corpus = read_corpus([str(path)])
     assert corpus.texts[0].text == "broken \ufffd emoji"
     assert len(corpus.digest) == 32
@@ -257,7 +273,9 @@ def test_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Permission denied" in _error(path).message
 
 
-def test_a_number_is_no_text_and_null_is_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_is_no_text_and_null_is_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "corpus.jsonl"
     _jsonl(path)
     with path.open("a", encoding="utf-8") as handle:
@@ -277,7 +295,18 @@ def test_blank_lines_of_a_text_file_are_no_records(tmp_path: Path, capsys: pytes
 
 def test_a_folder_without_what_is_about_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _jsonl(tmp_path / "README.jsonl")  # of records, so it is data
-    about = ["README.md", "readme.txt", "README.zh.md", "LICENSE.txt", "LICENSE-MIT.txt.gz", "Licence.md", ".hidden.txt", ".cache/part.txt", "sub/NOTICE.txt", "picture.png"]
+    about = [
+        "README.md",
+        "readme.txt",
+        "README.zh.md",
+        "LICENSE.txt",
+        "LICENSE-MIT.txt.gz",
+        "Licence.md",
+        ".hidden.txt",
+        ".cache/part.txt",
+        "sub/NOTICE.txt",
+        "picture.png",
+    ]
     for name in about:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("Not a text of the corpus.", encoding="utf-8")
@@ -341,7 +370,9 @@ def test_hub_data_set_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # --- the held-out part ---
 
-corpora = st.lists(st.builds(Text, st.text(max_size=6), st.sampled_from(["query", "document"])), min_size=20, max_size=200, unique=True).map(Corpus)
+corpora = st.lists(
+    st.builds(Text, st.text(max_size=6), st.sampled_from(["query", "document"])), min_size=20, max_size=200, unique=True
+).map(Corpus)
 
 
 @settings(max_examples=50)

@@ -77,8 +77,14 @@ def test_a_row_that_no_text_reaches_makes_room_for_the_next(bert: EmbeddingModel
 def test_every_special_token_and_every_script(bert: EmbeddingModel) -> None:
     tokenizer = bert.tokenizer()
     samples = hard_samples(tokenizer, row_norms(bert))
-    seen = {int(token) for row in tokenizer.encode([each.text for each in samples if each.name == "special tokens"]) for token in row[1:-1]}
-    assert {int(tokenizer.tokenizer.token_to_id(token)) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")} <= seen
+    seen = {
+        int(token)
+        for row in tokenizer.encode([each.text for each in samples if each.name == "special tokens"])
+        for token in row[1:-1]
+    }
+    assert {
+        int(tokenizer.tokenizer.token_to_id(token)) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    } <= seen
     assert "letters called latin" in {each.name for each in samples}
     assert {each.kind for each in samples} == {"query", "document"}
     assert {each.group for each in samples} == {HARD}
@@ -129,7 +135,16 @@ def _wrong_on(folder: Path, model: EmbeddingModel, token: int) -> Path:
     broken.token_states = states  # type: ignore[assignment, method-assign]
     broken.finished = lambda *parts: finished(*parts) * (1 - 2 * (asked[-1] == token).any(1, keepdim=True).float())  # type: ignore[method-assign]
     write_graph(broken, folder / "onnx" / "model.onnx")
-    Manifest("slice", 2, 32, "mean", True, model.spec.max_length, {"query": "", "document": ""}, variants=[Variant("onnx/model.onnx")]).save(folder)
+    Manifest(
+        "slice",
+        2,
+        32,
+        "mean",
+        True,
+        model.spec.max_length,
+        {"query": "", "document": ""},
+        variants=[Variant("onnx/model.onnx")],
+    ).save(folder)
     return folder
 
 
@@ -140,7 +155,9 @@ def test_export_judges_by_hard_texts(tmp_path: Path, bert: EmbeddingModel) -> No
     save_model(model, folder)
     texts = texts_of(Options(calibration_texts=FEW), find_source(folder, True), model)
     write_graph(model, folder / "onnx" / "model.onnx")
-    manifest = Manifest("slice", 3, 32, "mean", True, 64, {"query": "", "document": ""}, variants=[Variant("onnx/model.onnx")])
+    manifest = Manifest(
+        "slice", 3, 32, "mean", True, 64, {"query": "", "document": ""}, variants=[Variant("onnx/model.onnx")]
+    )
     manifest.save(folder)
     trial = trial_of(manifest, ArtifactEncoder(folder), Options(), texts)
     assert any(token in row for row in trial.hard)

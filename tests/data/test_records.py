@@ -35,9 +35,16 @@ def _error(path: Path, content: str | bytes) -> DataError:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("NaN", "NaN"), ("12.5", "the number 12.5"), ("0", "the number 0"), ("Infinity", "the number inf"), ("true", "true or false"),
-     ('["a"]', "a list"), ('{"a": 1}', "an object")],
-)  # fmt: skip
+    [
+        ("NaN", "NaN"),
+        ("12.5", "the number 12.5"),
+        ("0", "the number 0"),
+        ("Infinity", "the number inf"),
+        ("true", "true or false"),
+        ('["a"]', "a list"),
+        ('{"a": 1}', "an object"),
+    ],
+)
 def test_what_is_no_string_is_refused_by_line(tmp_path: Path, value: str, shown: str) -> None:
     error = _error(tmp_path / "t.jsonl", f'{{"text": "fine"}}\n\n{{"text": {value}}}\n')
     assert error.message == f"{tmp_path / 't.jsonl'}:3: 'text' is {shown}, not a text"
@@ -63,19 +70,35 @@ def test_parquet_errors_of_every_kind_are_ours(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "t.parquet"
-    not_utf8 = arrow.Array.from_buffers(arrow.string(), 1, [None, arrow.py_buffer(b"\0\0\0\0\2\0\0\0"), arrow.py_buffer(b"\xe9\xff")])
+    not_utf8 = arrow.Array.from_buffers(
+        arrow.string(), 1, [None, arrow.py_buffer(b"\0\0\0\0\2\0\0\0"), arrow.py_buffer(b"\xe9\xff")]
+    )
     parquet.write_table(arrow.table({"text": not_utf8}), path)
     assert "not UTF-8" in _error(path, path.read_bytes()).message
     parquet.write_table(arrow.table({"text": ["a word"] * 5000, "n": list(range(5000))}), path, compression="none")
     whole = path.read_bytes()
-    for content in (b"", whole[:-20], whole[: len(whole) // 2], b"PAR1" + bytes(40) + b"PAR1", whole[:4] + b"\xff" * 200 + whole[204:]):
+    for content in (
+        b"",
+        whole[:-20],
+        whole[: len(whole) // 2],
+        b"PAR1" + bytes(40) + b"PAR1",
+        whole[:4] + b"\xff" * 200 + whole[204:],
+    ):
         assert str(path) in _error(path, content).message
 
 
 def test_half_a_pair_is_replaced_everywhere_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ['{"text": "whole \\ud83d\\ude00"}', '{"text": "half \\ud83d", "more": [{"\\uDC00": "\\udfff"}]}', '{"text": "\\uDC00"}']
+    lines = [
+        '{"text": "whole \\ud83d\\ude00"}',
+        '{"text": "half \\ud83d", "more": [{"\\uDC00": "\\udfff"}]}',
+        '{"text": "\\uDC00"}',
+    ]
     found = [record for _, record in _read(tmp_path / "t.jsonl", "\n".join(lines))]
-    assert found == [{"text": "whole \U0001f600"}, {"text": "half \ufffd", "more": [{"\ufffd": "\ufffd"}]}, {"text": "\ufffd"}]
+    assert found == [
+        {"text": "whole \U0001f600"},
+        {"text": "half \ufffd", "more": [{"\ufffd": "\ufffd"}]},
+        {"text": "\ufffd"},
+    ]
     said = " ".join(capsys.readouterr().err.split())
     assert "t.jsonl:2: half of a surrogate pair" in said
     assert said.endswith("records with such: 2")
@@ -88,7 +111,11 @@ def test_a_whole_pair_is_not_warned_of(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("name", ["t.txt", "t.md", "t.csv", "t.tsv", "t.jsonl"])
 def test_nul_is_refused_by_line(tmp_path: Path, name: str) -> None:
-    rows = {"t.jsonl": ('{"text": "one"}', '{"text": "t\\u0000o"}'), "t.md": ("one\n", "t\0o"), "t.txt": ("one", "t\0o")}
+    rows = {
+        "t.jsonl": ('{"text": "one"}', '{"text": "t\\u0000o"}'),
+        "t.md": ("one\n", "t\0o"),
+        "t.txt": ("one", "t\0o"),
+    }
     content = "\n".join(rows.get(name, ("text", "t\0o")))
     assert f":{3 if name == 't.md' else 2}: 'text' holds a NUL" in _error(tmp_path / name, content).message
 
@@ -96,9 +123,16 @@ def test_nul_is_refused_by_line(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["t.txt", "t.md", "t.csv", "t.tsv", "t.jsonl", "t.txt.gz", "t.jsonl.gz"])
 @pytest.mark.parametrize(
     ("encoding", "said", "mend"),
-    [("utf-16", "UTF-16 (little-endian)", "-f UTF-16 "), ("utf-16-le", "UTF-16LE", "-f UTF-16LE "), ("utf-16-be", "UTF-16BE", "-f UTF-16BE "), ("utf-32", "UTF-32", "-f UTF-32 ")],
+    [
+        ("utf-16", "UTF-16 (little-endian)", "-f UTF-16 "),
+        ("utf-16-le", "UTF-16LE", "-f UTF-16LE "),
+        ("utf-16-be", "UTF-16BE", "-f UTF-16BE "),
+        ("utf-32", "UTF-32", "-f UTF-32 "),
+    ],
 )
-def test_other_encodings_are_named_with_what_converts_them(tmp_path: Path, name: str, encoding: str, said: str, mend: str) -> None:
+def test_other_encodings_are_named_with_what_converts_them(
+    tmp_path: Path, name: str, encoding: str, said: str, mend: str
+) -> None:
     content = '{"text": "the water"}\n'.encode(encoding)
     error = _error(tmp_path / name, gzip.compress(content) if name.endswith(".gz") else content)
     assert said in error.message
@@ -116,7 +150,12 @@ def test_the_line_that_is_not_utf8_and_its_likely_encoding(tmp_path: Path, endin
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(gzip.compress(b"text"), "gzip"), (b"PK\x03\x04rest", "zip"), (b"PAR1rest", "Parquet"), (b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs pointer")],
+    [
+        (gzip.compress(b"text"), "gzip"),
+        (b"PK\x03\x04rest", "zip"),
+        (b"PAR1rest", "Parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs pointer"),
+    ],
 )
 def test_files_that_are_not_what_their_name_says(tmp_path: Path, content: bytes, said: str) -> None:
     assert said in _error(tmp_path / "t.txt", content).message
@@ -144,8 +183,12 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path: Path) ->
 
 def test_names_that_stand_twice(tmp_path: Path) -> None:
     assert "t.csv:1: two columns are named 'text'" in _error(tmp_path / "t.csv", "text,text\na,b\n").message
-    assert "t.jsonl:1: the key 'text' stands twice" in _error(tmp_path / "t.jsonl", '{"text": "a", "text": "b"}').message
-    assert "the key 'x' stands twice" in _error(tmp_path / "t.jsonl", '{"text": "a", "more": [{"x": 1, "x": 1}]}').message
+    assert (
+        "t.jsonl:1: the key 'text' stands twice" in _error(tmp_path / "t.jsonl", '{"text": "a", "text": "b"}').message
+    )
+    assert (
+        "the key 'x' stands twice" in _error(tmp_path / "t.jsonl", '{"text": "a", "more": [{"x": 1, "x": 1}]}').message
+    )
     assert _texts(tmp_path / "t.csv", "text,,\na,,\n") == ["a"]  # a sheet's empty columns
 
 
@@ -166,7 +209,14 @@ cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
 @settings(max_examples=30, deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells), min_size=1, max_size=6), blank=st.booleans(), mark=st.booleans())
-def test_what_others_write_reads_back(tmp_path_factory: pytest.TempPathFactory, end: str, packed: bool, rows: list[tuple[str, str]], blank: bool, mark: bool) -> None:
+def test_what_others_write_reads_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    end: str,
+    packed: bool,
+    rows: list[tuple[str, str]],
+    blank: bool,
+    mark: bool,
+) -> None:
     folder = tmp_path_factory.mktemp("good")
     sheet = io.StringIO(newline="")
     # Without \r in its line ends, the writer of some Pythons leaves a \r inside a text unquoted.
@@ -176,5 +226,7 @@ def test_what_others_write_reads_back(tmp_path_factory: pytest.TempPathFactory, 
     for name, content in (("t.csv", sheet.getvalue()), ("t.jsonl", objects)):
         data = (b"\xef\xbb\xbf" if mark else b"") + (content + end * blank).encode()
         path = folder / (f"{name}.gz" if packed else name)
-        found: list[Any] = [(record["id"], record["text"]) for _, record in _read(path, gzip.compress(data) if packed else data)]
+        found: list[Any] = [
+            (record["id"], record["text"]) for _, record in _read(path, gzip.compress(data) if packed else data)
+        ]
         assert found == rows

@@ -44,7 +44,13 @@ def from_qwen3(qwen3_folder: Path, workplace: Path) -> Any:
     return distil(qwen3_folder, workplace / "corpus.jsonl", workplace / "qwen3")
 
 
-def _vectors(model: EmbeddingModel, given: list[str], kind: str = "document", side: str = "right", pair: LayerDimPair | None = None) -> np.ndarray[Any, Any]:
+def _vectors(
+    model: EmbeddingModel,
+    given: list[str],
+    kind: str = "document",
+    side: str = "right",
+    pair: LayerDimPair | None = None,
+) -> np.ndarray[Any, Any]:
     rows = model.tokenizer().encode(given, model.spec.prompt(kind))
     found = np.zeros((len(given), pair.dim if pair else model.dim), np.float32)
     for batch, vectors in model.embed_ids(rows, pair, tokens_per_batch=256, side=side):
@@ -57,7 +63,14 @@ def _cosine(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
 
 
 def test_run_folder(finished: Any) -> None:
-    assert {path.name for path in finished.run.iterdir()} - {".lock"} == {"recipe.yaml", "run.json", "held-out.jsonl", "log.jsonl", "checkpoints", "student"}
+    assert {path.name for path in finished.run.iterdir()} - {".lock"} == {
+        "recipe.yaml",
+        "run.json",
+        "held-out.jsonl",
+        "log.jsonl",
+        "checkpoints",
+        "student",
+    }
     assert run_status(finished.run) == "finished"
     assert {record["step"] for record in log(finished.run)} == {0, 15, 20, 30, 40, 45}
     recipe = load_recipe(str(finished.run / "recipe.yaml"), {})
@@ -69,7 +82,14 @@ def test_run_folder(finished: Any) -> None:
 def test_manifest_is_complete_and_its_hashes_hold(finished: Any, bert_folder: Path) -> None:
     manifest = Manifest.load(finished.student)
     manifest.verify(finished.student)
-    assert (manifest.kind, manifest.layers, manifest.dim, manifest.pooling, manifest.normalize, manifest.max_length) == ("student", 2, 32, "mean", True, 64)
+    assert (
+        manifest.kind,
+        manifest.layers,
+        manifest.dim,
+        manifest.pooling,
+        manifest.normalize,
+        manifest.max_length,
+    ) == ("student", 2, 32, "mean", True, 64)
     assert manifest.pairs == finished.scores
     assert [(pair["layers"], pair["dim"]) for pair in manifest.pairs] == [(1, 16), (2, 32)]
     assert all(0.9 < pair["cosine"] <= 1.0001 and 0 <= pair["overlap"] <= 1 for pair in manifest.pairs)
@@ -81,7 +101,9 @@ def test_manifest_is_complete_and_its_hashes_hold(finished: Any, bert_folder: Pa
     assert lineage["seed"] == 0
     assert lineage["recipe"]["training"]["lr"] == 1e-3
     assert {"python", "torch", "transformers", "sentence-transformers", "numpy"} <= set(lineage["versions"])
-    written = {path.relative_to(finished.student).as_posix() for path in finished.student.rglob("*") if path.is_file()} - {"emb.json"}
+    written = {
+        path.relative_to(finished.student).as_posix() for path in finished.student.rglob("*") if path.is_file()
+    } - {"emb.json"}
     assert set(manifest.files) == written
     assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in written)
 
@@ -109,28 +131,51 @@ def test_exits_are_saved_and_close_to_the_teacher(finished: Any, bert_folder: Pa
 
 def test_training_beats_its_start(bert_folder: Path, workplace: Path) -> None:
     more = {"training.lr": 5e-3, "training.max_steps": 90, "pairs": None}
-    result = distil(bert_folder, workplace / "corpus.jsonl", workplace / "learns", student="fresh:1x16", layers=None, more=more)
+    result = distil(
+        bert_folder, workplace / "corpus.jsonl", workplace / "learns", student="fresh:1x16", layers=None, more=more
+    )
     records = [record["cosine"] for record in log(result.run) if "cosine" in record]
     assert records[-1]["1x32"] > records[0]["1x32"]
 
 
-def test_fresh_student_trains_its_token_table_and_a_cut_one_does_not(bert_folder: Path, workplace: Path, finished: Any) -> None:
+def test_fresh_student_trains_its_token_table_and_a_cut_one_does_not(
+    bert_folder: Path, workplace: Path, finished: Any
+) -> None:
     def table(folder: Path) -> torch.Tensor:
         return load_model(folder).encoder.get_input_embeddings().weight.detach()
 
     assert torch.equal(table(finished.student), table(bert_folder))
     given = {"student": "fresh:1x16", "layers": None, "more": {**FEW, "pairs": None}}
     fresh = distil(bert_folder, workplace / "corpus.jsonl", workplace / "fresh", **given)
-    start_ = distil(bert_folder, workplace / "corpus.jsonl", workplace / "fresh-start", **{**given, "more": {"training.epochs": 0, "pairs": None}})
+    start_ = distil(
+        bert_folder,
+        workplace / "corpus.jsonl",
+        workplace / "fresh-start",
+        **{**given, "more": {"training.epochs": 0, "pairs": None}},
+    )
     assert not torch.equal(table(fresh.student), table(start_.student))
-    cut = distil(bert_folder, workplace / "corpus.jsonl", workplace / "table", more={**FEW, "training.train_token_embeddings": True})
+    cut = distil(
+        bert_folder,
+        workplace / "corpus.jsonl",
+        workplace / "table",
+        more={**FEW, "training.train_token_embeddings": True},
+    )
     assert not torch.equal(table(cut.student), table(bert_folder))
-    recorded = [load_recipe(str(result.run / "recipe.yaml"), {}).training.train_token_embeddings for result in (fresh, cut)]
+    recorded = [
+        load_recipe(str(result.run / "recipe.yaml"), {}).training.train_token_embeddings for result in (fresh, cut)
+    ]
     assert recorded == [True, True]
 
 
 def test_existing_student_is_continued(bert_folder: Path, workplace: Path, finished: Any) -> None:
-    more = distil(bert_folder, workplace / "corpus.jsonl", workplace / "continued", student=finished.student, layers=None, more={**FEW, "training.lr": 1e-5, "training.lr_end": 0})
+    more = distil(
+        bert_folder,
+        workplace / "corpus.jsonl",
+        workplace / "continued",
+        student=finished.student,
+        layers=None,
+        more={**FEW, "training.lr": 1e-5, "training.lr_end": 0},
+    )
     first = next(record["cosine"] for record in log(more.run) if "cosine" in record)
     before = {f"{score['layers']}x{score['dim']}": score["cosine"] for score in finished.scores}
     assert all(first[pair] > before[pair] - 0.01 for pair in before)
@@ -164,15 +209,21 @@ def test_qwen3_student_is_exported(from_qwen3: Any, tmp_path: Path) -> None:
 
 
 def test_bert_student_of_a_qwen3_teacher(qwen3_folder: Path, bert_folder: Path, workplace: Path) -> None:
-    result = distil(qwen3_folder, workplace / "corpus.jsonl", workplace / "mixed", student=bert_folder, layers=2, more=FEW)
+    result = distil(
+        qwen3_folder, workplace / "corpus.jsonl", workplace / "mixed", student=bert_folder, layers=2, more=FEW
+    )
     manifest = Manifest.load(result.student)
     assert (manifest.pooling, manifest.layers, manifest.prompts["query"]) == ("mean", 2, QUERY_PROMPT)
 
 
-def test_teacher_that_does_not_normalise_is_met_in_length_too(bert_folder: Path, workplace: Path, tmp_path: Path) -> None:
+def test_teacher_that_does_not_normalise_is_met_in_length_too(
+    bert_folder: Path, workplace: Path, tmp_path: Path
+) -> None:
     teacher = Path(shutil.copytree(bert_folder, tmp_path / "raw"))
     modules = json.loads((teacher / "modules.json").read_text(encoding="utf-8"))
-    (teacher / "modules.json").write_text(json.dumps([module for module in modules if "Normalize" not in module["type"]]), encoding="utf-8")
+    (teacher / "modules.json").write_text(
+        json.dumps([module for module in modules if "Normalize" not in module["type"]]), encoding="utf-8"
+    )
     result = distil(teacher, workplace / "corpus.jsonl", tmp_path / "run", more={"training.loss": "l2"})
     student = load_model(result.student)
     assert not student.spec.normalize
@@ -184,13 +235,17 @@ def test_teacher_that_does_not_normalise_is_met_in_length_too(bert_folder: Path,
 
 
 def test_pairs_by_default_and_the_whole_student_always(bert_folder: Path, workplace: Path) -> None:
-    result = distil(bert_folder, workplace / "corpus.jsonl", workplace / "default-pairs", layers=None, more={**FEW, "pairs": None})
+    result = distil(
+        bert_folder, workplace / "corpus.jsonl", workplace / "default-pairs", layers=None, more={**FEW, "pairs": None}
+    )
     assert [(score["layers"], score["dim"]) for score in result.scores] == [(2, 16), (2, 32), (3, 16), (3, 32)]
     result = distil(bert_folder, workplace / "corpus.jsonl", workplace / "one-pair", more={**FEW, "pairs": [[1, 8]]})
     assert [(score["layers"], score["dim"]) for score in result.scores] == [(1, 8), (2, 32)]
 
 
-def test_student_reads_no_further_than_the_teacher_did(bert_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_student_reads_no_further_than_the_teacher_did(
+    bert_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     original = room.Training
 
@@ -199,7 +254,9 @@ def test_student_reads_no_further_than_the_teacher_did(bert_folder: Path, workpl
         return original(student, train, *rest)
 
     monkeypatch.setattr(room, "Training", noted)
-    result = distil(bert_folder, workplace / "corpus.jsonl", workplace / "short", more={**FEW, "capture.max_length": 12})
+    result = distil(
+        bert_folder, workplace / "corpus.jsonl", workplace / "short", more={**FEW, "capture.max_length": 12}
+    )
     assert seen == [12]
     assert Manifest.load(result.student).max_length == 64
 
@@ -228,22 +285,40 @@ def test_output_folder_in_the_way(bert_folder: Path, workplace: Path, finished: 
         with pytest.raises(ArtifactError, match="already exists"):
             distil(bert_folder, data, tmp_path / "precious", cache=workplace / "cache", overwrite=overwrite)
         with pytest.raises(ArtifactError, match="already exists"):
-            distil(bert_folder, data, tmp_path / "precious" / "thesis.tex", cache=workplace / "cache", overwrite=overwrite)
+            distil(
+                bert_folder, data, tmp_path / "precious" / "thesis.tex", cache=workplace / "cache", overwrite=overwrite
+            )
     assert (tmp_path / "precious" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
 def test_overwrite_replaces_a_run(bert_folder: Path, workplace: Path, finished: Any, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished.run, tmp_path / "run"))
-    distil(bert_folder, workplace / "corpus.jsonl", run, cache=workplace / "cache", overwrite=True, more={**FEW, "pairs": [[2, 32]]})
+    distil(
+        bert_folder,
+        workplace / "corpus.jsonl",
+        run,
+        cache=workplace / "cache",
+        overwrite=True,
+        more={**FEW, "pairs": [[2, 32]]},
+    )
     assert {record["step"] for record in log(run)} == {0, 4}
     assert not (run / "student" / "exits.safetensors").exists()
 
 
-def test_failure_before_the_start_is_not_in_the_way_of_the_next_try(bert_folder: Path, workplace: Path, finished: Any, tmp_path: Path) -> None:
+def test_failure_before_the_start_is_not_in_the_way_of_the_next_try(
+    bert_folder: Path, workplace: Path, finished: Any, tmp_path: Path
+) -> None:
     for out in (tmp_path / "new", Path(shutil.copytree(finished.run, tmp_path / "run"))):
         before = sorted(path.name for path in out.iterdir()) if out.exists() else None
         with pytest.raises(UsageError, match="beyond the student's 2 layers"):
-            distil(bert_folder, workplace / "corpus.jsonl", out, cache=workplace / "cache", overwrite=True, more={"pairs": [[5, 32]]})
+            distil(
+                bert_folder,
+                workplace / "corpus.jsonl",
+                out,
+                cache=workplace / "cache",
+                overwrite=True,
+                more={"pairs": [[5, 32]]},
+            )
         assert (sorted(path.name for path in out.iterdir()) if out.exists() else None) == before
     assert weights(tmp_path / "run") == weights(finished.run)
 

@@ -58,7 +58,9 @@ def test_a_perfect_projection_is_kept(bert_folder: Path) -> None:
     student = _student(bert_folder, weight)
     rows, states = _states(student, 120)
     targets = (states @ weight.double().numpy().T).astype(np.float32)
-    assert flatten_projections(student, rows, targets, [LayerDimPair(3, 8), LayerDimPair(3, 24)], POWERS, tokens_per_batch=256) == {3: 1.0}
+    assert flatten_projections(
+        student, rows, targets, [LayerDimPair(3, 8), LayerDimPair(3, 24)], POWERS, tokens_per_batch=256
+    ) == {3: 1.0}
     assert torch.allclose(student.heads["3"].weight, weight, atol=1e-5)
 
 
@@ -69,7 +71,9 @@ def test_a_shrunk_projection_is_flattened(bert_folder: Path) -> None:
     left, values, right = np.linalg.svd(weight)
     true = (left * values**0.5) @ right  # the teacher, of which the projection is a steeper image
     student.heads["3"].weight.data.copy_(torch.from_numpy(weight.T))
-    assert flatten_projections(student, rows, (states @ true).astype(np.float32), [LayerDimPair(3, 32)], POWERS, tokens_per_batch=256) == {3: 0.5}
+    assert flatten_projections(
+        student, rows, (states @ true).astype(np.float32), [LayerDimPair(3, 32)], POWERS, tokens_per_batch=256
+    ) == {3: 0.5}
 
 
 def test_average_goes_between(bert_folder: Path) -> None:
@@ -79,7 +83,11 @@ def test_average_goes_between(bert_folder: Path) -> None:
         for weight in student.parameters():
             weight.add_(1.0)
     average(student, start, 0.25)
-    moved = {name: float((weight.detach() - start[name]).mean()) for name, weight in student.named_parameters() if name in start}
+    moved = {
+        name: float((weight.detach() - start[name]).mean())
+        for name, weight in student.named_parameters()
+        if name in start
+    }
     assert all(found == pytest.approx(0.25, abs=1e-4) for found in moved.values())
 
 
@@ -87,7 +95,9 @@ def test_a_run_ends_between_its_start_and_its_training(bert_folder: Path, tmp_pa
     corpus = corpus_file(tmp_path)
     found = {}
     for share in (1.0, 0.5):
-        folder = distil(bert_folder, corpus, tmp_path / f"run{share}", more={"training.average": share, "projection.powers": [1.0]}).run
+        folder = distil(
+            bert_folder, corpus, tmp_path / f"run{share}", more={"training.average": share, "projection.powers": [1.0]}
+        ).run
         found[share] = load_model(folder / "student").encoder.state_dict()
         assert not (folder / run.START).exists()
         assert set(Manifest.load(folder / "student").lineage["projection_powers"].values()) == {1.0}
@@ -98,7 +108,9 @@ def test_a_run_ends_between_its_start_and_its_training(bert_folder: Path, tmp_pa
     assert not torch.allclose(found[1.0][name], before[name], atol=1e-6)
 
 
-def test_a_run_stopped_before_its_end_finishes_as_one_left_alone(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stopped_before_its_end_finishes_as_one_left_alone(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     corpus, more = corpus_file(tmp_path), {"training.average": 0.5, "training.checkpoint_seconds": 0}
     whole = distil(bert_folder, corpus, tmp_path / "whole", more=more)
     with monkeypatch.context() as patched:

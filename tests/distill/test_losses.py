@@ -16,14 +16,20 @@ from emb.errors import UsageError
 DIM = 12
 PAIRS = [LayerDimPair(layers, dim) for layers in (1, 2) for dim in (1, 5, DIM)]
 # Away from zero in the first component, so that no prefix is a zero vector.
-vectors = arrays(np.float32, (6, DIM), elements=st.floats(-3, 3, width=16)).map(lambda a: torch.from_numpy(a + np.eye(1, DIM, dtype=np.float32) * 8))
+vectors = arrays(np.float32, (6, DIM), elements=st.floats(-3, 3, width=16)).map(
+    lambda a: torch.from_numpy(a + np.eye(1, DIM, dtype=np.float32) * 8)
+)
 
 
 @settings(max_examples=50)
 @given(vectors, st.sampled_from(list(TERMS)), st.floats(0.1, 10))
-def test_perfect_student_of_a_unit_teacher_scores_zero_at_every_prefix(teacher: torch.Tensor, loss: str, scale: float) -> None:
+def test_perfect_student_of_a_unit_teacher_scores_zero_at_every_prefix(
+    teacher: torch.Tensor, loss: str, scale: float
+) -> None:
     teacher = torch.nn.functional.normalize(teacher, dim=-1)
-    losses = pair_losses({1: teacher * scale, 2: teacher}, teacher, PAIRS, objective=objective_of([{loss: 1.0}]), unit=True)
+    losses = pair_losses(
+        {1: teacher * scale, 2: teacher}, teacher, PAIRS, objective=objective_of([{loss: 1.0}]), unit=True
+    )
     assert list(losses) == PAIRS
     assert all(abs(float(value)) < 1e-5 for value in losses.values())
 
@@ -31,7 +37,9 @@ def test_perfect_student_of_a_unit_teacher_scores_zero_at_every_prefix(teacher: 
 @settings(max_examples=50)
 @given(vectors, st.sampled_from(list(TERMS)))
 def test_perfect_student_of_a_raw_teacher_scores_zero_at_every_prefix(teacher: torch.Tensor, loss: str) -> None:
-    losses = pair_losses({1: teacher, 2: teacher.clone()}, teacher, PAIRS, objective=objective_of([{loss: 1.0}]), unit=False)
+    losses = pair_losses(
+        {1: teacher, 2: teacher.clone()}, teacher, PAIRS, objective=objective_of([{loss: 1.0}]), unit=False
+    )
     assert all(abs(float(value)) < 1e-5 for value in losses.values())
 
 
@@ -47,7 +55,10 @@ def test_l2_of_a_raw_teacher_sees_the_length() -> None:
 def test_known_values() -> None:
     student, teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     pair = LayerDimPair(1, 2)
-    values = [float(pair_losses({1: student}, teacher, [pair], objective=objective_of([{loss: 1.0}]), unit=True)[pair]) for loss in ("cosine", "l2")]
+    values = [
+        float(pair_losses({1: student}, teacher, [pair], objective=objective_of([{loss: 1.0}]), unit=True)[pair])
+        for loss in ("cosine", "l2")
+    ]
     assert values == pytest.approx([0.5, 1.0])  # one text right, one at a right angle: cosine 0, distance² 2
 
 

@@ -20,7 +20,10 @@ from emb.teachers.cache import TeacherEmbeddings
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 10_000))
 def test_ridge_recovers_a_linear_map(hidden: int, dim: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    states, weight = torch.from_numpy(rng.normal(size=(8 * hidden, hidden))), torch.from_numpy(rng.normal(size=(dim, hidden)))
+    states, weight = (
+        torch.from_numpy(rng.normal(size=(8 * hidden, hidden))),
+        torch.from_numpy(rng.normal(size=(dim, hidden))),
+    )
     found = solve_ridge(states.T @ states, states.T @ (states @ weight.T), 1e-10)
     assert found.shape == (dim, hidden)
     assert found.dtype == torch.float32
@@ -46,7 +49,9 @@ def test_every_exit_finds_its_own_map(bert_folder: Path) -> None:
     rows = student.tokenizer().encode(texts(200))
     teacher = load_model(bert_folder)
     with torch.inference_mode():
-        states = torch.stack([teacher.pooled(*(torch.from_numpy(a) for a in teacher.tokenizer().pad([row])), [2])[2][0] for row in rows])
+        states = torch.stack(
+            [teacher.pooled(*(torch.from_numpy(a) for a in teacher.tokenizer().pad([row])), [2])[2][0] for row in rows]
+        )
     goal = states @ torch.randn(32, 24, generator=torch.Generator().manual_seed(0))
     fit_projections(student, rows, _targets(goal.numpy()), [1, 2, 3], ridge=1e-7, tokens_per_batch=256)
     assert student.exits == [1, 2, 3]

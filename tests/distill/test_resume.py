@@ -57,7 +57,10 @@ def _resume(teacher: Path, workplace: Path, run: Path, **options: Any) -> Any:
 
 
 def _same_log(one: Path, other: Path) -> bool:
-    records = [[{key: value for key, value in record.items() if key != "seconds"} for record in log(run)] for run in (one, other)]
+    records = [
+        [{key: value for key, value in record.items() if key != "seconds"} for record in log(run)]
+        for run in (one, other)
+    ]
     return records[0] == records[1]
 
 
@@ -81,20 +84,26 @@ def test_killed_before_the_first_checkpoint(bert_folder: Path, workplace: Path, 
     assert _same_log(workplace / "early", alone)
 
 
-def test_killed_while_the_first_checkpoint_was_written(bert_folder: Path, workplace: Path, alone: Path, run: Path) -> None:
+def test_killed_while_the_first_checkpoint_was_written(
+    bert_folder: Path, workplace: Path, alone: Path, run: Path
+) -> None:
     first, *others = sorted((run / "checkpoints").iterdir())
     first.rename(run / "checkpoints" / ".step-00000001.abcdef01.partial")
     for other in others:
         shutil.rmtree(other)
     _resume(bert_folder, workplace, run, more=OFTEN)
     assert weights(run) == weights(alone)
-    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [f"step-{step:08d}" for step in (STEPS - 1, STEPS)]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [
+        f"step-{step:08d}" for step in (STEPS - 1, STEPS)
+    ]
 
 
 def test_log_goes_on_where_the_checkpoint_is(bert_folder: Path, workplace: Path, alone: Path, run: Path) -> None:
     step = latest_step(run)
     with (run / "log.jsonl").open("a", encoding="utf-8") as handle:
-        handle.write(json.dumps({"step": step + 5, "loss": 1.0}) + '\n{"step": 3, "lo')  # written after the checkpoint, and cut short
+        handle.write(
+            json.dumps({"step": step + 5, "loss": 1.0}) + '\n{"step": 3, "lo'
+        )  # written after the checkpoint, and cut short
     _resume(bert_folder, workplace, run)
     assert _same_log(run, alone)
     steps = [(record["step"], "loss" in record) for record in log(run)]
@@ -110,7 +119,9 @@ def test_finished_run_is_left_as_it_is(bert_folder: Path, workplace: Path, alone
     assert [(score["layers"], score["dim"]) for score in result.scores] == [(1, 16), (2, 32)]
 
 
-def test_killed_between_the_last_step_and_the_end(bert_folder: Path, workplace: Path, alone: Path, tmp_path: Path) -> None:
+def test_killed_between_the_last_step_and_the_end(
+    bert_folder: Path, workplace: Path, alone: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(alone, tmp_path / "run"))
     assert latest_step(run) == STEPS
     shutil.rmtree(run / "student")
@@ -122,7 +133,9 @@ def test_killed_between_the_last_step_and_the_end(bert_folder: Path, workplace: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_writes_a_checkpoint(number: signal.Signals, bert_folder: Path, workplace: Path, alone: Path) -> None:
+def test_an_interrupt_writes_a_checkpoint(
+    number: signal.Signals, bert_folder: Path, workplace: Path, alone: Path
+) -> None:
     run = workplace / f"interrupted-{number}"
     process = _start(bert_folder, workplace, run.name)
     wait_for(process, lambda: (run / "log.jsonl").is_file() and (run / "log.jsonl").stat().st_size > 0)
@@ -145,14 +158,29 @@ def _cut(path: Path) -> None:
 
 
 def _another_total(path: Path) -> None:
-    path.write_text(path.read_text(encoding="utf-8").replace(f'"total": {STEPS}', f'"total": {STEPS - 1}'), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(f'"total": {STEPS}', f'"total": {STEPS - 1}'), encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(
-    ("file", "damage"), [("model.safetensors", _flip), ("optimizer.safetensors", _cut), ("state.json", _cut), ("state.json", _another_total), ("model.safetensors", Path.unlink)]
+    ("file", "damage"),
+    [
+        ("model.safetensors", _flip),
+        ("optimizer.safetensors", _cut),
+        ("state.json", _cut),
+        ("state.json", _another_total),
+        ("model.safetensors", Path.unlink),
+    ],
 )
 def test_damaged_checkpoint_is_passed_over(
-    file: str, damage: Callable[[Path], None], bert_folder: Path, workplace: Path, alone: Path, run: Path, capsys: pytest.CaptureFixture[str]
+    file: str,
+    damage: Callable[[Path], None],
+    bert_folder: Path,
+    workplace: Path,
+    alone: Path,
+    run: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     *_, before, newest = sorted((run / "checkpoints").glob("step-*"))
     damage(newest / file)
@@ -172,7 +200,14 @@ def test_every_checkpoint_damaged(bert_folder: Path, workplace: Path, run: Path)
 
 
 @pytest.mark.parametrize(
-    "change", [{"training.lr": 2e-3}, {"training.max_steps": 99}, {"pairs": [[2, 32]]}, {"student.layers": 1, "pairs": [[1, 16]]}, {"student.source": "fresh:2x16"}]
+    "change",
+    [
+        {"training.lr": 2e-3},
+        {"training.max_steps": 99},
+        {"pairs": [[2, 32]]},
+        {"student.layers": 1, "pairs": [[1, 16]]},
+        {"student.source": "fresh:2x16"},
+    ],
 )
 def test_changed_recipe_is_refused(change: dict[str, Any], bert_folder: Path, workplace: Path, run: Path) -> None:
     with pytest.raises(CheckpointError, match="other data, another recipe or another teacher") as caught:
@@ -184,7 +219,9 @@ def test_changed_recipe_is_refused(change: dict[str, Any], bert_folder: Path, wo
 def test_changed_data_is_refused(bert_folder: Path, workplace: Path, tmp_path: Path) -> None:
     data = corpus_file(tmp_path)
     run = tmp_path / "run"
-    kill_when(start(distil, bert_folder, data, run, cache=workplace / "cache", more=OFTEN), lambda: latest_step(run) >= 1)
+    kill_when(
+        start(distil, bert_folder, data, run, cache=workplace / "cache", more=OFTEN), lambda: latest_step(run) >= 1
+    )
     with data.open("a", encoding="utf-8") as handle:
         handle.write('{"text": "one more"}\n')
     with pytest.raises(CheckpointError, match="other data"):
@@ -204,7 +241,9 @@ def test_nothing_to_resume(bert_folder: Path, workplace: Path, tmp_path: Path) -
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_killed_while_the_teacher_ran_is_no_obstacle(bert_folder: Path, workplace: Path, alone: Path, tmp_path: Path) -> None:
+def test_killed_while_the_teacher_ran_is_no_obstacle(
+    bert_folder: Path, workplace: Path, alone: Path, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".lock").touch()  # all that such a run leaves
     distil(bert_folder, workplace / "corpus.jsonl", tmp_path / "run", cache=workplace / "cache")

@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from emb.distill.schedule import BatchPlan, learning_rate
 from emb.recipes.recipe import TrainingRecipe
 
-plans = st.builds(BatchPlan, st.lists(st.integers(1, 200), min_size=1, max_size=300), st.integers(16, 400), st.integers(0, 9))
+plans = st.builds(
+    BatchPlan, st.lists(st.integers(1, 200), min_size=1, max_size=300), st.integers(16, 400), st.integers(0, 9)
+)
 
 
 @st.composite
 def recipes(draw: st.DrawFn) -> TrainingRecipe:
     lr = draw(st.floats(1e-6, 1e-2))
-    return TrainingRecipe(lr=lr, lr_end=lr * draw(st.floats(0, 1)), cycles=draw(st.integers(1, 5)), warmup_steps=draw(st.integers(0, 200)))
+    return TrainingRecipe(
+        lr=lr, lr_end=lr * draw(st.floats(0, 1)), cycles=draw(st.integers(1, 5)), warmup_steps=draw(st.integers(0, 200))
+    )
 
 
 @given(recipes(), st.integers(1, 3000), st.data())
@@ -74,6 +78,7 @@ def test_starting_late_gives_the_rest(plan: BatchPlan, start: int) -> None:
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:
     lengths = list(np.random.default_rng(0).integers(3, 60, 200))
+
     def order(seed: int, epoch: int) -> list[list[int]]:
         return [batch.tolist() for batch in BatchPlan(lengths, 256, seed).epoch(epoch)]
 
@@ -84,5 +89,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_large_corpora_are_dealt_into_pools() -> None:
     plan = BatchPlan(list(range(1, 101)) * 100, 1000, 0)
-    together = {frozenset(batch.tolist()) for batch in plan.epoch(0)} & {frozenset(batch.tolist()) for batch in plan.epoch(1)}
+    together = {frozenset(batch.tolist()) for batch in plan.epoch(0)} & {
+        frozenset(batch.tolist()) for batch in plan.epoch(1)
+    }
     assert len(together) < len(plan.epoch(0)) / 10  # batches of one long text may recur

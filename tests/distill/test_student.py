@@ -25,7 +25,9 @@ from emb.teachers.registry import Resolved, teachers
 
 def _build(folder: Path, seed: int = 0, **recipe: object) -> EmbeddingModel:
     teacher = Resolved(folder, "tiny")
-    return build_student(StudentRecipe.model_validate(recipe), teacher, load_model(folder).spec, weights_hash(folder), seed=seed)
+    return build_student(
+        StudentRecipe.model_validate(recipe), teacher, load_model(folder).spec, weights_hash(folder), seed=seed
+    )
 
 
 def _layers(model: EmbeddingModel) -> list[dict[str, torch.Tensor]]:
@@ -43,7 +45,10 @@ def _runs(student: EmbeddingModel) -> torch.Tensor:
         return student.pooled(ids, mask, [student.layers])[student.layers]
 
 
-@given(st.integers(1, 60).flatmap(lambda depth: st.tuples(st.just(depth), st.integers(1, depth))), st.sampled_from(["first", "spread"]))
+@given(
+    st.integers(1, 60).flatmap(lambda depth: st.tuples(st.just(depth), st.integers(1, depth))),
+    st.sampled_from(["first", "spread"]),
+)
 def test_kept_layers_are_different_and_in_order(shape: tuple[int, int], keep: str) -> None:
     depth, layers = shape
     kept = kept_layers(depth, layers, keep)
@@ -76,7 +81,9 @@ def test_uncut_teacher_is_the_default(bert_folder: Path) -> None:
 
 def test_layers_cut_from_another_model_with_the_teachers_prompts(bert_folder: Path, qwen3_folder: Path) -> None:
     teacher = Resolved(qwen3_folder, "tiny")
-    student = build_student(StudentRecipe(source=str(bert_folder), layers=1), teacher, load_model(qwen3_folder).spec, "", seed=0)
+    student = build_student(
+        StudentRecipe(source=str(bert_folder), layers=1), teacher, load_model(qwen3_folder).spec, "", seed=0
+    )
     assert student.layers == 1
     assert student.spec.pooling == "mean"  # the student's own; the teacher's is lasttoken
     assert student.spec.prompts == {"query": QUERY_PROMPT, "document": ""}
@@ -85,7 +92,9 @@ def test_layers_cut_from_another_model_with_the_teachers_prompts(bert_folder: Pa
 
 def test_existing_student_goes_on(student_folder: Path, bert_folder: Path) -> None:
     teacher = Resolved(bert_folder, "tiny")
-    student = build_student(StudentRecipe(source=str(student_folder)), teacher, load_model(bert_folder).spec, "", seed=0)
+    student = build_student(
+        StudentRecipe(source=str(student_folder)), teacher, load_model(bert_folder).spec, "", seed=0
+    )
     assert all(_equal(*pair) for pair in zip(_layers(student), _layers(load_model(student_folder)), strict=True))
 
 
@@ -110,7 +119,9 @@ def test_fresh_weights_follow_the_seed(bert_folder: Path) -> None:
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("shape", ["fresh:0x32", "fresh:2x0", "fresh:2x30", "fresh:2", "fresh:axb", "fresh:-1x32", "fresh:2x32x4"])
+@pytest.mark.parametrize(
+    "shape", ["fresh:0x32", "fresh:2x0", "fresh:2x30", "fresh:2", "fresh:axb", "fresh:-1x32", "fresh:2x32x4"]
+)
 def test_shape_that_cannot_be_built(bert_folder: Path, shape: str) -> None:
     with pytest.raises(UsageError, match=shape.replace("axb", "axb")) as caught:
         _build(bert_folder, source=shape)
@@ -131,7 +142,10 @@ def test_unknown_student(bert_folder: Path) -> None:
 
 def test_registry_recommends_a_student() -> None:
     def chosen(name: str | None, **recipe: object) -> tuple[str | None, int | None]:
-        filled = with_defaults(StudentRecipe.model_validate(recipe), Resolved(Path(), name or "tiny", None, teachers()[name] if name else None))
+        filled = with_defaults(
+            StudentRecipe.model_validate(recipe),
+            Resolved(Path(), name or "tiny", None, teachers()[name] if name else None),
+        )
         return filled.source, filled.layers
 
     assert chosen("all-mpnet-base-v2") == ("all-MiniLM-L6-v2", 6)

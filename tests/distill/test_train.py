@@ -28,7 +28,10 @@ DIM = 24
 def _split(model: EmbeddingModel, count: int, seed: int, dim: int = DIM) -> Split:
     records = np.empty(count, np.dtype([("key", "V16"), ("vector", "<f2", (dim,))]))
     records["vector"] = np.random.default_rng(seed).normal(size=(count, dim))
-    return Split(model.tokenizer().encode(texts(count)), TeacherEmbeddings([records], np.asarray([(0, row) for row in range(count)])))
+    return Split(
+        model.tokenizer().encode(texts(count)),
+        TeacherEmbeddings([records], np.asarray([(0, row) for row in range(count)])),
+    )
 
 
 def _training(folder: Path, out: Path, **recipe: Any) -> Training:
@@ -38,9 +41,25 @@ def _training(folder: Path, out: Path, **recipe: Any) -> Training:
     cut_layers(student, [0, 1])
     student.heads = torch.nn.ModuleDict({"1": linear(torch.randn(DIM, 32)), "2": linear(torch.randn(DIM, 32))})
     out.mkdir(exist_ok=True)
-    values = {"precision": "fp32", "max_steps": 40, "epochs": 50, "tokens_per_batch": 256, "lr": 3e-3, "warmup_steps": 2, **recipe}
+    values = {
+        "precision": "fp32",
+        "max_steps": 40,
+        "epochs": 50,
+        "tokens_per_batch": 256,
+        "lr": 3e-3,
+        "warmup_steps": 2,
+        **recipe,
+    }
     pairs = [LayerDimPair(1, 8), LayerDimPair(2, DIM)]
-    return Training(student, _split(student, 24, 0), _split(student, 12, 1), pairs, TrainingRecipe.model_validate(values), out, "identity")
+    return Training(
+        student,
+        _split(student, 24, 0),
+        _split(student, 12, 1),
+        pairs,
+        TrainingRecipe.model_validate(values),
+        out,
+        "identity",
+    )
 
 
 @pytest.mark.parametrize("loss", ["cosine", "l2"])
@@ -59,7 +78,9 @@ def test_log_holds_what_was_done(bert_folder: Path, tmp_path: Path) -> None:
     assert [record["step"] for record in records if "cosine" in record] == [0, 10, 20, 30, 40]
     losses = [record for record in records if "loss" in record]
     assert [record["step"] for record in losses] == [20, 40]
-    assert [record["lr"] for record in losses] == pytest.approx([1.1e-3, 1.1e-3])  # of the step that was made, not of the next
+    assert [record["lr"] for record in losses] == pytest.approx(
+        [1.1e-3, 1.1e-3]
+    )  # of the step that was made, not of the next
     assert losses[1]["texts"] > losses[0]["texts"] > 20
     assert losses[1]["seconds"] > losses[0]["seconds"] > 0
     assert {f"{s['layers']}x{s['dim']}": s["cosine"] for s in scores} == records[-1]["cosine"]
@@ -90,7 +111,9 @@ def test_number_of_steps(given: dict[str, Any], steps: Callable[[int], int], ber
     assert training.step == steps(len(training.plan.epoch(0)))
 
 
-def test_max_time_shortens_plan_and_schedule(bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_max_time_shortens_plan_and_schedule(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     clock = iter(range(10**9))
     monkeypatch.setattr(room.time, "monotonic", lambda: next(clock) * 0.1)  # a tenth of a second passes at each look
     training = _training(bert_folder, tmp_path / "run", max_steps=2000, max_time=10, checkpoint_seconds=1e9)
@@ -185,13 +208,17 @@ def _free_port() -> int:
 def test_two_processes_make_one_student(bert_folder: Path, tmp_path: Path) -> None:
     data, port = corpus_file(tmp_path), _free_port()
     more = {"training.max_steps": 12, "training.checkpoint_seconds": 0, "training.evaluate_every": 6}
-    processes = [start(ranked, rank, 2, port, distil, bert_folder, data, tmp_path / "run", more=more) for rank in range(2)]
+    processes = [
+        start(ranked, rank, 2, port, distil, bert_folder, data, tmp_path / "run", more=more) for rank in range(2)
+    ]
     assert [finish(process) for process in processes] == [0, 0]
     run = tmp_path / "run"
     assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
     assert [record["step"] for record in log(run) if "cosine" in record] == [0, 6, 12]
     assert load_model(run / "student").exits == [1, 2]
-    again = [start(ranked, rank, 2, port, distil, bert_folder, data, tmp_path / "again", more=more) for rank in range(2)]
+    again = [
+        start(ranked, rank, 2, port, distil, bert_folder, data, tmp_path / "again", more=more) for rank in range(2)
+    ]
     assert [finish(process) for process in again] == [0, 0]
     assert weights(tmp_path / "again") == weights(run)
     single = start(distil, bert_folder, data, tmp_path / "single", more=more)

@@ -34,12 +34,17 @@ def beir(tmp_path: Path, sentences: list[str]) -> Path:
     """A BEIR folder of the tiny models' sentences: each query is a document's first words."""
     folder = tmp_path / "sets" / "tinyset"
     (folder / "qrels").mkdir(parents=True)
-    documents = [{"_id": f"d{i}", "title": "A title" if i == 0 else "", "text": text} for i, text in enumerate(sentences)]
+    documents = [
+        {"_id": f"d{i}", "title": "A title" if i == 0 else "", "text": text} for i, text in enumerate(sentences)
+    ]
     queries = [{"_id": f"q{i}", "text": " ".join(text.split()[:3])} for i, text in enumerate(sentences)]
     with gzip.open(folder / "corpus.jsonl.gz", "wt", encoding="utf-8") as handle:
         handle.write("".join(json.dumps(row) + "\n" for row in documents))
     (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries), encoding="utf-8")
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(10)) + "q11\td1\t0\n", encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(10)) + "q11\td1\t0\n",
+        encoding="utf-8",
+    )
     return folder
 
 
@@ -54,7 +59,9 @@ def sts(tmp_path: Path, sentences: list[str]) -> Path:
 
 
 def _task(relevant: dict[str, dict[str, int]], documents: int = 12) -> RetrievalTask:
-    return RetrievalTask("t", {query: "a question" for query in relevant}, {f"d{i}": f"text {i}" for i in range(documents)}, relevant)
+    return RetrievalTask(
+        "t", {query: "a question" for query in relevant}, {f"d{i}": f"text {i}" for i in range(documents)}, relevant
+    )
 
 
 def test_ndcg_by_hand() -> None:
@@ -127,10 +134,16 @@ def _grade(beir: Path, *lines: str, split: str = "test") -> None:
 
 @pytest.mark.parametrize(
     "lines",
-    [("query-id\tcorpus-id\tscore", "q0\td0\t2", "q1\td1\t1"), ("q0\td0\t2", "q1\td1\t1.0"), ("q0\t0\td0\t2", "q1\t0\td1\t1"),
-     ("q0 0 d0 2", "q1 Q0  d1 1"), ("qid\titer\tdocid\trel", "q0\t0\td0\t2", "q1\t0\td1\t1"), ("\ufeffq0\td0\t2\r", "\r", "q1\td1\t1\r")],
+    [
+        ("query-id\tcorpus-id\tscore", "q0\td0\t2", "q1\td1\t1"),
+        ("q0\td0\t2", "q1\td1\t1.0"),
+        ("q0\t0\td0\t2", "q1\t0\td1\t1"),
+        ("q0 0 d0 2", "q1 Q0  d1 1"),
+        ("qid\titer\tdocid\trel", "q0\t0\td0\t2", "q1\t0\td1\t1"),
+        ("\ufeffq0\td0\t2\r", "\r", "q1\td1\t1\r"),
+    ],
     ids=["header", "plain", "trec", "trec-blanks", "trec-header", "windows"],
-)  # fmt: skip
+)
 def test_grades_in_every_layout(beir: Path, lines: tuple[str, ...]) -> None:
     _grade(beir, *lines)
     [task] = read_tasks([beir])
@@ -140,9 +153,16 @@ def test_grades_in_every_layout(beir: Path, lines: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("q1\td1\tnan", "grade 'nan' is not a finite"), ("q1\td1\tinf", "grade 'inf'"), ("q1\td1\t", "grade ''"), ("q1\td1\t0.5", "'0.5' is not a whole"), ("q1\td1", "2 columns"),
-     ("q1\t0\td1\t1", "4 columns, not 3"), ("q0\td0\t2", "a second grade for query 'q0' and document 'd0'")],
-)  # fmt: skip
+    [
+        ("q1\td1\tnan", "grade 'nan' is not a finite"),
+        ("q1\td1\tinf", "grade 'inf'"),
+        ("q1\td1\t", "grade ''"),
+        ("q1\td1\t0.5", "'0.5' is not a whole"),
+        ("q1\td1", "2 columns"),
+        ("q1\t0\td1\t1", "4 columns, not 3"),
+        ("q0\td0\t2", "a second grade for query 'q0' and document 'd0'"),
+    ],
+)
 def test_grades_that_are_none(beir: Path, line: str, said: str) -> None:
     _grade(beir, "query-id\tcorpus-id\tscore", "q0\td0\t1", "q0\td0\t1", line)
     with pytest.raises(DataError, match=rf"test\.tsv:4: .*{re.escape(said)}"):
@@ -174,7 +194,10 @@ def test_a_split_is_chosen_and_those_there_are_are_named(
         return read_tasks(data, split)
 
     monkeypatch.setattr("emb.evaluate.evaluate.read_tasks", read)
-    assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--split", "train"]) == 2
+    assert (
+        console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--split", "train"])
+        == 2
+    )
     assert "there is dev, test" in capsys.readouterr().err
     assert console.run(cli, ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16"]) == 0
     assert taken == ["train", None]
@@ -182,14 +205,26 @@ def test_a_split_is_chosen_and_those_there_are_are_named(
 
 @pytest.mark.parametrize(
     ("name", "row", "said"),
-    [("queries", {"_id": "q0", "text": "again"}, "the id 'q0' is used a second time"), ("queries", {"_id": "x", "text": None}, "null where 'text'"),
-     ("queries", {"_id": "x"}, "nothing where 'text'"), ("queries", {"_id": "x", "text": 5}, "'text' is the number 5"), ("queries", {"_id": None, "text": "a"}, "no _id"),
-     ("queries", {"_id": 1.5, "text": "a"}, "no _id"), ("queries", {"_id": "", "text": "a"}, "no _id"), ("corpus", {"_id": "d0", "text": "again"}, "the id 'd0'"),
-     ("corpus", {"_id": "x", "title": math.nan, "text": "a"}, "'title' is NaN"), ("corpus", {"_id": "x", "title": "a"}, "nothing where 'text'")],
-)  # fmt: skip
-def test_rows_of_beir_that_are_none(beir: Path, sentences: list[str], name: str, row: dict[str, Any], said: str) -> None:
+    [
+        ("queries", {"_id": "q0", "text": "again"}, "the id 'q0' is used a second time"),
+        ("queries", {"_id": "x", "text": None}, "null where 'text'"),
+        ("queries", {"_id": "x"}, "nothing where 'text'"),
+        ("queries", {"_id": "x", "text": 5}, "'text' is the number 5"),
+        ("queries", {"_id": None, "text": "a"}, "no _id"),
+        ("queries", {"_id": 1.5, "text": "a"}, "no _id"),
+        ("queries", {"_id": "", "text": "a"}, "no _id"),
+        ("corpus", {"_id": "d0", "text": "again"}, "the id 'd0'"),
+        ("corpus", {"_id": "x", "title": math.nan, "text": "a"}, "'title' is NaN"),
+        ("corpus", {"_id": "x", "title": "a"}, "nothing where 'text'"),
+    ],
+)
+def test_rows_of_beir_that_are_none(
+    beir: Path, sentences: list[str], name: str, row: dict[str, Any], said: str
+) -> None:
     path = next(beir.glob(f"{name}.jsonl*"))
-    with gzip.open(path, "at", encoding="utf-8") if path.suffix == ".gz" else path.open("a", encoding="utf-8") as handle:
+    with (
+        gzip.open(path, "at", encoding="utf-8") if path.suffix == ".gz" else path.open("a", encoding="utf-8") as handle
+    ):
         handle.write(json.dumps(row) + "\n")
     with pytest.raises(DataError, match=re.escape(f"{path}:{len(sentences) + 1}: ") + f".*{said}"):
         read_tasks([beir])
@@ -208,7 +243,12 @@ def test_ids_may_be_whole_numbers_and_titles_null(beir: Path) -> None:
 @pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "", "1e999", "four", "3,5"])
 @pytest.mark.parametrize("name", ["pairs.tsv", "pairs.csv"])
 def test_scores_of_pairs_that_are_no_numbers(tmp_path: Path, cell: str, name: str) -> None:
-    rows = [["sentence1", "sentence2", "score"], ["a", "b", "1"], ["two\nlines" if name == "pairs.csv" else "a", "c", "2"], ["a", "d", cell]]
+    rows = [
+        ["sentence1", "sentence2", "score"],
+        ["a", "b", "1"],
+        ["two\nlines" if name == "pairs.csv" else "a", "c", "2"],
+        ["a", "d", cell],
+    ]
     with (tmp_path / name).open("w", newline="", encoding="utf-8") as handle:
         csv.writer(handle, delimiter="," if name == "pairs.csv" else "\t").writerows(rows)
     line = 5 if name == "pairs.csv" else 4
@@ -230,7 +270,9 @@ def test_student_and_teacher(student_folder: Path, bert_folder: Path, beir: Path
     found = evaluate([student_folder], [beir, sts], teacher=bert_folder, dims=[16, 32, 48])
     sides = {(score.model, score.layers, score.dim, score.side) for score in found.scores if score.task == "tinyset"}
     symmetric = {("tiny-student", layers, dim, "symmetric") for layers in (1, 2, 3) for dim in (16, 32, 48)}
-    asymmetric = {("tiny-student", layers, dim, "asymmetric") for layers in (1, 2, 3) for dim in (16, 32)}  # the teacher has 32
+    asymmetric = {
+        ("tiny-student", layers, dim, "asymmetric") for layers in (1, 2, 3) for dim in (16, 32)
+    }  # the teacher has 32
     assert sides == symmetric | asymmetric | {("tiny-bert", 3, dim, "symmetric") for dim in (16, 32)}
     assert len(found.scores) == 2 * len(sides)
     assert all(-100 <= score.value <= 100 for score in found.scores)
@@ -268,7 +310,9 @@ def test_documents_of_other_weights_than_the_students_teacher_are_warned_of(
         assert ("was distilled from other weights" in capsys.readouterr().err) == told
 
 
-def test_the_cache_gives_the_same_scores_without_encoding(student_folder: Path, sts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_gives_the_same_scores_without_encoding(
+    student_folder: Path, sts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache")
     monkeypatch.setattr("emb.evaluate.subjects.TorchSubject.vectors", lambda *_: pytest.fail("encoded again"))
     assert evaluate([student_folder], [sts], dims=[16], cache=tmp_path / "cache").scores == first.scores
@@ -277,7 +321,9 @@ def test_the_cache_gives_the_same_scores_without_encoding(student_folder: Path, 
 def test_tables(student_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> None:
     found = evaluate([student_folder], [beir, sts], dims=[16], layers=[1, 3])
     assert found.header() == ["model", "layers", "precision", "dim", "documents", "tinyset nDCG@10", "pairs Spearman"]
-    assert [row[:5] for row in found.rows()] == [["tiny-student", layers, "fp32", "16", "itself"] for layers in ("1", "3")]
+    assert [row[:5] for row in found.rows()] == [
+        ["tiny-student", layers, "fp32", "16", "itself"] for layers in ("1", "3")
+    ]
     found.save(tmp_path / "table.md")
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 4
@@ -300,17 +346,23 @@ def test_bad_usage(student_folder: Path, beir: Path) -> None:
 @pytest.fixture
 def codec_folder(tmp_path: Path) -> Path:
     """Sign bits of 16 dims."""
-    codec, quality = fit_codec("binary", np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32), rotation="random")
+    codec, quality = fit_codec(
+        "binary", np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32), rotation="random"
+    )
     save_codec(codec, tmp_path / "codecs" / "bits", quality)
     return tmp_path / "codecs" / "bits"
 
 
-def test_documents_stored_as_codes(student_folder: Path, bert_folder: Path, beir: Path, sts: Path, codec_folder: Path) -> None:
+def test_documents_stored_as_codes(
+    student_folder: Path, bert_folder: Path, beir: Path, sts: Path, codec_folder: Path
+) -> None:
     found = evaluate([student_folder], [beir, sts], teacher=bert_folder, dims=[32], layers=[2], codecs=[codec_folder])
     coded = [score for score in found.scores if score.storage]
     assert {(score.task, score.model, score.dim, score.side, score.storage) for score in coded} == {
-        ("tinyset", "tiny-bert", 16, "symmetric", "bits"), ("tinyset", "tiny-student", 16, "symmetric", "bits"), ("tinyset", "tiny-student", 16, "asymmetric", "bits"),
-    }  # fmt: skip
+        ("tinyset", "tiny-bert", 16, "symmetric", "bits"),
+        ("tinyset", "tiny-student", 16, "symmetric", "bits"),
+        ("tinyset", "tiny-student", 16, "asymmetric", "bits"),
+    }
     [row] = [row for row in found.rows() if row[2] == "fp32 → bits" and row[0] == "tiny-student" and row[4] == "itself"]
     assert row[-1] == "–"  # pairs are not searched
     assert found.fingerprints["codecs"] == {"bits": load_codec(codec_folder).fingerprint}
@@ -322,7 +374,10 @@ def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path,
 
     [task] = read_tasks([beir])
     assert isinstance(task, RetrievalTask)
-    queries, documents = (truncated(next(iter(side.values())), 16) for side in encode_sides(open_subject(student_folder, [2], "fp32", (), 1), task, None))
+    queries, documents = (
+        truncated(next(iter(side.values())), 16)
+        for side in encode_sides(open_subject(student_folder, [2], "fp32", (), 1), task, None)
+    )
     codec = load_codec(codec_folder)
     # One product at a time: equal codes tie, whatever the processor, and stay in their order.
     by_hand = (queries[:, None].astype(np.float64) * codec.decode(codec.encode(documents))).sum(-1).astype(np.float32)
@@ -330,13 +385,18 @@ def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path,
     options: dict[str, Any] = {"layers": [2], "dims": [16], "codecs": [codec_folder]}
     plain, coded = evaluate([student_folder], [beir], **options).scores
     assert coded.value == pytest.approx(task.score_rankings(ranked))
-    whole = [evaluate([student_folder], [beir], **options, rescore=rescore, depth=20).scores[1] for rescore in ("float", "int8", str(codec_folder))]
+    whole = [
+        evaluate([student_folder], [beir], **options, rescore=rescore, depth=20).scores[1]
+        for rescore in ("float", "int8", str(codec_folder))
+    ]
     assert whole[0].value == pytest.approx(plain.value), "rescoring all of them by floats is exact"
     assert whole[2].value == pytest.approx(coded.value)
     assert [score.storage for score in whole] == ["bits + float of 20", "bits + int8 of 20", "bits + bits of 20"]
 
 
-def test_codecs_that_cannot_be_scored(student_folder: Path, beir: Path, sts: Path, codec_folder: Path, tmp_path: Path) -> None:
+def test_codecs_that_cannot_be_scored(
+    student_folder: Path, beir: Path, sts: Path, codec_folder: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="no candidates without codes"):
         evaluate([student_folder], [beir], rescore="float")
     with pytest.raises(UsageError, match="same name"):
@@ -349,18 +409,39 @@ def test_codecs_that_cannot_be_scored(student_folder: Path, beir: Path, sts: Pat
         evaluate([student_folder], [beir], codecs=[codec_folder], rescore="int9")
 
 
-def test_the_command_takes_codecs(student_folder: Path, beir: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["evaluate", str(student_folder), "--data", str(beir), "--dims", "16", "--layers", "2", "--codec", str(codec_folder), "--rescore", "float", "--depth", "20"]
+def test_the_command_takes_codecs(
+    student_folder: Path, beir: Path, codec_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "evaluate",
+        str(student_folder),
+        "--data",
+        str(beir),
+        "--dims",
+        "16",
+        "--layers",
+        "2",
+        "--codec",
+        str(codec_folder),
+        "--rescore",
+        "float",
+        "--depth",
+        "20",
+    ]
     assert console.run(cli, arguments) == 0
     assert "fp32 → bits + float of 20" in capsys.readouterr().out
 
 
-def test_what_was_scored_is_recorded(student_folder: Path, bert_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> None:
+def test_what_was_scored_is_recorded(
+    student_folder: Path, bert_folder: Path, beir: Path, sts: Path, tmp_path: Path
+) -> None:
     [artifact] = export(student_folder, layers=[2], dims=[16], int8=True, min_cosine=0.5, out=tmp_path / "cut")
     evaluate([artifact], [beir, sts], teacher=bert_folder).save(tmp_path / "evaluation.json")
     found = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     files = {variant.weight_dtype: fingerprint(artifact, variant.file) for variant in distinct(Manifest.load(artifact))}
-    assert {(score["weights"], score["fingerprint"]) for score in found["scores"] if score["model"] == "cut"} == set(files.items())
+    assert {(score["weights"], score["fingerprint"]) for score in found["scores"] if score["model"] == "cut"} == set(
+        files.items()
+    )
     assert found["fingerprints"]["teacher"] == {"tiny-bert": weights_hash(bert_folder)}
     assert found["fingerprints"]["data"] == {task.name: task.fingerprint for task in read_tasks([beir, sts])}
     (beir / "qrels" / "test.tsv").write_text("q0\td1\t1\n", encoding="utf-8")
@@ -378,14 +459,20 @@ def test_a_model_of_dot_products_is_ranked_by_them() -> None:
 
 
 @pytest.mark.parametrize("exported", [False, True])
-def test_the_models_own_measure_is_what_it_is_scored_by(bert_folder: Path, tmp_path: Path, sts: Path, exported: bool) -> None:
+def test_the_models_own_measure_is_what_it_is_scored_by(
+    bert_folder: Path, tmp_path: Path, sts: Path, exported: bool
+) -> None:
     folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    (folder / "modules.json").write_text(json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8")
+    (folder / "modules.json").write_text(
+        json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8"
+    )
     values = []
     for measure in ("cosine", "dot"):
         path = folder / "config_sentence_transformers.json"
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": measure}), encoding="utf-8")
+        path.write_text(
+            json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": measure}), encoding="utf-8"
+        )
         [subject] = export(folder, out=tmp_path / measure) if exported else [folder]
         encoder, task = load(subject), read_tasks([sts])[0]
         [score] = evaluate([subject], [sts], dims=[encoder.dim]).scores
@@ -397,7 +484,9 @@ def test_the_models_own_measure_is_what_it_is_scored_by(bert_folder: Path, tmp_p
 
 
 def test_vectors_of_other_weights_are_not_taken_from_the_cache(student_folder: Path, sts: Path, tmp_path: Path) -> None:
-    [first], [second] = (export(student_folder, layers=[layers], dims=[16], out=tmp_path / str(layers) / "cut") for layers in (2, 3))
+    [first], [second] = (
+        export(student_folder, layers=[layers], dims=[16], out=tmp_path / str(layers) / "cut") for layers in (2, 3)
+    )
     [before] = evaluate([first], [sts], dims=[16], cache=tmp_path / "cache").scores
     shutil.copy(second / "onnx" / "model.onnx", first / "onnx" / "model.onnx")
     with pytest.raises(ArtifactError, match=r"changed since it was written: onnx/model\.onnx"):

@@ -23,7 +23,9 @@ def model(tmp_path: Path) -> EmbeddingModel:
 
 
 def _turned(model: EmbeddingModel, when: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Make `model` turn the vectors round of rows `when(ids, mask)` is true of, as a branch would that the tracer did not see."""
+    """Make `model` turn the vectors round of rows `when(ids, mask)` is true of, as a branch would that the tracer did
+    not see.
+    """
     embed = model.embed
 
     def turned(ids: Tensor, mask: Tensor) -> Tensor:
@@ -69,5 +71,3 @@ def test_an_empty_text_without_tokens(tmp_path: Path, pooling: str) -> None:
     _turned(model, lambda ids, mask: mask.sum(1) == 0)
     with pytest.raises(ArtifactError, match="other vectors"):
         check_graph(model, graph)
-
-

@@ -31,8 +31,16 @@ def full(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.Te
         patch.setattr(select, "schemes", lambda *given: schemes(*given)[:2])
         patch.setattr(select, "ROUNDS", 1)
         [folder] = export(
-            student_folder, layers=[2], dims=[16], int8=True, fp16=True, vectors=["int8", "binary"], out=tmp_path_factory.mktemp("out") / "slice",
-            calibration_texts=sentences, threads=1, min_cosine=0.9,
+            student_folder,
+            layers=[2],
+            dims=[16],
+            int8=True,
+            fp16=True,
+            vectors=["int8", "binary"],
+            out=tmp_path_factory.mktemp("out") / "slice",
+            calibration_texts=sentences,
+            threads=1,
+            min_cosine=0.9,
         )
     return folder
 
@@ -40,7 +48,12 @@ def full(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.Te
 def test_writes_the_names_people_expect(full: Path) -> None:
     names = {path.name for path in (full / "onnx").iterdir()}
     assert names == {
-        "model.onnx", "model_fp16.onnx", INT8.removeprefix("onnx/"), "model_quantized.onnx", "model_vectors_int8.onnx", "model_vectors_binary.onnx",
+        "model.onnx",
+        "model_fp16.onnx",
+        INT8.removeprefix("onnx/"),
+        "model_quantized.onnx",
+        "model_vectors_int8.onnx",
+        "model_vectors_binary.onnx",
     }
     Manifest.load(full).verify(full)
 
@@ -75,7 +88,9 @@ def test_every_variant_gives_the_slice_s_vectors(full: Path, sentences: list[str
     assert unpack_binary(bits ^ binarize(floats)).mean() < 0.01
 
 
-def test_qwen3_goes_through(qwen3_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_qwen3_goes_through(
+    qwen3_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(select, "schemes", lambda *given: schemes(*given)[2:3])
     monkeypatch.setattr(select, "ROUNDS", 1)
     [folder] = export(qwen3_folder, dims=[16], int8=True, out=tmp_path / "out", calibration_texts=sentences, threads=1)
@@ -93,14 +108,18 @@ def test_several_pairs_make_several_folders(student_folder: Path, tmp_path: Path
     assert [Manifest.load(folder).layers for folder in folders] == [1, 2]
 
 
-def test_a_run_keeps_its_exports(student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_keeps_its_exports(
+    student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(student_folder, "runs/one/student")
     write_json(Path("runs/one/run.json"), {"status": "finished", "at": "2026-01-01T00:00:00+00:00"})
     assert export(layers=[1], dims=[8], calibration_texts=sentences) == [Path("runs/one/exports/1x8")]
 
 
-def test_a_folder_s_export_is_named_after_it(bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_s_export_is_named_after_it(
+    bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert export(bert_folder, calibration_texts=sentences) == [Path("exports/tiny-bert-3x32")]
 
@@ -142,16 +161,26 @@ def test_overwrite_replaces(student_folder: Path, tmp_path: Path, sentences: lis
     assert Manifest.load(tmp_path / "out").dim == 8
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    ({"dims": [49]}, "^dim 49"), ({"layers": [9]}, "^layers 9"), ({"vectors": ["int4"]}, "^vectors int4"), ({"dims": [12], "vectors": ["binary"]}, "whole bytes"),
-])  # fmt: skip
-def test_what_cannot_be_done_is_said_before_anything_is_written(student_folder: Path, tmp_path: Path, asked: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"dims": [49]}, "^dim 49"),
+        ({"layers": [9]}, "^layers 9"),
+        ({"vectors": ["int4"]}, "^vectors int4"),
+        ({"dims": [12], "vectors": ["binary"]}, "whole bytes"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_written(
+    student_folder: Path, tmp_path: Path, asked: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         export(student_folder, out=tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()
 
 
-def test_artifact_edited_by_hand_is_refused_unless_told(student_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_artifact_edited_by_hand_is_refused_unless_told(
+    student_folder: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     edited = shutil.copytree(student_folder, tmp_path / "edited")
     config = edited / "config_sentence_transformers.json"
     config.write_text(config.read_text() + " ")
@@ -160,7 +189,9 @@ def test_artifact_edited_by_hand_is_refused_unless_told(student_folder: Path, tm
     assert export(edited, layers=[1], dims=[8], out=tmp_path / "out", verify=False, calibration_texts=sentences)
 
 
-def test_a_failure_leaves_nothing_behind(student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_nothing_behind(
+    student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

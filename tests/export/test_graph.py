@@ -38,7 +38,9 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.text(max_size=120), min_size=1, max_size=6), side=st.sampled_from(["left", "right"]))
-def test_same_vectors_alone_in_any_batch_and_as_torch(both: tuple[TorchEncoder, _Graph], texts: list[str], side: str) -> None:
+def test_same_vectors_alone_in_any_batch_and_as_torch(
+    both: tuple[TorchEncoder, _Graph], texts: list[str], side: str
+) -> None:
     torch_encoder, graph = both
     rows = graph.tokenizer.encode([text.encode("utf-8", "ignore").decode() for text in texts])
     alone = np.concatenate([graph.encode_ids([row]) for row in rows])
@@ -55,7 +57,9 @@ def test_names_and_axes_are_those_that_serving_programs_expect(both: tuple[Torch
     assert session.get_outputs()[0].shape[0] == "batch"
 
 
-def test_large_weights_lie_beside_the_graph(both: tuple[TorchEncoder, _Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentences: list[str]) -> None:
+def test_large_weights_lie_beside_the_graph(
+    both: tuple[TorchEncoder, _Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentences: list[str]
+) -> None:
     monkeypatch.setattr(surgery, "EXTERNAL_ABOVE", 10_000)
     encoder, inside = both
     path = write_graph(encoder.model, tmp_path / "model.onnx")

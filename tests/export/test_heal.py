@@ -34,7 +34,16 @@ from emb.teachers.cache import TeacherEmbeddings
 from emb.validate.proof import validate
 
 PAIR, FOUR_BITS = LayerDimPair(3, 32), Aim(("int4",))
-SHORT: dict[str, Any] = {"epochs": 50, "max_steps": 12, "lr": 1e-3, "lr_end": 1e-4, "warmup_steps": 2, "tokens_per_batch": 256, "precision": "fp32", "evaluate_every": 10**9}
+SHORT: dict[str, Any] = {
+    "epochs": 50,
+    "max_steps": 12,
+    "lr": 1e-3,
+    "lr_end": 1e-4,
+    "warmup_steps": 2,
+    "tokens_per_batch": 256,
+    "precision": "fp32",
+    "evaluate_every": 10**9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,14 @@ def recalled(model: EmbeddingModel) -> Recalled:
     records = np.zeros(len(rows), np.dtype([("vector", "<f2", (model.dim,))]))
     for places, vectors in model.embed_ids(rows):
         records["vector"][places] = vectors.numpy()
-    return Recalled(Recipe(teacher="itself"), corpus, train, held_out, TeacherEmbeddings([records], np.asarray([(0, row) for row in range(len(rows))])), "0")
+    return Recalled(
+        Recipe(teacher="itself"),
+        corpus,
+        train,
+        held_out,
+        TeacherEmbeddings([records], np.asarray([(0, row) for row in range(len(rows))])),
+        "0",
+    )
 
 
 def _healed(model: EmbeddingModel, recalled: Recalled, place: Path, aim: Aim = FOUR_BITS, **changes: Any) -> Healed:
@@ -83,7 +99,11 @@ def test_binary_vectors_come_nearer_to_the_teacher_s(model: EmbeddingModel, reca
     student = copy.deepcopy(model)  # not the model itself: no ±1 vector is nearer to a vector than its own signs
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter.add_(0.2 * parameter.std(correction=0) * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(
+                0.2
+                * parameter.std(correction=0)
+                * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            )
     healed = _healed(student, recalled, tmp_path / "place", Aim(binary=True), max_steps=80)
     before, after = (_agreement(each, recalled) for each in (student, healed.model))
     print(f"held-out bits that agree with the teacher's: {before:.4f} before, {after:.4f} after")
@@ -94,7 +114,14 @@ def _agreement(model: EmbeddingModel, recalled: Recalled) -> float:
     """Share of held-out bits that are the teacher's."""
     held_out = recalled.splits(model)[1]
     goal = held_out.targets.take(range(len(held_out.rows))) > 0
-    return float(np.mean([((vectors.numpy() > 0) == goal[places]).mean() for places, vectors in model.embed_ids(held_out.rows, tokens_per_batch=32)]))
+    return float(
+        np.mean(
+            [
+                ((vectors.numpy() > 0) == goal[places]).mean()
+                for places, vectors in model.embed_ids(held_out.rows, tokens_per_batch=32)
+            ]
+        )
+    )
 
 
 def test_no_step_changes_no_byte(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
@@ -105,15 +132,22 @@ def test_no_step_changes_no_byte(model: EmbeddingModel, recalled: Recalled, tmp_
     assert (tmp_path / "before/model.safetensors").read_bytes() == (tmp_path / "after/model.safetensors").read_bytes()
 
 
-def test_what_is_healed_for_decides_which_checkpoints_are_its_own(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
+def test_what_is_healed_for_decides_which_checkpoints_are_its_own(
+    model: EmbeddingModel, recalled: Recalled, tmp_path: Path
+) -> None:
     for aim in (Aim(("int4",)), Aim(("int8",)), Aim(("int4",), binary=True), Aim(("int4",))):
         _healed(model, recalled, tmp_path / "place", aim, epochs=0)
     assert len(list(tmp_path.glob("place-*"))) == 3
 
 
-def test_the_slice_itself_stays_and_a_seed_gives_one_result(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
+def test_the_slice_itself_stays_and_a_seed_gives_one_result(
+    model: EmbeddingModel, recalled: Recalled, tmp_path: Path
+) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    first, second = (_healed(model, recalled, tmp_path / name, Aim(("int8", "int4"), binary=True)).model.state_dict() for name in "ab")
+    first, second = (
+        _healed(model, recalled, tmp_path / name, Aim(("int8", "int4"), binary=True)).model.state_dict()
+        for name in "ab"
+    )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     assert any(not torch.equal(value, before[name]) for name, value in first.items())
@@ -123,9 +157,17 @@ def test_the_slice_itself_stays_and_a_seed_gives_one_result(model: EmbeddingMode
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_an_interrupted_healing_goes_on_to_the_same_weights(
-    number: signal.Signals, raised: type[BaseException], model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    raised: type[BaseException],
+    model: EmbeddingModel,
+    recalled: Recalled,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    aim, whole = Aim(("int8", "int4"), binary=True), _healed(model, recalled, tmp_path / "whole", Aim(("int8", "int4"), binary=True))
+    aim, whole = (
+        Aim(("int8", "int4"), binary=True),
+        _healed(model, recalled, tmp_path / "whole", Aim(("int8", "int4"), binary=True)),
+    )
     step = _Healing._train_step
 
     def pressed(self: _Healing, batch: Any, rate: float) -> float:
@@ -147,7 +189,9 @@ def test_an_interrupted_healing_goes_on_to_the_same_weights(
     assert not list(tmp_path.glob("place-*"))
 
 
-def test_a_healing_that_diverges_names_what_mends_a_healing(model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_healing_that_diverges_names_what_mends_a_healing(
+    model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(_Healing, "_of_bits", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(TrainingError, match="the loss is inf at step 0") as caught:
         _healed(model, recalled, tmp_path / "place", Aim((), binary=True))
@@ -159,7 +203,9 @@ def test_a_healing_that_diverges_names_what_mends_a_healing(model: EmbeddingMode
 def run(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
     """A small finished run with its corpus and cache beside it; copied before it is written to."""
     folder = tmp_path_factory.mktemp("healing")
-    result = distil(bert_folder, corpus_file(folder), folder / "run", cache=folder / "cache", more={"training.max_steps": 5})
+    result = distil(
+        bert_folder, corpus_file(folder), folder / "run", cache=folder / "cache", more={"training.max_steps": 5}
+    )
     return Path(result.run)
 
 
@@ -170,9 +216,19 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.setattr(small, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
 
 
-def test_export_heals_and_says_what_it_gained(run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_heals_and_says_what_it_gained(
+    run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
-    given: dict[str, Any] = {"layers": [2], "dims": [16], "int8": True, "int4": True, "vectors": ["binary"], "calibration_texts": sentences, "threads": 1}
+    given: dict[str, Any] = {
+        "layers": [2],
+        "dims": [16],
+        "int8": True,
+        "int4": True,
+        "vectors": ["binary"],
+        "calibration_texts": sentences,
+        "threads": 1,
+    }
     [plain] = export(run, out=tmp_path / "plain", **given)
     [healed] = export(run, out=tmp_path / "healed", heal=1.0, **given)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["healed", "plain"]  # no checkpoints, no scratch
@@ -183,9 +239,23 @@ def test_export_heals_and_says_what_it_gained(run: Path, tmp_path: Path, sentenc
     assert found["weights"] == ["int8", "int4"]
     assert found["steps"] >= 20
     assert found["data"]["held_out"] == 6
-    assert [(each["weights"], each["vectors"]) for each in found["files"]] == [("fp32", "float32"), ("int8", "float32"), ("int8", "ubinary"), ("int4", "float32")]
-    assert all(0 <= each[side][key] <= 1 for each in found["files"] for side in ("before", "after") for key in ("cosine", "overlap", "asymmetric"))
-    assert not np.allclose(load(plain, file="onnx/model.onnx").encode(sentences), load(healed, file="onnx/model.onnx").encode(sentences), atol=1e-3)
+    assert [(each["weights"], each["vectors"]) for each in found["files"]] == [
+        ("fp32", "float32"),
+        ("int8", "float32"),
+        ("int8", "ubinary"),
+        ("int4", "float32"),
+    ]
+    assert all(
+        0 <= each[side][key] <= 1
+        for each in found["files"]
+        for side in ("before", "after")
+        for key in ("cosine", "overlap", "asymmetric")
+    )
+    assert not np.allclose(
+        load(plain, file="onnx/model.onnx").encode(sentences),
+        load(healed, file="onnx/model.onnx").encode(sentences),
+        atol=1e-3,
+    )
     report = validate(healed, texts=sentences, threads=1)
     assert report.passed
     assert json.loads((healed / "parity.json").read_text())["healing"] == found
@@ -195,10 +265,15 @@ def test_export_heals_and_says_what_it_gained(run: Path, tmp_path: Path, sentenc
     assert "under the rounding of int8, int4, binary vectors" in " ".join(str(report).split())
 
 
-def test_figures_before_are_those_of_the_unhealed_export(run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_before_are_those_of_the_unhealed_export(
+    run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
     given: dict[str, Any] = {"layers": [1], "dims": [16], "int4": True, "calibration_texts": sentences, "threads": 1}
-    [plain], [healed] = export(run, out=tmp_path / "plain", **given), export(run, out=tmp_path / "healed", heal=0.5, **given)
+    [plain], [healed] = (
+        export(run, out=tmp_path / "plain", **given),
+        export(run, out=tmp_path / "healed", heal=0.5, **given),
+    )
     _, held_out = recall(Manifest.load(run / "student").lineage).splits(load_model(plain))
     goal = held_out.targets.take(range(len(held_out.rows)))[:, :16]
     fp32, four = Manifest.load(healed).lineage["healing"]["files"]
@@ -208,7 +283,9 @@ def test_figures_before_are_those_of_the_unhealed_export(run: Path, tmp_path: Pa
             assert record[side]["cosine"] == pytest.approx(cosines(vectors, goal).mean(), abs=1e-5)
 
 
-def test_texts_that_moved_are_named_or_given(run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_that_moved_are_named_or_given(
+    run: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
     lineage = Manifest.load(run / "student").lineage
     moved = json.loads(json.dumps(lineage))
@@ -220,7 +297,9 @@ def test_texts_that_moved_are_named_or_given(run: Path, tmp_path: Path, sentence
     assert found.fingerprint == lineage["teacher"]["fingerprint"]
 
 
-def test_texts_that_changed_are_told(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_that_changed_are_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
     lineage = json.loads(json.dumps(Manifest.load(run / "student").lineage))
     lineage["recipe"]["data"]["sources"] = [str(corpus_file(tmp_path, 50))]
@@ -228,7 +307,9 @@ def test_texts_that_changed_are_told(run: Path, tmp_path: Path, monkeypatch: pyt
     assert "have changed since" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_teacher_is_asked_only_for_what_is_not_cached(run: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_is_asked_only_for_what_is_not_cached(
+    run: Path, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "empty"))
     lineage = Manifest.load(run / "student").lineage
     found = recall(lineage)
@@ -246,23 +327,34 @@ def test_the_teacher_is_asked_only_for_what_is_not_cached(run: Path, bert_folder
         recall(other)
 
 
-def test_without_a_teacher_there_is_nothing_to_heal_against(bert_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_without_a_teacher_there_is_nothing_to_heal_against(
+    bert_folder: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     with pytest.raises(UsageError, match="not distilled by emb"):
         export(bert_folder, int4=True, heal=1.0, out=tmp_path / "out", calibration_texts=sentences)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("asked", "message"), [({"heal": 1.0}, "no file to heal for"), ({"heal_data": ["x.txt"], "int8": True}, "heal_data without heal")])
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"heal": 1.0}, "no file to heal for"), ({"heal_data": ["x.txt"], "int8": True}, "heal_data without heal")],
+)
 def test_what_makes_no_sense_is_said(run: Path, tmp_path: Path, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export(run, out=tmp_path / "out", **asked)
 
 
 def test_a_4_bit_file_below_its_gate_is_marked_and_not_chosen(
-    bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bert_folder: Path,
+    tmp_path: Path,
+    sentences: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(int4, "MIN_COSINE", 0.9999)
-    [folder] = export(bert_folder, int4=True, vectors=["binary"], out=tmp_path / "out", calibration_texts=sentences, threads=1)
+    [folder] = export(
+        bert_folder, int4=True, vectors=["binary"], out=tmp_path / "out", calibration_texts=sentences, threads=1
+    )
     found = {variant.file: variant for variant in Manifest.load(folder).variants}
     assert found["onnx/model_q4.onnx"].passed is False
     assert found["onnx/model_vectors_binary.onnx"].weight_dtype == "fp32"

@@ -32,10 +32,14 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("absent")
-def test_without_optimum_the_command_that_brings_it_is_named(student_folder: Path, tmp_path: Path, sentences: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_optimum_the_command_that_brings_it_is_named(
+    student_folder: Path, tmp_path: Path, sentences: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(MissingExtra, match=r'pip install "emb-distill\[optimum\]"'):
         export(student_folder, out=tmp_path / "out", exporter="optimum", calibration_texts=sentences)
-    assert console.run(cli, ["export", str(student_folder), "--out", str(tmp_path / "out"), "--exporter", "optimum"]) == 2
+    assert (
+        console.run(cli, ["export", str(student_folder), "--out", str(tmp_path / "out"), "--exporter", "optimum"]) == 2
+    )
     assert "emb-distill[optimum]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -55,8 +59,15 @@ def both(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.Te
         patch.setattr(select, "schemes", lambda *given: schemes(*given)[:1])
         patch.setattr(select, "ROUNDS", 1)
         [folder] = export(
-            student_folder, layers=[2], dims=[16], int8=True, exporter="optimum", out=tmp_path_factory.mktemp("out") / "slice",
-            calibration_texts=sentences, threads=1, min_cosine=0.9,
+            student_folder,
+            layers=[2],
+            dims=[16],
+            int8=True,
+            exporter="optimum",
+            out=tmp_path_factory.mktemp("out") / "slice",
+            calibration_texts=sentences,
+            threads=1,
+            min_cosine=0.9,
         )
     return folder
 
@@ -64,10 +75,19 @@ def both(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.Te
 @pytest.mark.interop
 def test_its_files_stand_beside_ours(both: Path) -> None:
     names = {path.name for path in (both / "onnx").iterdir()}
-    assert names == {"model.onnx", "model_qint8_avx512_vnni.onnx", "model_quantized.onnx", "model_optimum.onnx", "model_optimum_qint8_avx512_vnni.onnx"}
+    assert names == {
+        "model.onnx",
+        "model_qint8_avx512_vnni.onnx",
+        "model_quantized.onnx",
+        "model_optimum.onnx",
+        "model_optimum_qint8_avx512_vnni.onnx",
+    }
     manifest = Manifest.load(both)
     manifest.verify(both)
-    assert {variant.file: variant.exporter for variant in manifest.variants if variant.exporter != "emb"} == {THEIRS: "optimum", THEIR_INT8: "optimum"}
+    assert {variant.file: variant.exporter for variant in manifest.variants if variant.exporter != "emb"} == {
+        THEIRS: "optimum",
+        THEIR_INT8: "optimum",
+    }
     assert manifest.variant(THEIR_INT8).quantizer == "avx512_vnni"
     assert manifest.lineage["export"]["versions"]["optimum-onnx"].startswith("0.1.")
 
@@ -87,9 +107,13 @@ def test_its_graph_gives_the_finished_vectors(both: Path, sentences: list[str]) 
 def test_sentence_transformers_own_backend_runs_its_files(both: Path, sentences: list[str], file: str) -> None:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(both), device="cpu", backend="onnx", model_kwargs={"file_name": file, "provider": "CPUExecutionProvider"})
+    model = SentenceTransformer(
+        str(both), device="cpu", backend="onnx", model_kwargs={"file_name": file, "provider": "CPUExecutionProvider"}
+    )
     ours = load(both, file=file, threads=1).encode_query(sentences, tokens_per_batch=1)
-    assert cosines(model.encode_query(sentences, batch_size=1), ours).min() > 0.9999  # it projects in float, the int8 graph in int8
+    assert (
+        cosines(model.encode_query(sentences, batch_size=1), ours).min() > 0.9999
+    )  # it projects in float, the int8 graph in int8
 
 
 @pytest.mark.interop
@@ -108,7 +132,9 @@ def test_the_report_holds_both(both: Path, tmp_path: Path, sentences: list[str])
 
 
 @pytest.mark.interop
-def test_a_model_it_cannot_export_is_said_and_nothing_is_left(student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_it_cannot_export_is_said_and_nothing_is_left(
+    student_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     exporters = pytest.importorskip("optimum.exporters.onnx")
 
     def unsupported(*_: object, **__: object) -> None:
@@ -123,6 +149,8 @@ def test_a_model_it_cannot_export_is_said_and_nothing_is_left(student_folder: Pa
 @pytest.mark.interop
 def test_last_token_pooling_goes_through_optimum_too(qwen3_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
     pytest.importorskip("optimum.exporters.onnx")
-    [folder] = export(qwen3_folder, dims=[16], exporter="optimum", out=tmp_path / "out", calibration_texts=sentences, threads=1)
+    [folder] = export(
+        qwen3_folder, dims=[16], exporter="optimum", out=tmp_path / "out", calibration_texts=sentences, threads=1
+    )
     expected = load(folder, backend="torch").encode_query(sentences)
     np.testing.assert_allclose(load(folder, file=THEIRS).encode_query(sentences), expected, atol=3e-6)

@@ -19,7 +19,9 @@ from emb.runtime.torch_encoder import TorchEncoder
 
 
 @pytest.mark.parametrize("pair", [LayerDimPair(1, 16), LayerDimPair(2, 48), LayerDimPair(3, 8)], ids=str)
-def test_slice_is_the_exit_also_in_sentence_transformers(student_folder: Path, tmp_path: Path, sentences: list[str], pair: LayerDimPair) -> None:
+def test_slice_is_the_exit_also_in_sentence_transformers(
+    student_folder: Path, tmp_path: Path, sentences: list[str], pair: LayerDimPair
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     model = load_model(student_folder)
@@ -34,7 +36,9 @@ def test_slice_is_the_exit_also_in_sentence_transformers(student_folder: Path, t
 
 
 @pytest.mark.parametrize("folder", ["bert_folder", "qwen3_folder"])
-def test_cut_without_projection_is_in_the_folder(folder: str, request: pytest.FixtureRequest, tmp_path: Path, sentences: list[str]) -> None:
+def test_cut_without_projection_is_in_the_folder(
+    folder: str, request: pytest.FixtureRequest, tmp_path: Path, sentences: list[str]
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     model = load_model(request.getfixturevalue(folder))
@@ -51,7 +55,9 @@ def test_activations_behind_projections_are_kept(tmp_path: Path, student_folder:
     model.heads = nn.ModuleDict({"3": nn.Sequential(nn.Linear(32, 24), nn.Tanh(), nn.Linear(24, 16), nn.Identity())})
     expected = TorchEncoder(model, LayerDimPair(3, 8)).encode(sentences)
     save_model(slice_model(model, LayerDimPair(3, 8)), tmp_path / "slice")
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(sentences), expected, atol=2e-6)
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(sentences), expected, atol=2e-6
+    )
 
 
 def test_slicing_leaves_the_model_as_it_was(student_folder: Path, sentences: list[str]) -> None:
@@ -78,7 +84,10 @@ def test_several_layers_and_dims_are_every_combination(student_folder: Path) -> 
     assert [str(pair) for pair in pairs] == ["1x8", "1x16", "2x8", "2x16"]
 
 
-@pytest.mark.parametrize(("layers", "dims", "message"), [([3], [49], "^dim 49"), ([3], [0], "^dim 0"), ([4], [], "^layers 4"), ([0], [], "^layers 0")])
+@pytest.mark.parametrize(
+    ("layers", "dims", "message"),
+    [([3], [49], "^dim 49"), ([3], [0], "^dim 0"), ([4], [], "^layers 4"), ([0], [], "^layers 0")],
+)
 def test_beyond_the_model_is_refused(student_folder: Path, layers: list[int], dims: list[int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         resolve_pairs(load_model(student_folder), Manifest.load(student_folder), layers, dims)
@@ -100,7 +109,9 @@ def test_foreign_model_may_be_cut_with_a_warning(bert_folder: Path, capsys: pyte
 def test_lowercasing_is_kept(qwen3_folder: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(qwen3_folder, tmp_path / "source"))
     config = source / "sentence_bert_config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), "do_lower_case": True}), encoding="utf-8")
+    config.write_text(
+        json.dumps({**json.loads(config.read_text(encoding="utf-8")), "do_lower_case": True}), encoding="utf-8"
+    )
     save_model(load_model(source), tmp_path / "saved")
     for folder in (source, tmp_path / "saved"):
         upper, lower = load_model(folder).tokenizer().encode(["A Text", "a text"])

@@ -1,4 +1,4 @@
-"""Vectors as an artifact's files return them, their nearest neighbours by numpy, and how many of those an index finds."""
+"""Vectors as an artifact's files return them, their nearest neighbours by numpy, and how many an index finds."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,9 @@ DEPTH = 10
 
 
 def read(texts, kind):
-    """Documents and queries of one kind: "float" `(texts, dim)` float32, "int8" the same in int8, "binary" `(texts, dim / 8)` uint8."""
+    """Documents and queries of one kind: "float" `(texts, dim)` float32, "int8" the same in int8, "binary" `(texts, dim
+    / 8)` uint8.
+    """
     with np.load(Path(texts).with_name("vectors.npz")) as stored:
         return stored[f"{kind}_documents"], stored[f"{kind}_queries"]
 
@@ -22,8 +24,13 @@ def scores(documents, queries, kind):
 
 
 def write(found, texts, kind, out):
-    """Write the share of each query's nearest documents that are in `found` `(queries, 10)`; any of several equally near ones counts."""
+    """Write the share of each query's nearest documents that are in `found` `(queries, 10)`; any of several equally
+    near ones counts.
+    """
     near = scores(*read(texts, kind), kind)
     least = np.sort(near, axis=1)[:, -DEPTH][:, None] - 1e-6
-    shares = [len({int(i) for i in row if line[i] >= limit}) / DEPTH for row, line, limit in zip(found, near, least[:, 0], strict=True)]
+    shares = [
+        len({int(i) for i in row if line[i] >= limit}) / DEPTH
+        for row, line, limit in zip(found, near, least[:, 0], strict=True)
+    ]
     Path(out).write_text(json.dumps(shares))

@@ -1,4 +1,6 @@
-"""The texts that every client gets, emb's own torch vectors of them, and stored vectors for indexes: ARTIFACT TEXTS OUT COUNT."""
+"""The texts that every client gets, emb's own torch vectors of them, and stored vectors for indexes: ARTIFACT TEXTS OUT
+COUNT.
+"""
 
 import json
 import sys

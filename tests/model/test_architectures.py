@@ -1,4 +1,6 @@
-"""Every architecture that embeddings come in: loaded, cut, exported and quantised, against torch and against sentence-transformers."""
+"""Every architecture that embeddings come in: loaded, cut, exported and quantised, against torch and against
+sentence-transformers.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ INT8 = int8_file()
 
 @dataclass(frozen=True)
 class Subject:
-    """A family's folder, its model with an exit trained (so to say) at three layers, that exit's slice, and the slice's graph."""
+    """A family's folder, its model with an exit trained (so to say) at three layers, that exit's slice, and the slice's
+    graph.
+    """
 
     name: str
     folder: Path
@@ -79,7 +83,10 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def _with_exit(model: EmbeddingModel) -> EmbeddingModel:
     torch.manual_seed(1)
-    heads: dict[int, nn.Module] = {PAIR.layers: linear(torch.randn(HIDDEN, HIDDEN) / HIDDEN**0.5), LAYERS: model.heads[str(LAYERS)]}
+    heads: dict[int, nn.Module] = {
+        PAIR.layers: linear(torch.randn(HIDDEN, HIDDEN) / HIDDEN**0.5),
+        LAYERS: model.heads[str(LAYERS)],
+    }
     return EmbeddingModel(model.encoder, model.hf_tokenizer, model.spec, heads).eval()
 
 
@@ -89,21 +96,32 @@ def _alone(model: EmbeddingModel, rows: list[np.ndarray], pair: LayerDimPair | N
 
 def _batches(model: EmbeddingModel, rows: list[np.ndarray]) -> dict[str, list[Batch]]:
     padder = model.tokenizer()
-    return {"alone": [padder.pad([row]) for row in rows], "left": [padder.pad(rows, "left")], "right": [padder.pad(rows, "right")]}
+    return {
+        "alone": [padder.pad([row]) for row in rows],
+        "left": [padder.pad(rows, "left")],
+        "right": [padder.pad(rows, "right")],
+    }
 
 
 def _run(graph: Path, batches: list[Batch]) -> Vectors:
     session = open_session(graph, 1)
-    return np.concatenate([session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0] for ids, mask in batches])
+    return np.concatenate(
+        [session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})[0] for ids, mask in batches]
+    )
 
 
 def test_loaded_gives_what_sentence_transformers_gives(subject: Subject) -> None:
     reference = SentenceTransformer(str(subject.folder), device="cpu")
-    reference.tokenizer.model_input_names = ["input_ids", "attention_mask"]  # transformers 4 adds token types, which not all models take
+    reference.tokenizer.model_input_names = [
+        "input_ids",
+        "attention_mask",
+    ]  # transformers 4 adds token types, which not all models take
     expected = reference.encode(TEXTS, batch_size=4)
     rows, whole = subject.rows, LayerDimPair(LAYERS, expected.shape[1])
     assert max(map(len, rows)) == subject.model.spec.max_length == MAX_LENGTH
-    assert len(np.unique(expected.round(3), axis=0)) == len(TEXTS)  # a model that gives one vector for all would prove nothing
+    assert len(np.unique(expected.round(3), axis=0)) == len(
+        TEXTS
+    )  # a model that gives one vector for all would prove nothing
     np.testing.assert_allclose(_alone(subject.model, rows, whole), expected, atol=5e-6)
     encoder = TorchEncoder(subject.model, whole)
     for batches in _batches(subject.model, rows).values():
@@ -114,7 +132,9 @@ def test_slice_is_the_exit_in_torch_and_in_sentence_transformers(subject: Subjec
     expected = _alone(subject.model, subject.rows, PAIR)
     np.testing.assert_allclose(_alone(subject.sliced, subject.rows), expected, atol=5e-6)
     save_model(subject.sliced, tmp_path / "slice")
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(TEXTS, batch_size=4), expected, atol=5e-6)
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "slice"), device="cpu").encode(TEXTS, batch_size=4), expected, atol=5e-6
+    )
     assert load_model(tmp_path / "slice").layers == PAIR.layers
 
 
@@ -132,7 +152,9 @@ def _trial(subject: Subject) -> Trial:
     tokenizer = subject.model.tokenizer()
     # Without VNNI, sums of products of random weights of 8 bits are clipped: such a processor gets 7.
     largest = EIGHT_BITS if has_vnni() else SEVEN_BITS
-    return Trial(tokenizer, subject.rows, [tokenizer.pad([row]) for row in subject.rows[:6]], threads=1, largest=largest)
+    return Trial(
+        tokenizer, subject.rows, [tokenizer.pad([row]) for row in subject.rows[:6]], threads=1, largest=largest
+    )
 
 
 def test_fused_and_in_sixteen_bits_it_is_still_the_slice(subject: Subject, tmp_path: Path) -> None:
@@ -153,7 +175,9 @@ def test_every_recipe_builds_and_most_pass(subject: Subject, tmp_path: Path, mon
     fused = fuse(subject.graph, tmp_path / "fused.onnx", 4, HIDDEN)
     candidates = select_int8(subject.graph, fused, tmp_path / "onnx" / "int8.onnx", _trial(subject))
     assert [each.name for each in candidates if each.min_cosine is None] == []
-    assert sum(each.passed for each in candidates) >= len(candidates) // 2, [(each.name, each.min_cosine) for each in candidates]
+    assert sum(each.passed for each in candidates) >= len(candidates) // 2, [
+        (each.name, each.min_cosine) for each in candidates
+    ]
 
 
 @pytest.fixture(scope="module", params=["xlm-roberta", "gemma3"])
@@ -166,29 +190,60 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         patch.setattr(select, "schemes", lambda *given: schemes(*given)[2:3])
         patch.setattr(select, "ROUNDS", 1)
         source = write_family(request.param, place / "source")
-        [folder] = emb.export(source, layers=[3], dims=[16], int8=True, fp16=True, vectors=["int8"], out=place / "out", calibration_texts=SENTENCES, threads=1)
+        [folder] = emb.export(
+            source,
+            layers=[3],
+            dims=[16],
+            int8=True,
+            fp16=True,
+            vectors=["int8"],
+            out=place / "out",
+            calibration_texts=SENTENCES,
+            threads=1,
+        )
     return folder
 
 
 def test_data_lies_beside_each_graph_under_the_name_clients_look_for(large: Path) -> None:
-    graphs = ["model.onnx", "model_fp16.onnx", INT8.removeprefix("onnx/"), "model_quantized.onnx", "model_vectors_int8.onnx"]
-    assert sorted(each.name for each in (large / "onnx").iterdir()) == sorted([*graphs, *(f"{name}_data" for name in graphs)])
+    graphs = [
+        "model.onnx",
+        "model_fp16.onnx",
+        INT8.removeprefix("onnx/"),
+        "model_quantized.onnx",
+        "model_vectors_int8.onnx",
+    ]
+    assert sorted(each.name for each in (large / "onnx").iterdir()) == sorted(
+        [*graphs, *(f"{name}_data" for name in graphs)]
+    )
     for name in graphs:
         stored = onnx.load(str(large / "onnx" / name), load_external_data=False)
-        assert {entry.value for tensor in stored.graph.initializer for entry in tensor.external_data if entry.key == "location"} == {f"{name}_data"}
+        assert {
+            entry.value
+            for tensor in stored.graph.initializer
+            for entry in tensor.external_data
+            if entry.key == "location"
+        } == {f"{name}_data"}
     config = json.loads((large / "config.json").read_text(encoding="utf-8"))
     assert config["transformers.js_config"] == {"use_external_data_format": dict.fromkeys(graphs, 1)}
 
 
-def test_graphs_with_data_give_the_slice_s_vectors_from_any_folder(large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_with_data_give_the_slice_s_vectors_from_any_folder(
+    large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = SentenceTransformer(str(large), device="cpu").encode(TEXTS, prompt_name="query")
-    ids, mask = emb.load(large).tokenizer.pad(emb.load(large).tokenizer.encode(TEXTS, Manifest.load(large).prompts.get("query", "")))
+    ids, mask = emb.load(large).tokenizer.pad(
+        emb.load(large).tokenizer.encode(TEXTS, Manifest.load(large).prompts.get("query", ""))
+    )
     monkeypatch.chdir(tmp_path)
     for variant in Manifest.load(large).variants:
         if variant.vector_dtype == "float32":
-            session = onnxruntime.InferenceSession(os.path.relpath(large / variant.file), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                os.path.relpath(large / variant.file), providers=["CPUExecutionProvider"]
+            )
             [found] = session.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": mask})
-            assert cosines(expected, found).min() > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}[variant.weight_dtype], variant
+            assert (
+                cosines(expected, found).min() > {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.99}[variant.weight_dtype]
+            ), variant
     Manifest.load(large).verify(large)
     assert emb.load(large, file="onnx/model_vectors_int8.onnx").encode(TEXTS).dtype == np.int8
 
@@ -196,7 +251,13 @@ def test_graphs_with_data_give_the_slice_s_vectors_from_any_folder(large: Path, 
 def test_doctor_and_validate_know_data_files(large: Path, tmp_path: Path) -> None:
     assert {found.client: found.problems for found in examine(large) if found.problems} == {}
     report = emb.validate(large, texts=SENTENCES, max_texts=8, threads=1)
-    assert [(each.file, gate) for each in report.variants if each.vector_dtype == "float32" for gate in each.gates if not gate.passed] == []
+    assert [
+        (each.file, gate)
+        for each in report.variants
+        if each.vector_dtype == "float32"
+        for gate in each.gates
+        if not gate.passed
+    ] == []
     assert all(each.bytes > (large / each.file).stat().st_size for each in report.variants)
     folder = shutil.copytree(large, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -206,7 +267,10 @@ def test_doctor_and_validate_know_data_files(large: Path, tmp_path: Path) -> Non
     assert "use_external_data_format" in found["transformers.js"]
     (folder / "onnx/model.onnx_data").unlink()
     found = {found.client: " ".join(found.problems) for found in examine(folder)}
-    assert all("model.onnx_data" in found[client] for client in ("fastembed", "text-embeddings-inference, CPU", "onnxruntime and tokenizers"))
+    assert all(
+        "model.onnx_data" in found[client]
+        for client in ("fastembed", "text-embeddings-inference, CPU", "onnxruntime and tokenizers")
+    )
 
 
 def _family(name: str, folder: Path) -> EmbeddingModel:
@@ -216,7 +280,9 @@ def _family(name: str, folder: Path) -> EmbeddingModel:
 def test_no_more_tokens_than_there_are_positions(tmp_path: Path) -> None:
     folder = write_family("roberta", tmp_path / "roberta")
     config = folder / "sentence_bert_config.json"
-    config.write_text(json.dumps({"max_seq_length": MAX_LENGTH + 2, "do_lower_case": False}), encoding="utf-8")  # as many as rows in the table
+    config.write_text(
+        json.dumps({"max_seq_length": MAX_LENGTH + 2, "do_lower_case": False}), encoding="utf-8"
+    )  # as many as rows in the table
     model = load_model(folder)
     assert model.spec.max_length == MAX_LENGTH
     assert TorchEncoder(model).encode([" ".join(SENTENCES)]).shape == (1, HIDDEN)
@@ -236,7 +302,10 @@ def test_gemma_s_window_survives_being_saved_twice(tmp_path: Path) -> None:
     assert model.encoder.config.sliding_window == families.WINDOW + 1  # half of what the file says, both sides apart
     save_model(model, tmp_path / "once")
     save_model(load_model(tmp_path / "once"), tmp_path / "twice")
-    assert json.loads((tmp_path / "twice" / "config.json").read_text(encoding="utf-8"))["sliding_window"] == 2 * families.WINDOW
+    assert (
+        json.loads((tmp_path / "twice" / "config.json").read_text(encoding="utf-8"))["sliding_window"]
+        == 2 * families.WINDOW
+    )
 
 
 OLDER = {
@@ -257,23 +326,43 @@ def test_transformers_4_finds_the_positions_it_looks_for(tmp_path: Path, name: s
 
 
 def test_stretched_positions_are_told_in_full(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}}), encoding="utf-8"
+    )
     layout.write_older_keys(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["rope_theta"] == 5e5
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("gemma3", {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "add_eos_token": True, "model_input_names": ["input_ids", "attention_mask"]}),
-    ("distilbert", {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}),
-    ("xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "gemma3",
+            {
+                "tokenizer_class": "GemmaTokenizer",
+                "add_bos_token": True,
+                "add_eos_token": True,
+                "model_input_names": ["input_ids", "attention_mask"],
+            },
+        ),
+        (
+            "distilbert",
+            {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]},
+        ),
+        ("xlm-roberta", {"tokenizer_class": "XLMRobertaTokenizer"}),
+    ],
+)
 def test_transformers_4_makes_the_same_tokens(tmp_path: Path, name: str, expected: dict[str, Any]) -> None:
     save_model(_family(name, tmp_path / name), tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config["tokenizer_class"] = config["tokenizer_class"].replace("TokenizerFast", "Tokenizer")  # as transformers 4 writes it; both read either
-    assert {key: config.get(key) for key in expected} == expected | {"tokenizer_class": expected["tokenizer_class"].replace("TokenizerFast", "Tokenizer")}
+    config["tokenizer_class"] = config["tokenizer_class"].replace(
+        "TokenizerFast", "Tokenizer"
+    )  # as transformers 4 writes it; both read either
+    assert {key: config.get(key) for key in expected} == expected | {
+        "tokenizer_class": expected["tokenizer_class"].replace("TokenizerFast", "Tokenizer")
+    }
 
 
 def test_layers_known_by_number_alone_keep_their_kind(tmp_path: Path) -> None:
@@ -289,20 +378,47 @@ def test_shared_layers_are_exported_whole_and_not_cut(tmp_path: Path) -> None:
     from transformers import AlbertConfig, AlbertModel
 
     families.FAMILIES["bert"].tokenizer(tmp_path)
-    sizes = {"hidden_size": 32, "embedding_size": 16, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
+    sizes = {
+        "hidden_size": 32,
+        "embedding_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
     families.tiny.save_random(AlbertModel(AlbertConfig(vocab_size=200, **sizes)), tmp_path)
     families.tiny.write_modules(tmp_path, "mean", 32, (), 48, {})
     model = load_model(tmp_path)
     graph = write_graph(model, tmp_path / "onnx" / "model.onnx")
-    np.testing.assert_allclose(_run(graph, _batches(model, model.tokenizer().encode(TEXTS))["left"]), TorchEncoder(model).encode(TEXTS), atol=5e-6)
+    np.testing.assert_allclose(
+        _run(graph, _batches(model, model.tokenizer().encode(TEXTS))["left"]),
+        TorchEncoder(model).encode(TEXTS),
+        atol=5e-6,
+    )
     with pytest.raises(ArtifactError, match="no list of 4 layers"):
         slice_model(model, LayerDimPair(2, 32))
 
 
-@pytest.mark.parametrize(("file", "value", "message"), [
-    ("1_Pooling/config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, "pooling 'max'"),
-    ("1_Pooling/config.json", {"word_embedding_dimension": HIDDEN, "pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False, "include_prompt": False}, "include_prompt"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("file", "value", "message"),
+    [
+        (
+            "1_Pooling/config.json",
+            {"word_embedding_dimension": HIDDEN, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True},
+            "pooling 'max'",
+        ),
+        (
+            "1_Pooling/config.json",
+            {
+                "word_embedding_dimension": HIDDEN,
+                "pooling_mode_lasttoken": True,
+                "pooling_mode_mean_tokens": False,
+                "include_prompt": False,
+            },
+            "include_prompt",
+        ),
+    ],
+)
 def test_pooling_that_would_give_other_vectors_is_refused(tmp_path: Path, file: str, value: Any, message: str) -> None:
     folder = write_family("qwen3", tmp_path / "qwen3")
     (folder / file).write_text(json.dumps(value), encoding="utf-8")
@@ -315,7 +431,10 @@ def test_modules_in_another_order_are_refused(tmp_path: Path) -> None:
     folder = write_family("gemma3", tmp_path / "gemma3")
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     dense, normalize = modules[2:4], modules[4]
-    (folder / "modules.json").write_text(json.dumps([*modules[:2], normalize | {"idx": 2}, *(each | {"idx": each["idx"] + 1} for each in dense)]), encoding="utf-8")
+    (folder / "modules.json").write_text(
+        json.dumps([*modules[:2], normalize | {"idx": 2}, *(each | {"idx": each["idx"] + 1} for each in dense)]),
+        encoding="utf-8",
+    )
     with pytest.raises(ArtifactError, match="Normalize, Dense"):
         load_model(folder)
 
@@ -346,7 +465,9 @@ def test_a_slice_that_is_not_its_exit_is_found(tmp_path: Path, monkeypatch: pyte
         check.check_slice(model, slice_model(model, PAIR), PAIR)
 
 
-def test_fusing_that_changes_vectors_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusing_that_changes_vectors_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, other = _family("bert", tmp_path / "bert"), _family("distilbert", tmp_path / "distilbert")
     graph, wrong = (write_graph(each, tmp_path / f"{type(each.encoder).__name__}.onnx") for each in (model, other))
     tokenizer = model.tokenizer()
@@ -358,7 +479,9 @@ def test_fusing_that_changes_vectors_is_left_out(tmp_path: Path, capsys: pytest.
     assert "fusing operators changed the vectors" in " ".join(capsys.readouterr().err.split())
 
 
-def test_what_overflows_in_sixteen_bits_is_only_stored_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_overflows_in_sixteen_bits_is_only_stored_in_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = _family("gemma3", tmp_path / "gemma3")
     with torch.no_grad():
         model.encoder.embed_tokens.weight[:, 0] += 400  # one channel of thousands, as trained decoders have
@@ -383,7 +506,9 @@ def test_whole_numbers_overflow_nothing(name: str, tmp_path: Path) -> None:
     assert select_fp16(graph, tmp_path / "half.onnx", Trial(tokenizer, long, threads=1))[0] is None
 
 
-def test_what_is_too_coarse_in_sixteen_bits_is_only_stored_in_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_coarse_in_sixteen_bits_is_only_stored_in_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = _family("distilbert", tmp_path / "distilbert")
     graph = write_graph(model, tmp_path / "model.onnx")
     tokenizer = model.tokenizer()
@@ -398,10 +523,12 @@ def test_what_is_too_coarse_in_sixteen_bits_is_only_stored_in_them(tmp_path: Pat
 def test_onnxruntime_still_cannot_compute_in_bfloat16_on_a_cpu(op: str) -> None:
     # The reason why there is no --bf16; once this fails, there can be one.
     value, to = onnx.helper.make_tensor_value_info, onnx.TensorProto.BFLOAT16
-    steps = [onnx.helper.make_node("Cast", ["x"], ["b"], to=to), onnx.helper.make_node(op, ["b", "b"], ["c"]), onnx.helper.make_node("Cast", ["c"], ["y"], to=1)]
+    steps = [
+        onnx.helper.make_node("Cast", ["x"], ["b"], to=to),
+        onnx.helper.make_node(op, ["b", "b"], ["c"]),
+        onnx.helper.make_node("Cast", ["c"], ["y"], to=1),
+    ]
     graph = onnx.helper.make_graph(steps, "bf16", [value("x", 1, [2, 2])], [value("y", 1, [2, 2])])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
     with pytest.raises(ArtifactError, match=f"Could not find an implementation for {op}"):
         open_session(model.SerializeToString())
-
-

@@ -1,4 +1,4 @@
-"""Projections: a head cut to fewer dims gives the first dims of what the whole one gives, and is written part by part."""
+"""Projections: a head cut to fewer dims gives the first dims of the whole one, and is written part by part."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "one without bias": lambda: linear(torch.randn(12, 8)),
     "one with an activation": lambda: nn.Sequential(nn.Linear(8, 12), nn.Tanh()),
     "two": lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.Identity()),
-    "a residual of other width": lambda: nn.Sequential(ResidualDense(nn.Linear(8, 12), nn.Tanh(), nn.Linear(8, 12, bias=False))),
-    "a residual of the same width": lambda: nn.Sequential(nn.Linear(8, 12), nn.Tanh(), ResidualDense(nn.Linear(12, 12), nn.ReLU(), nn.Identity())),
+    "a residual of other width": lambda: nn.Sequential(
+        ResidualDense(nn.Linear(8, 12), nn.Tanh(), nn.Linear(8, 12, bias=False))
+    ),
+    "a residual of the same width": lambda: nn.Sequential(
+        nn.Linear(8, 12), nn.Tanh(), ResidualDense(nn.Linear(12, 12), nn.ReLU(), nn.Identity())
+    ),
 }
 
 

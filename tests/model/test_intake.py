@@ -44,7 +44,17 @@ def test_a_pooler_is_not_missed(folder: Path) -> None:
 
 
 def test_a_layer_that_the_config_does_not_know_is_no_surplus(folder: Path) -> None:
-    _edit(folder, lambda tensors: tensors | {name.replace("layer.2", "layer.3"): tensor.clone() for name, tensor in tensors.items() if "layer.2" in name})
+    _edit(
+        folder,
+        lambda tensors: (
+            tensors
+            | {
+                name.replace("layer.2", "layer.3"): tensor.clone()
+                for name, tensor in tensors.items()
+                if "layer.2" in name
+            }
+        ),
+    )
     with pytest.raises(ArtifactError, match=r"config\.json knows nothing of encoder\.layer\.3\."):
         load_model(folder)
 

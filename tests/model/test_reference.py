@@ -1,4 +1,4 @@
-"""Whatever folder is loaded gives sentence-transformers' own vectors, or is refused by the name of what is not carried."""
+"""Whatever folder is loaded gives sentence-transformers' own vectors, or is refused by what is not carried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ from emb.model.reference import check_reference
 from emb.similarity import cosines
 from emb.tokens import TextTokenizer, prompt_of
 
-TEXTS = ["The cat sat on the mat.", "yes", "How do I open a file?", " ".join(f"the {word}" for word in "abcdefghijklmnopqrstuvwxyz" * 3)]
+TEXTS = [
+    "The cat sat on the mat.",
+    "yes",
+    "How do I open a file?",
+    " ".join(f"the {word}" for word in "abcdefghijklmnopqrstuvwxyz" * 3),
+]
 
 
 def _copy(folder: Path, to: Path, **files: dict[str, Any]) -> Path:
@@ -42,7 +47,9 @@ def _reference(folder: Path, texts: list[str], **how: Any) -> np.ndarray[Any, An
     return np.stack([loaded.encode(text, show_progress_bar=False, **how) for text in texts])
 
 
-def test_a_folder_without_modules_says_which_pooling_it_got(qwen3_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_modules_says_which_pooling_it_got(
+    qwen3_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder = Path(shutil.copytree(qwen3_folder, tmp_path / "plain"))
@@ -57,9 +64,20 @@ def test_a_folder_without_modules_says_which_pooling_it_got(qwen3_folder: Path, 
 
 
 def test_a_tokenizer_that_cuts_at_the_beginning_does_so_here_and_when_saved(bert_folder: Path, tmp_path: Path) -> None:
-    folder = _copy(bert_folder, tmp_path / "left", tokenizer_config={"truncation_side": "left"}, sentence_bert_config={"max_seq_length": 12})
+    folder = _copy(
+        bert_folder,
+        tmp_path / "left",
+        tokenizer_config={"truncation_side": "left"},
+        sentence_bert_config={"max_seq_length": 12},
+    )
     expected = _reference(folder, TEXTS)
-    assert cosines(expected[-1:], _reference(_copy(bert_folder, tmp_path / "r", sentence_bert_config={"max_seq_length": 12}), TEXTS[-1:])) < 0.999
+    assert (
+        cosines(
+            expected[-1:],
+            _reference(_copy(bert_folder, tmp_path / "r", sentence_bert_config={"max_seq_length": 12}), TEXTS[-1:]),
+        )
+        < 0.999
+    )
     save_model(load_model(folder), tmp_path / "saved")
     for place in (folder, tmp_path / "saved"):
         assert cosines(expected, _ours(load_model(place), TEXTS)).min() > 0.99999
@@ -99,7 +117,9 @@ def test_lower_case_follows_the_tokenizer_and_not_python(bert_folder: Path, tmp_
         ("1_Pooling__config", {"pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}, "max"),
     ],
 )
-def test_a_setting_that_is_not_carried_is_refused_by_name(tmp_path: Path, file: str, changes: dict[str, Any], named: str) -> None:
+def test_a_setting_that_is_not_carried_is_refused_by_name(
+    tmp_path: Path, file: str, changes: dict[str, Any], named: str
+) -> None:
     from tiny import tiny_bert
 
     tiny_bert(tmp_path / "m", dim=32)

@@ -36,7 +36,9 @@ def _static(folder: Path, window: int | None = None, side: str = "right", dim: i
     if window:
         tokenizer.enable_truncation(window, direction=side)
     torch.manual_seed(0)
-    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=dim), Normalize()], device="cpu").save(str(folder / "model"))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=dim), Normalize()], device="cpu").save(
+        str(folder / "model")
+    )
     return folder / "model"
 
 
@@ -56,7 +58,9 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("window", "side"), [(None, "right"), (8, "right"), (8, "left")])
-def test_no_special_token_is_read_and_the_tokenizer_s_own_window_is_kept(window: int | None, side: str, tmp_path: Path) -> None:
+def test_no_special_token_is_read_and_the_tokenizer_s_own_window_is_kept(
+    window: int | None, side: str, tmp_path: Path
+) -> None:
     place = _static(tmp_path, window, side)
     expected = SentenceTransformer(str(place), device="cpu").encode(TEXTS)
     model = load_model(place)
@@ -65,7 +69,9 @@ def test_no_special_token_is_read_and_the_tokenizer_s_own_window_is_kept(window:
     save_model(model, tmp_path / "saved")
     for each in (place, tmp_path / "saved"):
         np.testing.assert_allclose(emb.load(each).encode(TEXTS), expected, atol=1e-6)
-    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode(TEXTS), expected, atol=1e-6
+    )
 
 
 def test_a_file_of_model2vec_is_read(folder: Path, tmp_path: Path) -> None:
@@ -85,13 +91,22 @@ def test_what_is_exported_is_the_same_and_passes(folder: Path, tmp_path: Path) -
     np.testing.assert_allclose(SentenceTransformer(str(artifact), device="cpu").encode(TEXTS), expected, atol=1e-6)
     assert emb.validate(artifact, texts=SENTENCES).passed
     loads = {finding.client: not finding.problems for finding in examine(artifact)}
-    assert [client for client, does in loads.items() if not does] == [name for name in loads if "optimum" in name or "text-embeddings-inference" in name]
+    assert [client for client, does in loads.items() if not does] == [
+        name for name in loads if "optimum" in name or "text-embeddings-inference" in name
+    ]
     assert "A static text encoder (a row per token, no layers)" in card(Facts.read(artifact))
 
 
 def test_a_static_student_learns_its_table(folder: Path, texts: Path, tmp_path: Path) -> None:
     teacher = tiny_bert(tmp_path / "teacher")
-    found = emb.distill(teacher=str(teacher), student=str(folder), data=[str(texts)], out=tmp_path / "run", max_steps=30, overrides={"training": {"lr": 0.05}})
+    found = emb.distill(
+        teacher=str(teacher),
+        student=str(folder),
+        data=[str(texts)],
+        out=tmp_path / "run",
+        max_steps=30,
+        overrides={"training": {"lr": 0.05}},
+    )
     manifest = Manifest.load(tmp_path / "run" / "student")
     assert manifest.layers == 0
     assert manifest.lineage["recipe"]["training"]["train_token_embeddings"] is True
@@ -99,12 +114,21 @@ def test_a_static_student_learns_its_table(folder: Path, texts: Path, tmp_path: 
     scores = [line["cosine"]["0x32"] for line in log if "cosine" in line]
     assert scores[-1] > scores[0] > 0
     assert found.scores[-1]["cosine"] == pytest.approx(scores[-1], abs=1e-3)
-    sizes = {path.parent.name: next(iter(load_file(path).values())).shape[0] for path in [tmp_path / "run" / "student" / "model.safetensors"]}
+    sizes = {
+        path.parent.name: next(iter(load_file(path).values())).shape[0]
+        for path in [tmp_path / "run" / "student" / "model.safetensors"]
+    }
     assert sizes["student"] == load_model(folder).encoder.config.vocab_size
 
 
 def test_a_static_teacher_is_learned_from(folder: Path, texts: Path, tmp_path: Path) -> None:
-    found = emb.distill(teacher=str(folder), student=str(tiny_bert(tmp_path / "start")), data=[str(texts)], out=tmp_path / "run", max_steps=4)
+    found = emb.distill(
+        teacher=str(folder),
+        student=str(tiny_bert(tmp_path / "start")),
+        data=[str(texts)],
+        out=tmp_path / "run",
+        max_steps=4,
+    )
     assert found.scores[-1]["dim"] == 32
     with pytest.raises(UsageError, match="has 0 layers") as refused:
         emb.distill(teacher=str(folder), layers=2, data=[str(texts)], out=tmp_path / "other")

@@ -21,14 +21,21 @@ from emb.errors import ArtifactError
 from emb.publish.card import FILE, card, is_generated, write_card
 from emb.publish.summary import Facts, hub_id, without_paths
 
-RECIPE = {"teacher": "/home/me/all-mpnet-base-v2", "student": {"source": "all-MiniLM-L6-v2"}, "capture": {"max_length": 48}, "data": {"sources": ["/home/me/texts.txt"]}}
+RECIPE = {
+    "teacher": "/home/me/all-mpnet-base-v2",
+    "student": {"source": "all-MiniLM-L6-v2"},
+    "capture": {"max_length": 48},
+    "data": {"sources": ["/home/me/texts.txt"]},
+}
 
 
 @pytest.fixture(scope="module")
 def exported(student_folder: Path, tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> Path:
     """A validated artifact with an 8-bit file."""
     out = tmp_path_factory.mktemp("card") / "tiny-2x16"
-    [folder] = emb.export(student_folder, layers=[2], dims=[16], int8=True, out=out, threads=1, calibration_texts=sentences)
+    [folder] = emb.export(
+        student_folder, layers=[2], dims=[16], int8=True, out=out, threads=1, calibration_texts=sentences
+    )
     emb.validate(folder, texts=sentences, threads=1)
     return folder
 
@@ -38,8 +45,20 @@ def artifact(exported: Path, tmp_path: Path) -> Path:
     """A copy of it, made by a recipe on another machine."""
     folder = shutil.copytree(exported, tmp_path / exported.name)
     manifest = Manifest.load(folder)
-    teacher = {"name": "all-mpnet-base-v2", "path": "/home/me/all-mpnet-base-v2", "revision": "abc123", "fingerprint": "f1", "weights": "w1"}
-    manifest.lineage |= {"teacher": teacher, "recipe": RECIPE, "data": {"hash": "d1", "texts": 1234}, "seed": 7, "versions": {"torch": "9.9"}}
+    teacher = {
+        "name": "all-mpnet-base-v2",
+        "path": "/home/me/all-mpnet-base-v2",
+        "revision": "abc123",
+        "fingerprint": "f1",
+        "weights": "w1",
+    }
+    manifest.lineage |= {
+        "teacher": teacher,
+        "recipe": RECIPE,
+        "data": {"hash": "d1", "texts": 1234},
+        "seed": 7,
+        "versions": {"torch": "9.9"},
+    }
     manifest.write(folder)
     return folder
 
@@ -51,7 +70,16 @@ def _lineage(folder: Path, **values: Any) -> None:
 
 
 def _score(**values: Any) -> dict[str, Any]:
-    base = {"task": "scifact", "metric": "nDCG@10", "model": "tiny-2x16", "layers": 2, "dim": 16, "weights": "fp32", "vectors": "float32", "side": "symmetric"}
+    base = {
+        "task": "scifact",
+        "metric": "nDCG@10",
+        "model": "tiny-2x16",
+        "layers": 2,
+        "dim": 16,
+        "weights": "fp32",
+        "vectors": "float32",
+        "side": "symmetric",
+    }
     return base | {"value": 43.2109} | values
 
 
@@ -64,7 +92,12 @@ def _evaluate(folder: Path, *scores: dict[str, Any]) -> None:
 
 def test_the_front_matter_is_what_the_hub_reads(artifact: Path) -> None:
     data = ModelCard(card(Facts.read(artifact, "me/tiny"))).data
-    assert (data.library_name, data.pipeline_tag, data.license, data.language) == ("sentence-transformers", "sentence-similarity", "apache-2.0", "en")
+    assert (data.library_name, data.pipeline_tag, data.license, data.language) == (
+        "sentence-transformers",
+        "sentence-similarity",
+        "apache-2.0",
+        "en",
+    )
     assert data.base_model == ["sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2"]
     assert {"onnx", "transformers.js", "knowledge-distillation"} <= set(data.tags)
     assert data.eval_results is None
@@ -107,12 +140,16 @@ def test_figures_of_another_file_are_not_used(artifact: Path) -> None:
     assert all(row.endswith("| – | – | – | – | not validated |") for row in rows)
 
 
-def test_a_window_longer_than_what_was_learned_is_named_in_card_and_report(artifact: Path, sentences: list[str]) -> None:
+def test_a_window_longer_than_what_was_learned_is_named_in_card_and_report(
+    artifact: Path, sentences: list[str]
+) -> None:
     manifest = Manifest.load(artifact)
     assert (manifest.learned_length, manifest.max_length) == (48, 64)
     emb.validate(artifact, texts=sentences, threads=1)
     assert "In training they were cut at 48" in card(Facts.read(artifact))
-    assert "In training, texts were cut at 48 tokens; these files read up to 64." in (artifact / "report.html").read_text(encoding="utf-8")
+    assert "In training, texts were cut at 48 tokens; these files read up to 64." in (
+        artifact / "report.html"
+    ).read_text(encoding="utf-8")
     _lineage(artifact, recipe=RECIPE | {"capture": {"max_length": 64}})
     emb.validate(artifact, texts=sentences, threads=1)
     assert "In training" not in card(Facts.read(artifact))
@@ -126,25 +163,40 @@ def test_without_validation_the_card_says_so(artifact: Path) -> None:
 
 def test_a_failed_gate_is_said_with_its_figures(artifact: Path) -> None:
     value = json.loads((artifact / "parity.json").read_text())
-    value["variants"][0] |= {"passed": False, "gates": [{"name": "vector length", "value": 0.5, "limit": 0.001, "passed": False, "at_most": True}]}
+    value["variants"][0] |= {
+        "passed": False,
+        "gates": [{"name": "vector length", "value": 0.5, "limit": 0.001, "passed": False, "at_most": True}],
+    }
     (artifact / "parity.json").write_text(json.dumps(value))
-    assert "**`onnx/model.onnx` failed a gate**: vector length is 0.5, at most 0.001 was asked." in card(Facts.read(artifact))
+    assert "**`onnx/model.onnx` failed a gate**: vector length is 0.5, at most 0.001 was asked." in card(
+        Facts.read(artifact)
+    )
 
 
 def test_scores_are_those_of_this_artifact_alone(artifact: Path) -> None:
-    others = [_score(model=model, value=value, fingerprint="0" * 64) for model, value in (("all-mpnet-base-v2", 99), ("other", 98))]
-    _evaluate(artifact, _score(), _score(dim=8, value=31.5), _score(side="asymmetric", weights="int8", value=44.5), *others)
+    others = [
+        _score(model=model, value=value, fingerprint="0" * 64)
+        for model, value in (("all-mpnet-base-v2", 99), ("other", 98))
+    ]
+    _evaluate(
+        artifact, _score(), _score(dim=8, value=31.5), _score(side="asymmetric", weights="int8", value=44.5), *others
+    )
     text = card(Facts.read(artifact, "me/tiny"))
     results = ModelCard(text).data.eval_results
     assert results is not None
-    assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results] == [("scifact", "ndcg_at_10", 43.21), ("scifact", "ndcg_at_10", 44.5)]
+    assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results] == [
+        ("scifact", "ndcg_at_10", 43.21),
+        ("scifact", "ndcg_at_10", 44.5),
+    ]
     assert results[1].metric_name == "nDCG@10 × 100, 16 dims, int8, documents by all-mpnet-base-v2"
     assert "31.50" in text
     assert not re.search(r"9[89]\.00", text)
     assert "No benchmark was run" not in text
 
 
-def test_figures_of_other_weights_are_left_out_with_a_warning(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_of_other_weights_are_left_out_with_a_warning(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _evaluate(artifact, _score(), _score(weights="int8", value=55.5))
     assert "43.21" in card(Facts.read(artifact))
     assert "warning" not in capsys.readouterr().err
@@ -163,11 +215,15 @@ def test_figures_of_other_weights_are_left_out_with_a_warning(artifact: Path, ca
     assert f"emb evaluate {artifact}" in capsys.readouterr().err
 
 
-def test_figures_on_documents_of_another_teacher_are_left_out_with_a_warning(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_on_documents_of_another_teacher_are_left_out_with_a_warning(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _evaluate(artifact, _score(), _score(side="asymmetric", value=31.5))
     value = json.loads((artifact / "evaluation.json").read_text())
     for weights, shown in (("w1", True), ("w2", False)):
-        (artifact / "evaluation.json").write_text(json.dumps(value | {"fingerprints": {"teacher": {"all-mpnet-base-v2": weights}}}))
+        (artifact / "evaluation.json").write_text(
+            json.dumps(value | {"fingerprints": {"teacher": {"all-mpnet-base-v2": weights}}})
+        )
         text = card(Facts.read(artifact))
         assert "43.21" in text
         assert ("31.50" in text) == shown
@@ -208,7 +264,9 @@ def test_the_recipe_and_the_lineage_make_it_again(artifact: Path) -> None:
     text = card(Facts.read(artifact, "me/tiny"))
     recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert recipe["capture"] == {"max_length": 48}
-    assert all(value in text for value in ("`abc123`", "`f1`", "`w1`", "1,234 texts, hash `d1`", "torch 9.9", "| seed | 7 |"))
+    assert all(
+        value in text for value in ("`abc123`", "`f1`", "`w1`", "1,234 texts, hash `d1`", "torch 9.9", "| seed | 7 |")
+    )
     assert "emb export run --layers 2 --dim 16 --int8 --min-cosine 0.99 --out tiny" in text
     assert "In training they were cut at 48" in text
     _lineage(artifact, quantization={"min_cosine": 0.998, "reduce_range": True, "processor": "an old one"})
@@ -218,7 +276,9 @@ def test_the_recipe_and_the_lineage_make_it_again(artifact: Path) -> None:
 
 
 def test_commands_in_the_card_exist_with_their_options(artifact: Path) -> None:
-    for name, *words in (line.split()[1:] for line in card(Facts.read(artifact)).splitlines() if line.startswith("emb ")):
+    for name, *words in (
+        line.split()[1:] for line in card(Facts.read(artifact)).splitlines() if line.startswith("emb ")
+    ):
         known = {option for parameter in cli.commands[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known
 
@@ -226,7 +286,11 @@ def test_commands_in_the_card_exist_with_their_options(artifact: Path) -> None:
 def test_the_python_in_the_card_runs(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(artifact.parent)
     blocks = re.findall(r"```python\n(.*?)```", card(Facts.read(artifact)), re.DOTALL)
-    ours = [block for block in blocks if block.startswith("import emb") or ("sentence_transformers" in block and "teacher" not in block)]
+    ours = [
+        block
+        for block in blocks
+        if block.startswith("import emb") or ("sentence_transformers" in block and "teacher" not in block)
+    ]
     assert len(ours) == 2
     for block in ours:
         scope: dict[str, Any] = {}
@@ -246,7 +310,15 @@ def test_an_encoder_without_a_teacher_says_what_it_is_an_export_of(artifact: Pat
     assert "emb export bge-small-en-v1.5 --layers 2" in text
 
 
-@pytest.mark.parametrize(("name", "expected"), [("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"), ("me/mine", "me/mine"), ("mine", None), ("a/b/c", None)])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("me/mine", "me/mine"),
+        ("mine", None),
+        ("a/b/c", None),
+    ],
+)
 def test_where_the_hub_has_a_model(name: str, expected: str | None) -> None:
     assert hub_id(name) == expected
 

@@ -31,7 +31,9 @@ REPO = "me/tiny"
 @pytest.fixture(scope="module")
 def exported(student_folder: Path, tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> Path:
     out = tmp_path_factory.mktemp("push") / "artifact"
-    [folder] = emb.export(student_folder, layers=[2], dims=[16], vectors=["binary"], out=out, threads=1, calibration_texts=sentences)
+    [folder] = emb.export(
+        student_folder, layers=[2], dims=[16], vectors=["binary"], out=out, threads=1, calibration_texts=sentences
+    )
     return folder
 
 
@@ -54,12 +56,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with serving(Hub(tmp_path / "served", REPO, exists=False)) as served:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
         for place in ("constants", "file_download"):  # the client before 1.0 keeps a copy
-            monkeypatch.setattr(f"huggingface_hub.{place}.HUGGINGFACE_CO_URL_TEMPLATE", served.url + "/{repo_id}/resolve/{revision}/{filename}", raising=False)
+            monkeypatch.setattr(
+                f"huggingface_hub.{place}.HUGGINGFACE_CO_URL_TEMPLATE",
+                served.url + "/{repo_id}/resolve/{revision}/{filename}",
+                raising=False,
+            )
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("transformers.utils.hub._is_offline_mode", False, raising=False)  # transformers 4 keeps a copy
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # files in chunks, to a server that only the real hub has
-        getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()  # the client before 1.0 keeps sessions that refuse to go online
+        monkeypatch.setattr(
+            "transformers.utils.hub._is_offline_mode", False, raising=False
+        )  # transformers 4 keeps a copy
+        monkeypatch.setattr(
+            "huggingface_hub.constants.HF_HUB_DISABLE_XET", True
+        )  # files in chunks, to a server that only the real hub has
+        getattr(
+            huggingface_hub.utils, "reset_sessions", lambda: None
+        )()  # the client before 1.0 keeps sessions that refuse to go online
         monkeypatch.setenv("HF_TOKEN", served.token)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield served
@@ -74,7 +86,10 @@ def test_what_arrives_is_the_artifact_byte_for_byte_in_one_commit(hub: Hub, arti
     own = set(Manifest.load(artifact).files)
     assert set(hub.files()) == own | {"emb.json", "README.md"}
     assert all((hub.folder / name).read_bytes() == (artifact / name).read_bytes() for name in [*own, "README.md"])
-    assert {name for name in own if (artifact / name).stat().st_size >= LARGE} >= {"model.safetensors", "onnx/model.onnx"}
+    assert {name for name in own if (artifact / name).stat().st_size >= LARGE} >= {
+        "model.safetensors",
+        "onnx/model.onnx",
+    }
     assert len(hub.lfs) > 1
     [commit] = hub.commits
     assert commit["summary"] == f"emb {emb.__version__}: 2 layers, 16 dims"
@@ -83,7 +98,9 @@ def test_what_arrives_is_the_artifact_byte_for_byte_in_one_commit(hub: Hub, arti
     assert [(made["organization"], made["name"]) for made in hub.created] == [("me", "tiny")]
 
 
-def test_what_was_pushed_loads_everywhere_with_the_same_vectors(hub: Hub, artifact: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_what_was_pushed_loads_everywhere_with_the_same_vectors(
+    hub: Hub, artifact: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     from huggingface_hub import snapshot_download
     from sentence_transformers import SentenceTransformer
 
@@ -96,7 +113,10 @@ def test_what_was_pushed_loads_everywhere_with_the_same_vectors(hub: Hub, artifa
     np.testing.assert_allclose(model.encode_query(sentences), expected, atol=1e-5)
 
 
-@pytest.mark.skipif(int(huggingface_hub.__version__.split(".")[0]) < 2, reason="earlier clients ask for the store of chunks in another way")
+@pytest.mark.skipif(
+    int(huggingface_hub.__version__.split(".")[0]) < 2,
+    reason="earlier clients ask for the store of chunks in another way",
+)
 def test_in_chunks_too_what_comes_back_is_what_went(hub: Hub, artifact: Path, tmp_path: Path) -> None:
     hf_xet = pytest.importorskip("hf_xet")
     hub.chunks = tmp_path / "chunks"
@@ -105,26 +125,58 @@ def test_in_chunks_too_what_comes_back_is_what_went(hub: Hub, artifact: Path, tm
     stored = zip(large, hf_xet.hash_files([str(path) for path in large]), strict=True)
     hub.xet = {sha256_file(path): found.hash for path, found in stored}
     # In processes of their own: the client reads its settings when it is imported.
-    settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "0", "HF_TOKEN": hub.token}
-    download = f"from huggingface_hub import snapshot_download as get; get({REPO!r}, local_dir={str(tmp_path / 'back')!r})"
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "0",
+        "HF_TOKEN": hub.token,
+    }
+    download = (
+        f"from huggingface_hub import snapshot_download as get; get({REPO!r}, local_dir={str(tmp_path / 'back')!r})"
+    )
     for command in (["-m", "emb.cli", "push", str(artifact), "--to", REPO, "--quiet"], ["-c", download]):
-        done = subprocess.run([sys.executable, *command], env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(
+            [sys.executable, *command],
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
     assert hub.lfs == {}
     assert set(hub.chunked) == {path.relative_to(artifact).as_posix() for path in large}
-    assert all((tmp_path / "back" / name).read_bytes() == (artifact / name).read_bytes() for name in Manifest.load(artifact).files)
+    assert all(
+        (tmp_path / "back" / name).read_bytes() == (artifact / name).read_bytes()
+        for name in Manifest.load(artifact).files
+    )
 
 
 def test_where_it_was_made_is_not_published(hub: Hub, artifact: Path) -> None:
-    (artifact / "parity.json").write_text(json.dumps({"artifact": str(artifact), "variants": [], "texts": {"text": 1, "odd": 1, "long": 1}, "created": "2030-01-01",
-                                                      "machine": {"threads": 1, "processor": "p", "onnxruntime": "1"}}))  # fmt: skip
+    (artifact / "parity.json").write_text(
+        json.dumps(
+            {
+                "artifact": str(artifact),
+                "variants": [],
+                "texts": {"text": 1, "odd": 1, "long": 1},
+                "created": "2030-01-01",
+                "machine": {"threads": 1, "processor": "p", "onnxruntime": "1"},
+            }
+        )
+    )
     push(artifact, REPO)
-    assert _served(hub, "emb.json")["lineage"]["teacher"] == {**Manifest.load(artifact).lineage["teacher"], "path": "teacher"}
+    assert _served(hub, "emb.json")["lineage"]["teacher"] == {
+        **Manifest.load(artifact).lineage["teacher"],
+        "path": "teacher",
+    }
     assert _served(hub, "parity.json")["artifact"] == "artifact"
     assert all(str(artifact.parent).encode() not in (hub.folder / name).read_bytes() for name in hub.files())
 
 
-def test_pushing_again_replaces_and_removes_what_an_earlier_push_left(hub: Hub, artifact: Path, exported: Path, tmp_path: Path) -> None:
+def test_pushing_again_replaces_and_removes_what_an_earlier_push_left(
+    hub: Hub, artifact: Path, exported: Path, tmp_path: Path
+) -> None:
     push(artifact, REPO)
     (hub.folder / "LICENSE").write_text("mine")
     manifest = Manifest.load(artifact)
@@ -161,7 +213,9 @@ def test_a_card_that_a_person_wrote_in_the_artifact_is_sent_as_it_is(hub: Hub, a
     assert (hub.folder / "README.md").read_text() == "# By hand"
 
 
-def test_a_dry_run_asks_nobody_and_writes_nothing(artifact: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_asks_nobody_and_writes_nothing(
+    artifact: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     before = sorted(artifact.rglob("*"))
     assert console.run(cli, ["push", str(artifact), "--to", REPO, "--dry-run", "--json"]) == 0
@@ -219,7 +273,12 @@ def test_an_owner_that_the_token_may_not_write_to(hub: Hub, artifact: Path) -> N
         push(artifact, REPO)
 
 
-REFUSALS = [("commit", 400, "the commit was not taken"), ("commit", 403, "the token may not write"), ("card", 400, "is no licence"), ("upload", 400, "the commit was not taken")]
+REFUSALS = [
+    ("commit", 400, "the commit was not taken"),
+    ("commit", 403, "the token may not write"),
+    ("card", 400, "is no licence"),
+    ("upload", 400, "the commit was not taken"),
+]
 
 
 @pytest.mark.parametrize(("step", "status", "message"), REFUSALS)

@@ -1,4 +1,6 @@
-"""Vector codecs: what each keeps, that scores are those of the decoded vectors, and that a stored codec is the fitted one."""
+"""Vector codecs: what each keeps, that scores are those of the decoded vectors, and that a stored codec is the fitted
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,11 @@ from emb.quantize.vectors.scalar import Float32Codec, Int4Codec, Int8Codec
 from emb.similarity import Vectors, neighbour_overlap, unit
 
 DIM = 24
-OPTIONS: dict[str, dict[str, Any]] = {"bebr": {"codes": 2, "bits": 16, "steps": 20}, "pq": {"pieces": 4}, "binary": {"rotation": "itq", "centre": True}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "bebr": {"codes": 2, "bits": 16, "steps": 20},
+    "pq": {"pieces": 4},
+    "binary": {"rotation": "itq", "centre": True},
+}
 BYTES = {"float32": 96, "float16": 48, "int8": 24, "int4": 12, "binary": 3, "bebr": 4, "pq": 4}
 
 
@@ -66,7 +72,9 @@ def test_scores_are_dot_products_with_what_the_codes_stand_for(kind: str) -> Non
     codes = codec.encode(vectors())
     np.testing.assert_allclose(codec.scores(queries, codes), queries @ codec.decode(codes).T, atol=1e-5)
     query_codes = codec.encode(queries)
-    np.testing.assert_allclose(codec.symmetric(query_codes, codes), codec.decode(query_codes) @ codec.decode(codes).T, atol=1e-5)
+    np.testing.assert_allclose(
+        codec.symmetric(query_codes, codes), codec.decode(query_codes) @ codec.decode(codes).T, atol=1e-5
+    )
     assert codec.scores(queries, codes[:0]).shape == (70, 0)
 
 
@@ -93,26 +101,36 @@ def test_vectors_of_another_dim_are_refused(kind: str) -> None:
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_lookup_tables_add_up_to_the_dot_product(bits: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    weights, codes = random.standard_normal((3, bits)).astype(np.float32), np.packbits(random.random((5, bits)) > 0.5, axis=1)
+    weights, codes = (
+        random.standard_normal((3, bits)).astype(np.float32),
+        np.packbits(random.random((5, bits)) > 0.5, axis=1),
+    )
     np.testing.assert_allclose(looked_up(tables(weights), codes), weights @ signs(codes, bits).T, atol=1e-5)
 
 
 def test_plain_sign_bits_are_the_stored_convention() -> None:
     codec = BinaryCodec.fit(vectors())
     assert np.array_equal(codec.encode(vectors()), np.packbits(vectors() > 0, axis=1))
-    assert np.array_equal(BinaryCodec.fit(vectors(), bits=16).encode(vectors()), np.packbits(vectors()[:, :16] > 0, axis=1))
+    assert np.array_equal(
+        BinaryCodec.fit(vectors(), bits=16).encode(vectors()), np.packbits(vectors()[:, :16] > 0, axis=1)
+    )
 
 
 @pytest.mark.parametrize("rotation", ["random", "itq"])
 def test_a_rotation_keeps_dot_products(rotation: str) -> None:
     directions = BinaryCodec.fit(vectors(), rotation=rotation).directions
-    np.testing.assert_allclose((vectors() @ directions.T) @ (vectors() @ directions.T).T, vectors() @ vectors().T, atol=1e-5)
+    np.testing.assert_allclose(
+        (vectors() @ directions.T) @ (vectors() @ directions.T).T, vectors() @ vectors().T, atol=1e-5
+    )
     fewer = BinaryCodec.fit(vectors(), rotation=rotation, bits=10).directions
     np.testing.assert_allclose(fewer @ fewer.T, np.eye(10), atol=1e-5)
 
 
 def test_itq_loses_less_than_another_rotation() -> None:
-    errors = [error(BinaryCodec.fit(vectors(), rotation=rotation, centre=True), vectors()) for rotation in ("itq", "random", "none")]
+    errors = [
+        error(BinaryCodec.fit(vectors(), rotation=rotation, centre=True), vectors())
+        for rotation in ("itq", "random", "none")
+    ]
     assert errors[0] == min(errors)
     assert errors[0] < 0.97 * errors[1]
 
@@ -189,7 +207,14 @@ def test_bad_options() -> None:
             fit_codec(kind, vectors(), **options)
 
 
-@pytest.mark.parametrize(("bad", "message"), [(np.zeros((99, 8)), "at least 100"), (np.zeros((200, 8), np.int8), "float vectors"), (np.full((200, 8), np.nan), "NaN")])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((99, 8)), "at least 100"),
+        (np.zeros((200, 8), np.int8), "float vectors"),
+        (np.full((200, 8), np.nan), "NaN"),
+    ],
+)
 def test_vectors_that_cannot_be_fitted_to(bad: Vectors, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         fit_codec("int8", bad)
@@ -248,6 +273,9 @@ def test_the_command_knows_every_kind() -> None:
 
 
 def test_more_bytes_find_more() -> None:
-    found = [neighbour_overlap(vectors(), (codec := fitted(kind)).decode(codec.encode(vectors()))) for kind in ("binary", "int4", "int8", "float16", "float32")]
+    found = [
+        neighbour_overlap(vectors(), (codec := fitted(kind)).decode(codec.encode(vectors())))
+        for kind in ("binary", "int4", "int8", "float16", "float32")
+    ]
     assert found == sorted(found)
     assert found[-1] == 1

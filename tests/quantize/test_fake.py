@@ -48,7 +48,9 @@ def _vectors(model: EmbeddingModel, sentences: list[str], precision: str | None)
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 @pytest.mark.parametrize("folder", ["bert_folder", "qwen3_folder"])
-def test_training_sees_what_ships(folder: str, precision: str, request: pytest.FixtureRequest, sentences: list[str], tmp_path: Path) -> None:
+def test_training_sees_what_ships(
+    folder: str, precision: str, request: pytest.FixtureRequest, sentences: list[str], tmp_path: Path
+) -> None:
     if precision == "int8" and not has_vnni():
         pytest.skip("this processor clips sums of two products to 16 bits, which training does not play")
     model = load_model(request.getfixturevalue(folder))
@@ -129,15 +131,33 @@ def test_signs_are_those_of_binary_files_and_their_gradient_ignores_length() -> 
 def test_4_bit_matrices_are_read_as_they_were_meant(inputs: int) -> None:
     rng = np.random.default_rng(0)
     weight, source = rng.normal(size=(inputs, 24)).astype(np.float32), rng.normal(size=(5, inputs)).astype(np.float32)
-    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", width]) for name, width in (("x", inputs), ("y", 24))]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "one", infos[:1], infos[1:], [numpy_helper.from_array(weight, "w")])
+    infos = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows", width])
+        for name, width in (("x", inputs), ("y", 24))
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "one",
+        infos[:1],
+        infos[1:],
+        [numpy_helper.from_array(weight, "w")],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     weight_only(model, 32, bits=4)
     [node] = model.graph.node
-    assert {attribute.name: attribute.i for attribute in node.attribute} == {"K": inputs, "N": 24, "bits": 4, "block_size": 32, "accuracy_level": 4}
+    assert {attribute.name: attribute.i for attribute in node.attribute} == {
+        "K": inputs,
+        "N": 24,
+        "bits": 4,
+        "block_size": 32,
+        "accuracy_level": 4,
+    }
     found = open_session(model.SerializeToString(), 1).run(["y"], {"x": source})[0]
     expected = int8(torch.from_numpy(source), 32) @ fake_int4(torch.from_numpy(weight.T)).T
-    print(f"max difference {np.abs(found - expected.numpy()).max():.2e}, mean {np.abs(found - expected.numpy()).mean():.2e}")
+    print(
+        f"max difference {np.abs(found - expected.numpy()).max():.2e}, mean"
+        f" {np.abs(found - expected.numpy()).mean():.2e}"
+    )
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
 
 

@@ -34,13 +34,22 @@ from emb.similarity import cosines
 LARGEST = EIGHT_BITS if has_vnni() else SEVEN_BITS  # without VNNI, sums of products of 8 bits are clipped
 
 NAMES = [
-    "dynamic", "weight-only-128", "weight-only-32", "dynamic-kept", "static-smooth", "static-smooth-clipped", "static-smooth-kept",
-    "per-token-smooth", "per-token-smooth-kept",
-]  # fmt: skip
+    "dynamic",
+    "weight-only-128",
+    "weight-only-32",
+    "dynamic-kept",
+    "static-smooth",
+    "static-smooth-clipped",
+    "static-smooth-kept",
+    "per-token-smooth",
+    "per-token-smooth-kept",
+]
 
 
 @pytest.fixture(scope="module", params=["bert_folder", "qwen3_folder"])
-def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> tuple[Path, Path, Trial]:
+def graph(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, sentences: list[str]
+) -> tuple[Path, Path, Trial]:
     model = load_model(request.getfixturevalue(request.param))
     folder = tmp_path_factory.mktemp("graph")
     plain = write_graph(model, folder / "model.onnx")
@@ -53,7 +62,12 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_every_recipe_is_tried_here(graph: tuple[Path, Path, Trial]) -> None:
     assert [recipe.name for recipe in schemes(graph[0]) if recipe.spare is None] == NAMES
     spare = {recipe.name: recipe.spare for recipe in schemes(graph[0], limit=1) if recipe.spare}
-    assert spare == {"stored-128": "gate", "per-token-smooth-float": "gate", "static-smooth-4bit": "limit", "per-token-smooth-4bit": "limit"}
+    assert spare == {
+        "stored-128": "gate",
+        "per-token-smooth-float": "gate",
+        "static-smooth-4bit": "limit",
+        "per-token-smooth-4bit": "limit",
+    }
 
 
 @pytest.mark.parametrize("name", [*NAMES, "stored-128", "per-token-smooth-float"])
@@ -64,12 +78,20 @@ def test_recipe_is_small_and_close_in_every_setting(graph: tuple[Path, Path, Tri
     assert found.min_cosine is not None
     assert found.min_cosine >= 0.95, found
     assert found.bytes < plain.stat().st_size * 0.9  # tiny matrices: the nodes around them weigh too
-    stored = {tensor.name: numpy_helper.to_array(tensor).dtype.itemsize for tensor in onnx.load(str(tmp_path / "try.onnx")).graph.initializer if len(tensor.dims) >= 2}
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor).dtype.itemsize
+        for tensor in onnx.load(str(tmp_path / "try.onnx")).graph.initializer
+        if len(tensor.dims) >= 2
+    }
     assert sum(size == 1 for size in stored.values()) >= 8
 
 
-@pytest.mark.parametrize("name", ["weight-only-32", "static-smooth", "static-smooth-kept", "per-token-smooth", "per-token-smooth-kept"])
-def test_vectors_do_not_depend_on_the_batch_where_tokens_are_quantised_alone(graph: tuple[Path, Path, Trial], tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["weight-only-32", "static-smooth", "static-smooth-kept", "per-token-smooth", "per-token-smooth-kept"]
+)
+def test_vectors_do_not_depend_on_the_batch_where_tokens_are_quantised_alone(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, name: str
+) -> None:
     plain, fused, trial = graph
     model = onnx.load(str(fused))
     [recipe] = [each for each in schemes(plain) if each.name == name]
@@ -91,14 +113,20 @@ def test_tables_keep_a_scale_for_each_row(graph: tuple[Path, Path, Trial]) -> No
     assert (error <= stored[f"{name}_scale"] * 0.501).all()
 
 
-def test_the_fastest_that_passes_is_written(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_that_passes_is_written(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(select, "schemes", lambda *given: schemes(*given)[:3])
     plain, fused, trial = graph
     candidates = select_int8(plain, fused, tmp_path / "onnx" / "int8.onnx", trial, 0.9)
     [chosen] = [each for each in candidates if each.chosen]
     assert chosen.passed
     assert chosen.bytes == (tmp_path / "onnx" / "int8.onnx").stat().st_size
-    best = max(each.texts_per_second / each.latency_ms for each in candidates if each.passed and each.texts_per_second and each.latency_ms)
+    best = max(
+        each.texts_per_second / each.latency_ms
+        for each in candidates
+        if each.passed and each.texts_per_second and each.latency_ms
+    )
     assert chosen.texts_per_second is not None
     assert chosen.latency_ms is not None
     assert chosen.texts_per_second / chosen.latency_ms == best
@@ -118,7 +146,9 @@ def test_if_none_passes_the_closest_is_written_and_marked(
     assert (tmp_path / "onnx" / "int8.onnx").is_file()
 
 
-def test_a_recipe_that_does_not_run_says_why_and_costs_nothing(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_that_does_not_run_says_why_and_costs_nothing(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(model: onnx.ModelProto, batches: object) -> None:
         model.graph.node[0].op_type = "NoSuchOperator"
 
@@ -166,17 +196,25 @@ def test_the_matrix_that_moves_the_vectors_most_is_found_by_running_the_model(gr
     assert min(moved[name] for name in kept) >= max(each for name, each in moved.items() if name not in kept)
 
 
-@pytest.mark.skipif(not has_vnni(), reason="the runtime clips sums of two products to 16 bits, which the measure does not")
-def test_influence_is_what_the_recipe_itself_does_to_one_matrix(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not has_vnni(), reason="the runtime clips sums of two products to 16 bits, which the measure does not"
+)
+def test_influence_is_what_the_recipe_itself_does_to_one_matrix(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, fused, trial = graph
     model = onnx.load(str(fused))
     moved = influences(model, trial.calibration, per_token)
     worst = max(moved, key=lambda name: moved[name])
-    monkeypatch.setattr(matrices, "weighted", lambda graph: [node for node in weighted(graph) if node.output[0] == worst])
+    monkeypatch.setattr(
+        matrices, "weighted", lambda graph: [node for node in weighted(graph) if node.output[0] == worst]
+    )
     integer(model, per_token)
     onnx.save(model, str(tmp_path / "one.onnx"))
     cut = [(ids[:, :64], mask[:, :64]) for ids, mask in trial.calibration]
-    before, after = (np.concatenate([Runner(path).run(batch) for batch in cut]) for path in (fused, tmp_path / "one.onnx"))
+    before, after = (
+        np.concatenate([Runner(path).run(batch) for batch in cut]) for path in (fused, tmp_path / "one.onnx")
+    )
     assert moved[worst] == pytest.approx(1 - cosines(before, after).min(), rel=0.05, abs=1e-6)
 
 
@@ -195,21 +233,28 @@ def test_stored_matrices_are_floats_again_whatever_their_size(graph: tuple[Path,
         model = onnx.load(str(fused))
         stored(model, block)
         onnx.save(model, str(tmp_path / "stored.onnx"))
-        found, expected = (np.concatenate([Runner(path).run(batch) for batch in trial.calibration]) for path in (tmp_path / "stored.onnx", fused))
+        found, expected = (
+            np.concatenate([Runner(path).run(batch) for batch in trial.calibration])
+            for path in (tmp_path / "stored.onnx", fused)
+        )
         assert cosines(found, expected).min() > 0.9995
         levels = [each for each in model.graph.initializer if each.name.endswith("_stored")]
         assert len(levels) >= 8
         assert all(numpy_helper.to_array(each).dtype == np.int8 for each in levels)
 
 
-def _averaged(model: onnx.ModelProto, batches: list[tuple[np.ndarray, np.ndarray]]) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
+def _averaged(
+    model: onnx.ModelProto, batches: list[tuple[np.ndarray, np.ndarray]]
+) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
     """The model with the mean of its tokens as the vector of a text."""
     model.graph.node.append(onnx.helper.make_node("ReduceMean", ["out"], ["sentence_embedding"], axes=[1], keepdims=0))
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info("sentence_embedding"))
     return model, batches
 
 
-def _product(weight: np.ndarray, largest: int | None, outlier: float = 1) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
+def _product(
+    weight: np.ndarray, largest: int | None, outlier: float = 1
+) -> tuple[onnx.ModelProto, list[tuple[np.ndarray, np.ndarray]]]:
     """A model of one matrix behind a lookup, quantised if `largest` is given, and a batch for it."""
     table = np.abs(np.random.default_rng(1).standard_normal((9, len(weight)))).astype(np.float32)
     table[:, 0] *= outlier
@@ -218,28 +263,43 @@ def _product(weight: np.ndarray, largest: int | None, outlier: float = 1) -> tup
         onnx.helper.make_node("MatMul", ["rows", "weight"], ["out"]),
         onnx.helper.make_node("Cast", ["attention_mask"], ["mask"], to=onnx.TensorProto.FLOAT),
     ]
-    kinds = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["b", "t"]) for name in ("input_ids", "attention_mask")]
+    kinds = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["b", "t"])
+        for name in ("input_ids", "attention_mask")
+    ]
     outs = [onnx.helper.make_empty_tensor_value_info(name) for name in ("out", "mask")]
-    graph = onnx.helper.make_graph(nodes, "product", kinds, outs, [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "weight")])
+    graph = onnx.helper.make_graph(
+        nodes,
+        "product",
+        kinds,
+        outs,
+        [numpy_helper.from_array(table, "table"), numpy_helper.from_array(weight, "weight")],
+    )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     if largest:
         integer(model, per_batch, largest)
     return model, [(np.arange(8)[None], np.ones((1, 8), np.int64))]
 
 
-def test_a_recipe_that_won_before_is_taken_without_trying_others(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+def test_a_recipe_that_won_before_is_taken_without_trying_others(
+    graph: tuple[Path, Path, Trial], tmp_path: Path
+) -> None:
     plain, fused, trial = graph
     [only] = select_int8(plain, fused, tmp_path / "int8.onnx", trial, 0.9, known="weight-only-32")
     assert only.chosen
     assert only.name == "weight-only-32"
 
 
-def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+def test_a_recipe_that_won_before_and_fails_here_is_one_among_all(
+    graph: tuple[Path, Path, Trial], tmp_path: Path
+) -> None:
     plain, fused, trial = graph
     assert len(select_int8(plain, fused, tmp_path / "int8.onnx", trial, 1.1, known="weight-only-32")) == len(NAMES) + 2
 
 
-def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(graph: tuple[Path, Path, Trial], tmp_path: Path) -> None:
+def test_a_bias_is_added_by_the_product_where_one_scale_serves_all_tokens(
+    graph: tuple[Path, Path, Trial], tmp_path: Path
+) -> None:
     _, fused, trial = graph
     model = onnx.load(str(fused))
     expected = biases(model.graph)
@@ -258,32 +318,58 @@ def test_smoothing_leaves_the_vectors_as_they_are(graph: tuple[Path, Path, Trial
     model = onnx.load(str(fused))
     before = len(model.graph.node)
     smooth(model, trial.calibration)
-    sources, attention = {node.input[0] for node in weighted(model.graph)}, [node for node in model.graph.node if node.op_type == "MultiHeadAttention"]
+    sources, attention = (
+        {node.input[0] for node in weighted(model.graph)},
+        [node for node in model.graph.node if node.op_type == "MultiHeadAttention"],
+    )
     # One product per matrix input, but none behind fused attention: there it is folded into the values.
     assert len(model.graph.node) - before == len(sources) - len(attention)
     onnx.save(model, str(tmp_path / "smooth.onnx"))
-    np.testing.assert_allclose(runner(tmp_path / "smooth.onnx", trial)(trial.rows), runner(fused, trial)(trial.rows), atol=2e-5)
+    np.testing.assert_allclose(
+        runner(tmp_path / "smooth.onnx", trial)(trial.rows), runner(fused, trial)(trial.rows), atol=2e-5
+    )
 
 
-def test_spare_recipes_are_tried_only_where_no_other_file_is_small_enough(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "schemes", lambda *given: [each for each in schemes(*given) if each.name in ("static-smooth", "per-token-smooth-4bit")])
+def test_spare_recipes_are_tried_only_where_no_other_file_is_small_enough(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        select,
+        "schemes",
+        lambda *given: [each for each in schemes(*given) if each.name in ("static-smooth", "per-token-smooth-4bit")],
+    )
     plain, fused, trial = graph
     [only] = select_int8(plain, fused, tmp_path / "roomy" / "int8.onnx", dataclasses.replace(trial, limit=10**9), 0.5)
     assert only.chosen
-    whole, fitted = select_int8(plain, fused, tmp_path / "tight" / "int8.onnx", dataclasses.replace(trial, limit=only.bytes - 500), 0.5)
-    assert (whole.name, whole.chosen, whole.reason) == ("static-smooth", False, f"more than {(only.bytes - 500) / 1e6:g} MB")
+    whole, fitted = select_int8(
+        plain, fused, tmp_path / "tight" / "int8.onnx", dataclasses.replace(trial, limit=only.bytes - 500), 0.5
+    )
+    assert (whole.name, whole.chosen, whole.reason) == (
+        "static-smooth",
+        False,
+        f"more than {(only.bytes - 500) / 1e6:g} MB",
+    )
     assert fitted.name == "per-token-smooth-4bit"
     assert fitted.bytes < whole.bytes
     stored = onnx.load(str(tmp_path / "tight" / "int8.onnx"))
     assert "MatMulNBits" in {node.op_type for node in stored.graph.node}
 
 
-def test_a_recipe_that_won_before_must_fit_here_too(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recipe_that_won_before_must_fit_here_too(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(select, "schemes", lambda *given: schemes(*given)[1:3])
     plain, fused, trial = graph
     found = select_int8(plain, fused, tmp_path / "free" / "int8.onnx", trial, 0.5)
     small, large = sorted(found, key=lambda each: each.bytes)
-    again = select_int8(plain, fused, tmp_path / "tight" / "int8.onnx", dataclasses.replace(trial, limit=small.bytes), 0.5, known=large.name)
+    again = select_int8(
+        plain,
+        fused,
+        tmp_path / "tight" / "int8.onnx",
+        dataclasses.replace(trial, limit=small.bytes),
+        0.5,
+        known=large.name,
+    )
     assert [each.name for each in again if each.chosen] == [small.name]
 
 
@@ -320,10 +406,16 @@ def test_clipped_ranges_are_narrower(graph: tuple[Path, Path, Trial]) -> None:
 
 def _scales(model: onnx.ModelProto, trial: Trial, clipped: float) -> dict[str, float]:
     integer(model, fixed(model, trial.calibration, clipped))
-    return {each.name: numpy_helper.to_array(each).item() for each in model.graph.initializer if each.name.endswith("_range")}
+    return {
+        each.name: numpy_helper.to_array(each).item()
+        for each in model.graph.initializer
+        if each.name.endswith("_range")
+    }
 
 
-def test_where_none_passes_one_that_computes_in_floats_is_tried(graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_none_passes_one_that_computes_in_floats_is_tried(
+    graph: tuple[Path, Path, Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = ("dynamic", "stored-128")
     monkeypatch.setattr(select, "schemes", lambda *given: [each for each in schemes(*given) if each.name in names])
     plain, fused, trial = graph

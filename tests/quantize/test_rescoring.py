@@ -41,7 +41,13 @@ def test_rescoring_all_of_them_is_exact() -> None:
 
 def test_more_candidates_find_more() -> None:
     bits = _stored(BinaryCodec.fit(DOCUMENTS))
-    shares = [_share(search(QUERIES, bits)[0]), *(_share(search(QUERIES, bits, rescore=_stored(Int8Codec.fit(DOCUMENTS)), depth=depth)[0]) for depth in (20, 60, 150))]
+    shares = [
+        _share(search(QUERIES, bits)[0]),
+        *(
+            _share(search(QUERIES, bits, rescore=_stored(Int8Codec.fit(DOCUMENTS)), depth=depth)[0])
+            for depth in (20, 60, 150)
+        ),
+    ]
     assert shares == sorted(shares)
     assert shares[0] < 0.6 < 0.9 < shares[-1]
 

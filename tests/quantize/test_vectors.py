@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from emb.errors import UsageError
-from emb.quantize.vectors.ranges import binarize, calibrate, dequantize_int4, dequantize_int8, quantize_int4, quantize_int8, unpack_binary
+from emb.quantize.vectors.ranges import (
+    binarize,
+    calibrate,
+    dequantize_int4,
+    dequantize_int8,
+    quantize_int4,
+    quantize_int8,
+    unpack_binary,
+)
 
 FLOATS = arrays(np.float32, (7, 16), elements=st.floats(-1, 1, width=32))
 

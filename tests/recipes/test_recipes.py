@@ -137,7 +137,10 @@ def test_override_of_an_unknown_key() -> None:
     ("text", "said"),
     [
         ("teacher: a\nlayers: 2\nteacher: b\n", "line 3: the key 'teacher' is there already, in line 1"),
-        ("teacher: a\ntraining:\n  lr: 1e-3\n  seed: 1\n  lr: 1e-4\n", "line 5: the key 'lr' is there already, in line 3"),
+        (
+            "teacher: a\ntraining:\n  lr: 1e-3\n  seed: 1\n  lr: 1e-4\n",
+            "line 5: the key 'lr' is there already, in line 3",
+        ),
         ("teacher: a\ndata: {limit: 5, limit: 6}\n", "line 2: the key 'limit' is there already, in line 2"),
         ("teacher: a\n1: x\n0x1: y\n", "line 3: the key 1 is there already, in line 2"),
     ],

@@ -21,7 +21,9 @@ from emb.runtime.sessions import Runner
 
 @pytest.fixture(scope="module")
 def artifact(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    [folder] = export(student_folder, layers=[2], dims=[16], out=tmp_path_factory.mktemp("out") / "slice", calibration_texts=sentences)
+    [folder] = export(
+        student_folder, layers=[2], dims=[16], out=tmp_path_factory.mktemp("out") / "slice", calibration_texts=sentences
+    )
     return folder
 
 
@@ -30,7 +32,9 @@ def test_vectors_do_not_depend_on_the_threads(artifact: Path, sentences: list[st
     assert np.allclose(one, four, atol=1e-6)
 
 
-def test_a_short_text_and_a_long_batch_have_sessions_of_their_own_and_the_same_vectors(artifact: Path, sentences: list[str]) -> None:
+def test_a_short_text_and_a_long_batch_have_sessions_of_their_own_and_the_same_vectors(
+    artifact: Path, sentences: list[str]
+) -> None:
     runner = Runner(artifact / "onnx" / "model.onnx", 2)
     tokenizer = load(artifact).tokenizer
     batch = tokenizer.pad(tokenizer.encode(sentences))
@@ -103,7 +107,9 @@ def test_one_string_gives_one_vector(artifact: Path) -> None:
     assert encoder.encode_query("rain").shape == encoder.encode_document("rain").shape == (16,)
 
 
-def test_batch_size_limits_batches_and_changes_no_vector(artifact: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_size_limits_batches_and_changes_no_vector(
+    artifact: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = load(artifact, threads=1)
     whole, sizes, run = encoder.encode(sentences), [], encoder.runner.run
     monkeypatch.setattr(encoder.runner, "run", lambda batch: sizes.append(len(batch[0])) or run(batch))
@@ -117,7 +123,9 @@ def test_similarity_is_the_models_own(measure: str, bert_folder: Path, tmp_path:
 
     folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
     path = folder / "config_sentence_transformers.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": measure}), encoding="utf-8")
+    path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": measure}), encoding="utf-8"
+    )
     theirs, ours = SentenceTransformer(str(folder), device="cpu"), load(folder)
     assert ours.similarity_fn_name == measure
     a, b = theirs.encode(sentences[:4]), 2 * theirs.encode(sentences[4:])
@@ -133,8 +141,11 @@ def test_it_stands_in_for_a_sentence_transformer(bert_folder: Path, sentences: l
 
     theirs, ours = SentenceTransformer(str(bert_folder), device="cpu"), load(bert_folder)
     for options in (
-        {"show_progress_bar": False, "batch_size": 4}, {"prompt": "query: "}, {"normalize_embeddings": True}, {"truncate_dim": 7, "normalize_embeddings": True},
-    ):  # fmt: skip
+        {"show_progress_bar": False, "batch_size": 4},
+        {"prompt": "query: "},
+        {"normalize_embeddings": True},
+        {"truncate_dim": 7, "normalize_embeddings": True},
+    ):
         np.testing.assert_allclose(ours.encode(sentences, **options), theirs.encode(sentences, **options), atol=3e-6)
     tensor = ours.encode(sentences, convert_to_tensor=True)
     assert isinstance(tensor, torch.Tensor)
@@ -143,14 +154,20 @@ def test_it_stands_in_for_a_sentence_transformer(bert_folder: Path, sentences: l
         ours.encode(sentences, convert_to_numpy=False)
 
 
-def test_stored_vectors_of_a_model_without_length_one_are_not_normalised_in_silence(bert_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_stored_vectors_of_a_model_without_length_one_are_not_normalised_in_silence(
+    bert_folder: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     folder = Path(shutil.copytree(bert_folder, tmp_path / "model"))
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    (folder / "modules.json").write_text(json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8")
+    (folder / "modules.json").write_text(
+        json.dumps([one for one in modules if "Normalize" not in one["type"]]), encoding="utf-8"
+    )
     [artifact] = export(folder, vectors=["int8"], out=tmp_path / "out", calibration_texts=sentences)
     with pytest.raises(UsageError, match="int8 vectors cannot be normalised"):
         load(artifact, file="onnx/model_vectors_int8.onnx").encode(sentences, normalize_embeddings=True)
-    assert np.linalg.norm(load(artifact).encode(sentences, normalize_embeddings=True), axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(load(artifact).encode(sentences, normalize_embeddings=True), axis=1) == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])

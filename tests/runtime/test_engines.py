@@ -1,4 +1,6 @@
-"""Exporting through OpenVINO and CTranslate2 beside our own way, and running their files; the real thing where they are installed."""
+"""Exporting through OpenVINO and CTranslate2 beside our own way, and running their files; the real thing where they are
+installed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +27,7 @@ from emb.export.toolchains import ctranslate2_files as with_ctranslate2
 from emb.model.embedding_model import EmbeddingModel, load_model, pool, save_model
 from emb.quantize.weights import select
 from emb.quantize.weights.schemes import schemes
-from emb.runtime.encoder import load
+from emb.runtime.encoder import Encoder, load
 from emb.runtime.engine import library_of, unreported
 from emb.runtime.head import ACTIVATIONS, Dense, Head
 from emb.similarity import cosines
@@ -34,14 +38,24 @@ CTRANSLATE2 = "ctranslate2/model.bin"
 BOTH = ("openvino", "ctranslate2")
 
 
-@pytest.mark.parametrize(("exporter", "library"), [("openvino", "openvino"), ("openvino", "nncf"), ("ctranslate2", "ctranslate2")])
+@pytest.mark.parametrize(
+    ("exporter", "library"), [("openvino", "openvino"), ("openvino", "nncf"), ("ctranslate2", "ctranslate2")]
+)
 def test_without_the_extra_the_command_that_brings_it_is_named(
-    student_folder: Path, tmp_path: Path, sentences: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, exporter: str, library: str
+    student_folder: Path,
+    tmp_path: Path,
+    sentences: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    exporter: str,
+    library: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingExtra, match=rf'pip install "emb-distill\[{exporter}\]"'):
         export(student_folder, out=tmp_path / "out", exporter=exporter, calibration_texts=sentences)
-    assert console.run(cli, ["export", str(student_folder), "--out", str(tmp_path / "out"), "--exporter", exporter]) == 2
+    assert (
+        console.run(cli, ["export", str(student_folder), "--out", str(tmp_path / "out"), "--exporter", exporter]) == 2
+    )
     assert f"emb-distill[{exporter}]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -59,11 +73,15 @@ def foreign(bert_folder: Path, tmp_path: Path) -> Path:
     (folder / CTRANSLATE2).write_bytes(b"not a model")
     (folder / "ctranslate2" / "config.json").write_text("{}", encoding="utf-8")
     model = load_model(folder)
-    Manifest("encoder", model.layers, model.dim, "mean", True, 64, variants=[Variant(CTRANSLATE2, exporter="ctranslate2")]).save(folder)
+    Manifest(
+        "encoder", model.layers, model.dim, "mean", True, 64, variants=[Variant(CTRANSLATE2, exporter="ctranslate2")]
+    ).save(folder)
     return folder
 
 
-def test_a_file_whose_runtime_is_missing_names_the_extra_and_is_not_called_bad(foreign: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_whose_runtime_is_missing_names_the_extra_and_is_not_called_bad(
+    foreign: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ctranslate2", None)
     for open_it in (lambda: load(foreign, file=CTRANSLATE2), lambda: validate(foreign, texts=sentences)):
         with pytest.raises(MissingExtra, match=r'pip install "emb-distill\[ctranslate2\]"'):
@@ -90,7 +108,15 @@ def test_the_head_in_numpy_is_the_head_in_torch(pooling: str) -> None:
     generator = np.random.default_rng(0)
     states, lengths = generator.normal(size=(4, 7, 8)).astype(np.float32), np.array([7, 1, 4, 2])
     weights = [generator.normal(size=shape).astype(np.float32) for shape in ((12, 8), (5, 12))]
-    head = Head(pooling, (Dense(weights[0], np.ones(12, np.float32), ACTIVATIONS["Tanh"]), Dense(weights[1], None, ACTIVATIONS["Identity"])), 3, True)
+    head = Head(
+        pooling,
+        (
+            Dense(weights[0], np.ones(12, np.float32), ACTIVATIONS["Tanh"]),
+            Dense(weights[1], None, ACTIVATIONS["Identity"]),
+        ),
+        3,
+        True,
+    )
     mask = torch.from_numpy((np.arange(7) < lengths[:, None]).astype(np.int64))
     pooled = pool(torch.from_numpy(states), mask, pooling)
     expected = torch.tanh(pooled @ torch.from_numpy(weights[0]).T + 1) @ torch.from_numpy(weights[1]).T
@@ -103,7 +129,9 @@ def test_the_head_in_numpy_is_the_head_in_torch(pooling: str) -> None:
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 def test_activations_are_those_of_torch(name: str) -> None:
     values = np.linspace(-3, 3, 50, dtype=np.float32)
-    np.testing.assert_allclose(ACTIVATIONS[name](values), getattr(torch.nn, name)()(torch.from_numpy(values)).numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        ACTIVATIONS[name](values), getattr(torch.nn, name)()(torch.from_numpy(values)).numpy(), atol=1e-6
+    )
 
 
 def test_a_text_without_tokens_gets_numbers() -> None:
@@ -129,7 +157,16 @@ def _exported(source: Path, out: Path, sentences: list[str], int8: bool, exporte
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(select, "schemes", lambda *given: schemes(*given)[:1])
         patch.setattr(select, "ROUNDS", 1)
-        [folder] = export(source, dims=[16], int8=int8, exporter=exporters, out=out, calibration_texts=sentences, threads=1, min_cosine=0.9)
+        [folder] = export(
+            source,
+            dims=[16],
+            int8=int8,
+            exporter=exporters,
+            out=out,
+            calibration_texts=sentences,
+            threads=1,
+            min_cosine=0.9,
+        )
     return folder
 
 
@@ -148,16 +185,32 @@ def eight(student_folder: Path, sentences: list[str], tmp_path_factory: pytest.T
 @pytest.mark.interop
 def test_their_files_stand_beside_ours(whole: Path, eight: Path) -> None:
     for folder, openvino in ((whole, OPENVINO), (eight, OPENVINO8)):
-        assert {path.name for path in (folder / "openvino").iterdir()} == {Path(openvino).name, Path(openvino).with_suffix(".bin").name}
-        assert {path.name for path in (folder / "ctranslate2").iterdir()} == {"model.bin", "config.json", "vocabulary.json"}
+        assert {path.name for path in (folder / "openvino").iterdir()} == {
+            Path(openvino).name,
+            Path(openvino).with_suffix(".bin").name,
+        }
+        assert {path.name for path in (folder / "ctranslate2").iterdir()} == {
+            "model.bin",
+            "config.json",
+            "vocabulary.json",
+        }
         manifest = Manifest.load(folder)
         manifest.verify(folder)
-        assert {each.file: each.exporter for each in manifest.variants if each.exporter != "emb"} == {openvino: "openvino", CTRANSLATE2: "ctranslate2"}
+        assert {each.file: each.exporter for each in manifest.variants if each.exporter != "emb"} == {
+            openvino: "openvino",
+            CTRANSLATE2: "ctranslate2",
+        }
         assert {openvino.replace(".xml", ".bin"), "ctranslate2/vocabulary.json"} <= set(manifest.files)
         assert {"openvino", "nncf", "ctranslate2"} <= set(manifest.lineage["export"]["versions"])
         assert load(folder).variant.exporter == "emb"  # type: ignore[attr-defined]
-    assert [Manifest.load(eight).variant(file).quantizer for file in (OPENVINO8, CTRANSLATE2)] == ["nncf", "int8_float32"]
-    assert all(bytes_of(eight, few) < bytes_of(whole, many) for few, many in ((OPENVINO8, OPENVINO), (CTRANSLATE2, CTRANSLATE2)))
+    assert [Manifest.load(eight).variant(file).quantizer for file in (OPENVINO8, CTRANSLATE2)] == [
+        "nncf",
+        "int8_float32",
+    ]
+    assert all(
+        bytes_of(eight, few) < bytes_of(whole, many)
+        for few, many in ((OPENVINO8, OPENVINO), (CTRANSLATE2, CTRANSLATE2))
+    )
 
 
 @pytest.mark.interop
@@ -167,10 +220,18 @@ def test_their_fp32_gives_the_finished_vectors(whole: Path, sentences: list[str]
     expected = load(whole, backend="torch").encode_query(sentences)
     encoder = load(whole, file=file, threads=threads)
     np.testing.assert_allclose(encoder.encode_query(sentences), expected, atol=3e-6)
-    np.testing.assert_allclose(encoder.encode_query(sentences, tokens_per_batch=40), expected, atol=3e-6)  # several batches
+    np.testing.assert_allclose(
+        encoder.encode_query(sentences, tokens_per_batch=40), expected, atol=3e-6
+    )  # several batches
     ids = encoder.tokenizer.encode(sentences, encoder.prompts["query"])
     np.testing.assert_allclose(encoder.encode_ids(ids, side="left"), expected, atol=3e-6)
-    np.testing.assert_allclose(np.concatenate([encoder.encode_query([text]) for text in sentences]), expected, atol=3e-6)
+    np.testing.assert_allclose(
+        np.concatenate([encoder.encode_query([text]) for text in sentences]), expected, atol=3e-6
+    )
+
+
+def _encoded(encoder: Encoder, texts: list[str], budget: int) -> np.ndarray[Any, Any]:
+    return encoder.encode(texts, tokens_per_batch=budget)
 
 
 @pytest.mark.interop
@@ -181,7 +242,9 @@ def test_ways_of_calling_one_encoder_from_many_threads_agree(whole: Path, senten
         encoder = load(whole, file=file, threads=2)
         expected = encoder.encode(sentences)
         with ThreadPoolExecutor(4) as threads:
-            for found in threads.map(lambda budget: encoder.encode(sentences, tokens_per_batch=budget), [20, 40, 80, 1000] * 3):  # noqa: B023
+            budgets = [20, 40, 80, 1000] * 3
+            encode = partial(_encoded, encoder, sentences)
+            for found in threads.map(encode, budgets):
                 np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
@@ -197,12 +260,17 @@ def test_their_int8_is_near(eight: Path, sentences: list[str], file: str) -> Non
 @pytest.mark.interop
 def test_they_need_no_torch_and_ours_needs_neither(whole: Path) -> None:
     code = (
-        "import sys, emb\n"
-        "encoder = emb.load({folder!r}, file={file!r}, threads=2); encoder.encode(['a text', 'another'] * 40, tokens_per_batch=64)\n"
-        "print(sorted({{'torch', 'nncf', 'transformers', 'openvino', 'ctranslate2'}} & set(sys.modules)))"
+        "import sys, emb\nencoder = emb.load({folder!r}, file={file!r}, threads=2); encoder.encode(['a text',"
+        " 'another'] * 40, tokens_per_batch=64)\nprint(sorted({{'torch', 'nncf', 'transformers', 'openvino',"
+        " 'ctranslate2'}} & set(sys.modules)))"
     )
     for file, expected in ((OPENVINO, ["openvino"]), (CTRANSLATE2, ["ctranslate2"]), ("onnx/model.onnx", [])):
-        done = subprocess.run([sys.executable, "-c", code.format(folder=str(whole), file=file)], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(folder=str(whole), file=file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.stdout.strip() == str(expected), done.stderr
 
 
@@ -240,7 +308,9 @@ def test_the_report_holds_all_and_gates_all_settings(whole: Path, tmp_path: Path
 
 
 @pytest.mark.interop
-def test_a_failing_gate_marks_their_file_and_the_exit_code_is_1(eight: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_a_failing_gate_marks_their_file_and_the_exit_code_is_1(
+    eight: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     folder = Path(shutil.copytree(eight, tmp_path / "copy"))
     texts = tmp_path / "texts.txt"
     texts.write_text("\n".join(sentences), encoding="utf-8")
@@ -251,7 +321,9 @@ def test_a_failing_gate_marks_their_file_and_the_exit_code_is_1(eight: Path, tmp
 
 
 @pytest.mark.interop
-def test_several_projections_are_computed_behind_ctranslate2(two_dense: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_several_projections_are_computed_behind_ctranslate2(
+    two_dense: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     folder = _exported(two_dense, tmp_path / "out", sentences, False, ("ctranslate2",))
     expected = load(folder, backend="torch").encode(sentences)
     np.testing.assert_allclose(load(folder, file=CTRANSLATE2).encode(sentences), expected, atol=3e-6)
@@ -279,7 +351,9 @@ def test_a_damaged_file_is_said(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.interop
-def test_an_architecture_that_ctranslate2_does_not_know_is_refused_and_nothing_is_left(qwen3_folder: Path, tmp_path: Path, sentences: list[str]) -> None:
+def test_an_architecture_that_ctranslate2_does_not_know_is_refused_and_nothing_is_left(
+    qwen3_folder: Path, tmp_path: Path, sentences: list[str]
+) -> None:
     pytest.importorskip("ctranslate2")
     with pytest.raises(ArtifactError, match=r"ctranslate2 cannot export this model \(it makes no encoder of qwen3"):
         export(qwen3_folder, out=tmp_path / "out", exporter="ctranslate2", calibration_texts=sentences)
@@ -296,7 +370,9 @@ def test_an_activation_that_numpy_has_not_is_refused(two_dense: Path, tmp_path: 
 
 
 @pytest.mark.interop
-def test_what_the_library_says_is_told_and_nothing_is_left(bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_library_says_is_told_and_nothing_is_left(
+    bert_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with unreported():
         nncf = pytest.importorskip("nncf")
 
@@ -308,7 +384,9 @@ def test_what_the_library_says_is_told_and_nothing_is_left(bert_folder: Path, tm
     for module in (small, pipeline):
         monkeypatch.setattr(module, "int8_file", lambda *_: "onnx/model_qint8_avx512_vnni.onnx")
     with pytest.raises(ArtifactError, match=r"openvino cannot export this model \(no such operator\)"):
-        export(bert_folder, int8=True, exporter="openvino", out=tmp_path / "out", calibration_texts=sentences, threads=1)
+        export(
+            bert_folder, int8=True, exporter="openvino", out=tmp_path / "out", calibration_texts=sentences, threads=1
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -329,4 +407,8 @@ def test_last_token_pooling_goes_through_openvino(qwen3_folder: Path, tmp_path: 
     expected = load(folder, backend="torch").encode_query(sentences)
     encoder = load(folder, file=OPENVINO)
     np.testing.assert_allclose(encoder.encode_query(sentences), expected, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_ids(encoder.tokenizer.encode(sentences, encoder.prompts["query"]), side="left"), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        encoder.encode_ids(encoder.tokenizer.encode(sentences, encoder.prompts["query"]), side="left"),
+        expected,
+        atol=1e-5,
+    )

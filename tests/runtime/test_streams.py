@@ -32,14 +32,20 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _jsonl(path: Path, texts: Sequence[str]) -> Path:
-    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)), encoding="utf-8"
+    )
     return path
 
 
 def _vectors(path: Path) -> np.ndarray[Any, Any]:
     if path.suffix == ".npy":
         return np.asarray(np.load(path))
-    records = pyarrow.parquet.read_table(path).to_pylist() if path.suffix == ".parquet" else [json.loads(line) for line in path.read_text().splitlines()]
+    records = (
+        pyarrow.parquet.read_table(path).to_pylist()
+        if path.suffix == ".parquet"
+        else [json.loads(line) for line in path.read_text().splitlines()]
+    )
     assert [record["id"] for record in records] == list(range(len(records)))
     return np.asarray([record["vector"] for record in records], np.float32)
 
@@ -71,7 +77,10 @@ def test_nested_columns_and_row_groups(encoder: Encoder, sentences: list[str], t
     found = pyarrow.parquet.ParquetFile(out)
     assert found.read().column("place").to_pylist() == places
     assert [found.metadata.row_group(index).num_rows for index in range(found.num_row_groups)] == [14, 6]
-    encodings = {column.path_in_schema: column.encodings for column in map(found.metadata.row_group(0).column, range(found.metadata.num_columns))}
+    encodings = {
+        column.path_in_schema: column.encodings
+        for column in map(found.metadata.row_group(0).column, range(found.metadata.num_columns))
+    }
     assert [path for path, used in encodings.items() if "RLE_DICTIONARY" not in used] == ["vector.list.element"]
 
 
@@ -83,9 +92,14 @@ def test_a_field_of_two_types_is_told(encoder: Encoder, sentences: list[str], tm
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".npy"])
-def test_half_a_surrogate_pair_is_written_as_the_replacement_character(encoder: Encoder, tmp_path: Path, suffix: str) -> None:
+def test_half_a_surrogate_pair_is_written_as_the_replacement_character(
+    encoder: Encoder, tmp_path: Path, suffix: str
+) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / f"out{suffix}"
-    source.write_text('{"id": 0, "text": "hot \\ud83d water", "more": "\\ud83d"}\n{"id": 1, "text": null, "more": ""}\n', encoding="utf-8")
+    source.write_text(
+        '{"id": 0, "text": "hot \\ud83d water", "more": "\\ud83d"}\n{"id": 1, "text": null, "more": ""}\n',
+        encoding="utf-8",
+    )
     assert encode_file(encoder, source, out) == 2
     assert np.allclose(_vectors(out), encoder.encode(["hot \ufffd water", ""], kind="document"), atol=1e-6)
 
@@ -126,7 +140,11 @@ def test_packed_text_lines(encoder: Encoder, sentences: list[str], tmp_path: Pat
 
 def test_bad_input_leaves_nothing_behind(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
     source, out = _jsonl(tmp_path / "in.jsonl", sentences), tmp_path / "out.jsonl"
-    for error, options in ((DataError, {"field": "body"}), (UsageError, {"column": "id"}), (UsageError, {"dim": 10_000})):
+    for error, options in (
+        (DataError, {"field": "body"}),
+        (UsageError, {"column": "id"}),
+        (UsageError, {"dim": 10_000}),
+    ):
         with pytest.raises(error):
             encode_file(encoder, source, out, **options)  # type: ignore[arg-type]
     with source.open("a") as handle:

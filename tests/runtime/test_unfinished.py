@@ -38,7 +38,9 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _source(folder: Path, texts: Sequence[str], name: str = "in.jsonl") -> Path:
     path = folder / name
-    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
+    path.write_text(
+        "".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)), encoding="utf-8"
+    )
     return path
 
 
@@ -77,7 +79,9 @@ DEATHS = [
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_killed_process_is_gone_on_with_and_the_file_is_the_same(suffix: str, bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+def test_a_killed_process_is_gone_on_with_and_the_file_is_the_same(
+    suffix: str, bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path
+) -> None:
     source, out, alone = _source(tmp_path, sentences), tmp_path / f"out{suffix}", tmp_path / f"alone{suffix}"
     encode_file(encoder, source, alone)
     for death in DEATHS:
@@ -91,10 +95,15 @@ def test_a_killed_process_is_gone_on_with_and_the_file_is_the_same(suffix: str, 
         out.unlink()
 
 
-def test_a_process_killed_again_and_again_ends_all_the_same(bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+def test_a_process_killed_again_and_again_ends_all_the_same(
+    bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path
+) -> None:
     source, out = _source(tmp_path, sentences), tmp_path / "out.npy"
     for _ in range(3):
-        assert finish(start(encode, bert_folder, source, out, die=("emb.runtime.encoder", "Encoder.encode", 3))) == -signal.SIGKILL
+        assert (
+            finish(start(encode, bert_folder, source, out, die=("emb.runtime.encoder", "Encoder.encode", 3)))
+            == -signal.SIGKILL
+        )
     counted = _Counted(encoder)
     encode_file(counted, source, out, model="m")
     assert counted.texts == len(sentences) - 3 * 2 * BLOCK
@@ -102,7 +111,9 @@ def test_a_process_killed_again_and_again_ends_all_the_same(bert_folder: Path, e
     assert _same(out, tmp_path / "alone.npy")
 
 
-def _stopped(encoder: Encoder, source: Path, out: Path, after: int = 9, error: BaseException | None = None, **options: Any) -> None:
+def _stopped(
+    encoder: Encoder, source: Path, out: Path, after: int = 9, error: BaseException | None = None, **options: Any
+) -> None:
     with pytest.raises(BaseException, match="stop"):
         encode_file(_Counted(encoder, error or RuntimeError("stop"), after), source, out, model="m", **options)
 
@@ -132,17 +143,26 @@ def test_data_that_someone_cut_is_encoded_again(encoder: Encoder, sentences: lis
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize(("change", "kept"), [("text", 3), ("more", 9), ("fewer", 6), ("none", 9)])
-def test_only_blocks_of_the_same_texts_are_used(suffix: str, change: str, kept: int, encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+def test_only_blocks_of_the_same_texts_are_used(
+    suffix: str, change: str, kept: int, encoder: Encoder, sentences: list[str], tmp_path: Path
+) -> None:
     source, out, alone = _source(tmp_path, sentences), tmp_path / f"out{suffix}", tmp_path / f"alone{suffix}"
     _stopped(encoder, source, out)
-    texts = {"text": [*sentences[:4], "another", *sentences[5:]], "more": [*sentences, "one more"], "fewer": sentences[:6], "none": sentences}[change]
+    texts = {
+        "text": [*sentences[:4], "another", *sentences[5:]],
+        "more": [*sentences, "one more"],
+        "fewer": sentences[:6],
+        "none": sentences,
+    }[change]
     encode_file(counted := _Counted(encoder), _source(tmp_path, texts), out, model="m")
     encode_file(encoder, source, alone)
     assert _same(out, alone)
     assert counted.texts == len(texts) - kept
 
 
-def test_another_field_beside_the_text_is_seen_where_it_is_written(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+def test_another_field_beside_the_text_is_seen_where_it_is_written(
+    encoder: Encoder, sentences: list[str], tmp_path: Path
+) -> None:
     source = _source(tmp_path, sentences)
     outs = [tmp_path / f"out{suffix}" for suffix in SUFFIXES]
     for out in outs:
@@ -157,9 +177,17 @@ def test_another_field_beside_the_text_is_seen_where_it_is_written(encoder: Enco
     assert counts == [len(sentences) - 9, len(sentences), len(sentences) - 9]
 
 
-def test_other_options_and_models_start_anew_and_leave_what_was_there(encoder: Encoder, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_options_and_models_start_anew_and_leave_what_was_there(
+    encoder: Encoder, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = _source(tmp_path, sentences), tmp_path / "out.npy"
-    others: list[dict[str, Any]] = [{}, {"dim": 16}, {"kind": "query"}, {"codec": Float16Codec(encoder.dim)}, {"column": "v"}]
+    others: list[dict[str, Any]] = [
+        {},
+        {"dim": 16},
+        {"kind": "query"},
+        {"codec": Float16Codec(encoder.dim)},
+        {"column": "v"},
+    ]
     for number, options in enumerate(others, 1):
         _stopped(encoder, source, out, **options)
         assert len(left_behind(out)) == number
@@ -170,7 +198,9 @@ def test_other_options_and_models_start_anew_and_leave_what_was_there(encoder: E
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.npy"]
 
 
-def test_a_mistake_late_in_the_source_costs_only_what_follows(encoder: Encoder, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_late_in_the_source_costs_only_what_follows(
+    encoder: Encoder, sentences: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = _source(tmp_path, sentences), tmp_path / "out.npy"
     lines = source.read_text().splitlines(keepends=True)
     source.write_text("".join([*lines[:10], "not JSON\n", *lines[10:]]))
@@ -229,7 +259,9 @@ class _Writes(_Counted):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_full_disk_leaves_what_was_finished(suffix: str, bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
+def test_a_full_disk_leaves_what_was_finished(
+    suffix: str, bert_folder: Path, encoder: Encoder, sentences: list[str], tmp_path: Path
+) -> None:
     source, out, report = _source(tmp_path, sentences), tmp_path / f"out{suffix}", tmp_path / "report"
     encode_file(encoder, source, tmp_path / f"alone{suffix}")
     size = (tmp_path / f"alone{suffix}").stat().st_size * 3 // 4
@@ -244,7 +276,13 @@ def test_a_full_disk_leaves_what_was_finished(suffix: str, bert_folder: Path, en
     assert _same(out, tmp_path / f"alone{suffix}")
 
 
-def test_the_command_goes_on_after_ctrl_c(bert_folder: Path, sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_goes_on_after_ctrl_c(
+    bert_folder: Path,
+    sentences: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     source, out = _source(tmp_path, sentences), tmp_path / "out.npy"
     arguments = ["encode", str(source), str(out), "--model", str(bert_folder), "--threads", "1"]
     whole, calls = Encoder.encode, iter(range(1, 1000))

@@ -1,4 +1,6 @@
-"""Teachers of which there is nothing but vectors: a function, a file; and a teacher that is not opened where all is cached."""
+"""Teachers of which there is nothing but vectors: a function, a file; and a teacher that is not opened where all is
+cached.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def vectors_of(texts: Sequence[str]) -> np.ndarray[Any, Any]:
     """Something that depends on a text alone: counts of letters, of length 1."""
-    counts = np.asarray([[1 + text.lower().count(letter) for letter in "abcdefghijklmnop"] for text in texts], np.float32)
+    counts = np.asarray(
+        [[1 + text.lower().count(letter) for letter in "abcdefghijklmnop"] for text in texts], np.float32
+    )
     return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True))
 
 
@@ -102,7 +106,9 @@ def test_another_function_of_the_same_name_is_another_teacher() -> None:
 
         return one
 
-    assert FunctionTeacher(named(1)).identity == FunctionTeacher(named(2)).identity != FunctionTeacher(named(-1)).identity
+    assert (
+        FunctionTeacher(named(1)).identity == FunctionTeacher(named(2)).identity != FunctionTeacher(named(-1)).identity
+    )
     own = named(1)
     own.identity = "api-model-3, 2026-01"
     assert "api-model-3" in FunctionTeacher(own).identity.weights
@@ -132,16 +138,38 @@ def test_no_student_is_cut_from_vectors(source: str | None, texts: list[str], tm
 
 def test_vectors_in_the_order_of_a_file_of_texts(texts: list[str], start: str, tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", vectors_of(texts))
-    words = ["distill", "--teacher-vectors", str(tmp_path / "vectors.npy"), "--data", _file(tmp_path, texts), "--student", start, "--max-steps", "3"]
+    words = [
+        "distill",
+        "--teacher-vectors",
+        str(tmp_path / "vectors.npy"),
+        "--data",
+        _file(tmp_path, texts),
+        "--student",
+        start,
+        "--max-steps",
+        "3",
+    ]
     assert console.run(cli, [*words, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     assert cosines(emb.load(tmp_path / "run" / "student").encode(texts), vectors_of(texts)).mean() > 0.9
     assert emb.distill(resume=True, out=tmp_path / "run").scores
 
 
 def test_vectors_beside_their_texts(texts: list[str], start: str, tmp_path: Path) -> None:
-    table = pa.table({"text": texts, "kind": ["query" if index % 3 == 0 else "document" for index in range(len(texts))], "e": list(vectors_of(texts))})
+    table = pa.table(
+        {
+            "text": texts,
+            "kind": ["query" if index % 3 == 0 else "document" for index in range(len(texts))],
+            "e": list(vectors_of(texts)),
+        }
+    )
     pq.write_table(table, tmp_path / "both.parquet")
-    found = emb.distill(teacher_vectors=tmp_path / "both.parquet", student=start, out=tmp_path / "run", overrides={"capture.column": "e"}, **SHORT)
+    found = emb.distill(
+        teacher_vectors=tmp_path / "both.parquet",
+        student=start,
+        out=tmp_path / "run",
+        overrides={"capture.column": "e"},
+        **SHORT,
+    )
     assert cosines(emb.load(found.student).encode(texts), vectors_of(texts)).mean() > 0.9
     assert Manifest.load(found.student).lineage["recipe"]["data"]["sources"] == [str(tmp_path / "both.parquet")]
 
@@ -163,7 +191,9 @@ def test_two_teachers_are_one_too_many(tmp_path: Path) -> None:
         emb.distill("all-MiniLM-L6-v2", teacher_vectors=tmp_path / "a.npy")
 
 
-def test_where_all_is_cached_no_teacher_is_loaded(texts: list[str], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_is_cached_no_teacher_is_loaded(
+    texts: list[str], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = tiny_bert(tmp_path / "teacher", dim=24)
     asked: dict[str, Any] = {"teacher": teacher, "student": start, "data": [_file(tmp_path, texts)], **SHORT}
     first = emb.distill(**asked, out=tmp_path / "first")
@@ -184,4 +214,6 @@ def test_an_unknown_term_is_said_before_the_teacher_is_asked(texts: list[str], s
         raise AssertionError
 
     with pytest.raises(UsageError, match="term 'l3' is unknown"):
-        emb.distill(never, student=start, data=[_file(tmp_path, texts)], out=tmp_path / "run", overrides={"training.loss": "l3"})
+        emb.distill(
+            never, student=start, data=[_file(tmp_path, texts)], out=tmp_path / "run", overrides={"training.loss": "l3"}
+        )

@@ -43,7 +43,9 @@ def _damage(path: Path, kind: str) -> None:
 @given(st.text(), st.text(), st.text(), st.text())
 def test_keys_differ_by_prompt_and_text(prompt: str, text: str, other_prompt: str, other_text: str) -> None:
     same = (prompt, text) == (other_prompt, other_text)
-    assert (row_key(prompt, text) == row_key(other_prompt, other_text)) == same or "\0" in prompt + text + other_prompt + other_text
+    assert (
+        row_key(prompt, text) == row_key(other_prompt, other_text)
+    ) == same or "\0" in prompt + text + other_prompt + other_text
 
 
 def test_prompt_is_part_of_the_key() -> None:
@@ -83,7 +85,9 @@ def test_same_shard_twice_is_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["flipped", "cut", "empty"])
-def test_damaged_shard_is_set_aside_and_can_be_written_again(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_shard_is_set_aside_and_can_be_written_again(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     _filled(tmp_path, "ab", "cd")
     damaged = sorted(tmp_path.glob("*.npy"))[0]
     lost = "ab" if row_key("", "a") in damaged.read_bytes() else "cd"

@@ -65,7 +65,9 @@ def test_query_prompt_reaches_the_teacher(qwen3_folder: Path, tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_in_the_middle_loses_nothing_stored(seed: int, bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]) -> None:
+def test_killed_in_the_middle_loses_nothing_stored(
+    seed: int, bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
     cache, result = tmp_path / "cache", tmp_path / "result.npy"
     shards = random.Random(seed).randint(1, 8)
     kill_when(start(captured, bert_folder, cache, result, pause=0.02), lambda: len(_shards(cache)) >= shards)
@@ -79,7 +81,12 @@ def test_killed_in_the_middle_loses_nothing_stored(seed: int, bert_folder: Path,
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_damaged_shard_is_computed_again(
-    damage: str, bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    damage: str,
+    bert_folder: Path,
+    tmp_path: Path,
+    undisturbed: tuple[Path, np.ndarray[Any, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     cache = Path(shutil.copytree(undisturbed[0], tmp_path / "cache"))
     path = _shards(cache)[2]
@@ -97,7 +104,9 @@ def test_damaged_shard_is_computed_again(
     assert encoded(tmp_path / "journal") < 20
 
 
-def test_two_processes_share_the_work(bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]) -> None:
+def test_two_processes_share_the_work(
+    bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
     cache, results = tmp_path / "cache", [tmp_path / f"{name}.npy" for name in "ab"]
     processes = [start(captured, bert_folder, cache, result, pause=0.01) for result in results]
     assert [finish(process) for process in processes] == [0, 0]
@@ -105,7 +114,9 @@ def test_two_processes_share_the_work(bert_folder: Path, tmp_path: Path, undistu
     assert all(np.array_equal(np.load(result), undisturbed[1]) for result in results)
 
 
-def test_second_process_takes_over_from_a_killed_one(bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]) -> None:
+def test_second_process_takes_over_from_a_killed_one(
+    bert_folder: Path, tmp_path: Path, undisturbed: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
     cache, results = tmp_path / "cache", [tmp_path / f"{name}.npy" for name in "ab"]
     first = start(captured, bert_folder, cache, results[0], pause=0.05)
     wait_for(first, lambda: len(_shards(cache)) >= 1)
@@ -127,7 +138,9 @@ def test_only_new_texts_are_encoded(bert_folder: Path, tmp_path: Path, monkeypat
     assert np.array_equal(again.take(range(20)), first.take(range(20))[::-1])
 
 
-def test_same_text_behind_two_prompts_is_two_vectors(qwen3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_text_behind_two_prompts_is_two_vectors(
+    qwen3_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     model = load_model(qwen3_folder)
     count_forwards(model, tmp_path / "journal")
@@ -139,7 +152,10 @@ def test_same_text_behind_two_prompts_is_two_vectors(qwen3_folder: Path, tmp_pat
 
 
 def test_identity_makes_the_folder() -> None:
-    others = [dataclasses.replace(IDENTITY, **change) for change in ({"weights": "x"}, {"max_length": 65}, {"dtype": "bfloat16"})]
+    others = [
+        dataclasses.replace(IDENTITY, **change)
+        for change in ({"weights": "x"}, {"max_length": 65}, {"dtype": "bfloat16"})
+    ]
     assert len({each.fingerprint for each in [IDENTITY, *others]}) == 4
 
 
@@ -147,7 +163,15 @@ def test_weights_hash_sees_every_file_that_loading_may_read(bert_folder: Path, t
     copy = Path(shutil.copytree(bert_folder, tmp_path / "copy"))
     seen = {weights_hash(bert_folder)}
     own = ("tokenizer.json", "1_Pooling/config.json", "model.safetensors", "config_sentence_transformers.json")
-    others = ("merges.txt", "vocab.txt", "spiece.model", "2_Dense/pytorch_model.bin", "0_Transformer/tokenizer.json", "modeling_own.py", "a/b/part.safetensors")
+    others = (
+        "merges.txt",
+        "vocab.txt",
+        "spiece.model",
+        "2_Dense/pytorch_model.bin",
+        "0_Transformer/tokenizer.json",
+        "modeling_own.py",
+        "a/b/part.safetensors",
+    )
     for name in (*own, *others):
         path = copy / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,14 +183,24 @@ def test_weights_hash_sees_every_file_that_loading_may_read(bert_folder: Path, t
 
 def test_weights_hash_does_not_see_what_no_vector_depends_on(bert_folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(bert_folder, tmp_path / "copy"))
-    for name in ("README.md", "emb.json", "parity.json", "report.html", "onnx/model.onnx", "ctranslate2/model.bin", ".cache/a.json"):
+    for name in (
+        "README.md",
+        "emb.json",
+        "parity.json",
+        "report.html",
+        "onnx/model.onnx",
+        "ctranslate2/model.bin",
+        ".cache/a.json",
+    ):
         (copy / name).parent.mkdir(exist_ok=True)
         (copy / name).write_text("{}", encoding="utf-8")
     assert weights_hash(copy) == weights_hash(bert_folder)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e6], ids=["nan", "inf", "beyond half"])
-def test_teacher_that_returns_no_numbers(value: float, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teacher_that_returns_no_numbers(
+    value: float, bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path))
     monkeypatch.setattr(room, "_FLUSH_TEXTS", 5)
     model = load_model(bert_folder)
@@ -220,7 +254,13 @@ def _failing_after(count: int) -> Any:
 
 def test_cache_folder_says_whose_it_is(undisturbed: tuple[Path, np.ndarray[Any, Any]]) -> None:
     facts = json.loads((undisturbed[0] / "teacher" / IDENTITY.fingerprint / "teacher.json").read_text(encoding="utf-8"))
-    assert facts == {"weights": "weights", "max_length": 64, "dtype": "float32", "dim": 32, "prompts": {"query": "", "document": ""}}
+    assert facts == {
+        "weights": "weights",
+        "max_length": 64,
+        "dtype": "float32",
+        "dim": 32,
+        "prompts": {"query": "", "document": ""},
+    }
 
 
 def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

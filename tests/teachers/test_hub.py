@@ -37,14 +37,30 @@ def hub(published: Path, tmp_path: Path) -> Iterator[Hub]:
 
 
 def _environment(tmp_path: Path, url: str) -> dict[str, str]:
-    ours = {"HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "EMB_CACHE": str(tmp_path / "cache"), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    ours = {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(tmp_path / "hf"),
+        "EMB_CACHE": str(tmp_path / "cache"),
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
     theirs = {key: value for key, value in os.environ.items() if not key.startswith("HF_") and key != "EMB_MODELS"}
     return {**theirs, **ours, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def _resolve(name: str, tmp_path: Path, url: str, **more: str) -> subprocess.CompletedProcess[str]:
-    code = f"from emb.teachers.registry import resolve; found = resolve({name!r}); print(found.path); print(found.name); print(found.revision)"
-    return subprocess.run([sys.executable, "-c", code], env={**_environment(tmp_path, url), **more}, capture_output=True, text=True, check=False, timeout=120)
+    code = (
+        f"from emb.teachers.registry import resolve; found = resolve({name!r}); print(found.path); print(found.name);"
+        " print(found.revision)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**_environment(tmp_path, url), **more},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 def test_a_name_is_downloaded_once_and_without_foreign_formats(hub: Hub, tmp_path: Path) -> None:
@@ -93,7 +109,15 @@ def test_distil_by_name_downloads_the_teacher_and_trains_the_recommended_student
     command = [sys.executable, "-m", "emb.cli", "distill", "--teacher", "qwen3-embedding-0.6b", "--json"]
     # The command as it stands, on less text: its own corpus has tens of thousands.
     less = ["--max-steps", "4", "--set", "data.limit=200", "--set", "data.holdout=20", "--set", "projection.texts=100"]
-    done = subprocess.run([*command, *less], cwd=tmp_path, env=_environment(tmp_path, hub.url), capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [*command, *less],
+        cwd=tmp_path,
+        env=_environment(tmp_path, hub.url),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["run"] == "runs/qwen3-embedding-0.6b"

@@ -14,8 +14,17 @@ from emb.teachers import registry
 from emb.teachers.registry import Package, Resolved, find, resolve, teachers
 
 NAMES = [
-    "qwen3-embedding-0.6b", "qwen3-embedding-4b", "qwen3-embedding-8b", "embeddinggemma-300m", "snowflake-arctic-embed-m-v1.5",
-    "mxbai-embed-large-v1", "nomic-embed-text-v1.5", "bge-small-en-v1.5", "bge-base-en-v1.5", "all-MiniLM-L6-v2", "all-mpnet-base-v2",
+    "qwen3-embedding-0.6b",
+    "qwen3-embedding-4b",
+    "qwen3-embedding-8b",
+    "embeddinggemma-300m",
+    "snowflake-arctic-embed-m-v1.5",
+    "mxbai-embed-large-v1",
+    "nomic-embed-text-v1.5",
+    "bge-small-en-v1.5",
+    "bge-base-en-v1.5",
+    "all-MiniLM-L6-v2",
+    "all-mpnet-base-v2",
 ]
 
 
@@ -91,7 +100,9 @@ def test_a_name_with_a_slip_gets_suggestions() -> None:
     assert "emb models" in caught.value.hint
 
 
-@pytest.mark.parametrize("path", ["./missing/folder", "/missing/folder", "~/missing-folder", "a/b/c", Path("owner/model")])
+@pytest.mark.parametrize(
+    "path", ["./missing/folder", "/missing/folder", "~/missing-folder", "a/b/c", Path("owner/model")]
+)
 def test_a_missing_path_is_not_taken_for_a_hub_id(path: str | Path) -> None:
     with pytest.raises(TeacherError, match="no such folder"):
         resolve(path)
@@ -108,7 +119,11 @@ def test_offline_the_error_says_how_to_get_the_model(tmp_path: Path) -> None:
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     environment.pop("HF_HUB_CACHE", None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    for words in ("BAAI/bge-base-en-v1.5: not on this machine", "hf download BAAI/bge-base-en-v1.5", "$EMB_MODELS/bge-base-en-v1.5"):
+    for words in (
+        "BAAI/bge-base-en-v1.5: not on this machine",
+        "hf download BAAI/bge-base-en-v1.5",
+        "$EMB_MODELS/bge-base-en-v1.5",
+    ):
         assert words in done.stderr
 
 

@@ -18,12 +18,38 @@ from emb.validate.grid.measurements import MeasuredFile
 from emb.validate.grid.report import as_text
 
 
-def _point(name: str, mb: float = 1, dim: int = 8, ms: float = 1, speed: float = 100, quality: float = 0.5, passed: bool = True, dtype: str = "int8") -> MeasuredFile:
-    return MeasuredFile(2, dim, dtype, Path(name), "onnx/model.onnx", f"emb export {name}", int(mb * 1e6), passed, latency_ms=ms, texts_per_second=speed, quality=quality)
+def _point(
+    name: str,
+    mb: float = 1,
+    dim: int = 8,
+    ms: float = 1,
+    speed: float = 100,
+    quality: float = 0.5,
+    passed: bool = True,
+    dtype: str = "int8",
+) -> MeasuredFile:
+    return MeasuredFile(
+        2,
+        dim,
+        dtype,
+        Path(name),
+        "onnx/model.onnx",
+        f"emb export {name}",
+        int(mb * 1e6),
+        passed,
+        latency_ms=ms,
+        texts_per_second=speed,
+        quality=quality,
+    )
 
 
 def test_a_point_is_dominated_only_if_another_is_as_good_in_everything() -> None:
-    good, worse, smaller, noise = _point("a"), _point("b", ms=2), _point("c", dim=4, quality=0.4), _point("d", ms=1.01, speed=99, quality=0.499)
+    good, worse, smaller, noise = (
+        _point("a"),
+        _point("b", ms=2),
+        _point("c", dim=4, quality=0.4),
+        _point("d", ms=1.01, speed=99, quality=0.499),
+    )
     assert dominates(good, worse)
     assert not dominates(good, smaller)
     assert not dominates(smaller, good)
@@ -41,15 +67,27 @@ def test_states_say_by_what_a_point_is_beaten() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [("cpu-latency", "fast"), ("cpu-throughput", "many"), ("smallest", "small"), ("best", "near"), ("browser", "small")]
+    ("target", "expected"),
+    [
+        ("cpu-latency", "fast"),
+        ("cpu-throughput", "many"),
+        ("smallest", "small"),
+        ("best", "near"),
+        ("browser", "small"),
+    ],
 )
 def test_each_target_has_its_own_winner(target: str, expected: str) -> None:
     points = [
-        _point("fast", mb=4, ms=1, speed=100), _point("many", mb=4, ms=2, speed=300), _point("small", mb=1, ms=2, speed=90),
-        _point("near", mb=9, ms=9, speed=10, quality=0.52), _point("far", mb=0.1, ms=0.1, speed=999, quality=0.3),
+        _point("fast", mb=4, ms=1, speed=100),
+        _point("many", mb=4, ms=2, speed=300),
+        _point("small", mb=1, ms=2, speed=90),
+        _point("near", mb=9, ms=9, speed=10, quality=0.52),
+        _point("far", mb=0.1, ms=0.1, speed=999, quality=0.3),
         _point("failed", mb=0.1, ms=0.1, speed=999, quality=0.9, passed=False),
-        _point("float", mb=0.5, ms=4, speed=9, dtype="fp32") if target == "browser" else _point("none", mb=9, ms=9, speed=9),
-    ]  # fmt: skip
+        _point("float", mb=0.5, ms=4, speed=9, dtype="fp32")
+        if target == "browser"
+        else _point("none", mb=9, ms=9, speed=9),
+    ]
     choice = choose(points, target, Limits())
     assert str(choice.point.folder) == expected
     assert f"{choice.point.quality:.3f}" in choice.why
@@ -98,12 +136,18 @@ def test_every_trained_pair_is_exported_measured_and_told(run: Path, grid: Grid)
 
 def test_the_same_recipe_is_checked_not_chosen_again_at_other_dims(run: Path, grid: Grid) -> None:
     for layers in {point.layers for point in grid.points}:
-        counts = [len(Manifest.load(point.folder).lineage["quantization"]["candidates"]) for point in grid.points if point.layers == layers and point.weight_dtype == "int8"]
+        counts = [
+            len(Manifest.load(point.folder).lineage["quantization"]["candidates"])
+            for point in grid.points
+            if point.layers == layers and point.weight_dtype == "int8"
+        ]
         assert sum(count > 1 for count in counts) >= 1
 
 
 def test_a_target_keeps_the_chosen_artifact_alone(run: Path, tmp_path: Path) -> None:
-    found = emb.export_grid(run, threads=1, min_cosine=0.9, target="smallest", keep=False, min_quality=0, out=tmp_path / "small")
+    found = emb.export_grid(
+        run, threads=1, min_cosine=0.9, target="smallest", keep=False, min_quality=0, out=tmp_path / "small"
+    )
     assert found.choice is not None
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
     assert found.folders == [tmp_path / "small"]
@@ -125,11 +169,24 @@ def test_a_target_that_nothing_meets_keeps_the_grid(run: Path, tmp_path: Path) -
 
 
 def test_commands_make_the_same_files_again(run: Path, tmp_path: Path) -> None:
-    found = emb.export_grid(run, layers=[1], dims=[16], threads=1, int4=True, heal=1.0, min_cosine=0.5, max_mb=1, reduce_range=True, out=tmp_path / "grid")
+    found = emb.export_grid(
+        run,
+        layers=[1],
+        dims=[16],
+        threads=1,
+        int4=True,
+        heal=1.0,
+        min_cosine=0.5,
+        max_mb=1,
+        reduce_range=True,
+        out=tmp_path / "grid",
+    )
     start = f"emb export {run} --layers 1 --dim 16"
     assert {point.weight_dtype: point.command for point in found.points} == {
-        "fp32": f"{start} --heal 1s", "int4": f"{start} --int4 --heal 1s", "int8": f"{start} --int8 --reduce-range --min-cosine 0.5 --max-mb 1 --heal 1s",
-    }  # fmt: skip
+        "fp32": f"{start} --heal 1s",
+        "int4": f"{start} --int4 --heal 1s",
+        "int8": f"{start} --int8 --reduce-range --min-cosine 0.5 --max-mb 1 --heal 1s",
+    }
     healing = Manifest.load(found.points[0].folder).lineage["healing"]
     assert {each["weights"] for each in healing["files"]} == {"fp32", "int8", "int4"}
     assert healing["seconds"] > 0

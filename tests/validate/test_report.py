@@ -54,9 +54,27 @@ class _Page(HTMLParser):
         self.text += data
 
 
-def _variant(file: str, weights: str, quantizer: str | None, size: int, cosine: float, speed: float, passed: bool = True) -> VariantReport:
-    figures: dict[str, float | None] = {"texts": 90, "max_abs_diff": 1e-6, "mean_cosine": 1.0, "p01_cosine": 1.0, "min_cosine": cosine, "spearman": 1.0, "overlap_at_10": 1.0}
-    found = VariantReport(file, weights, "float32", quantizer, size, latency_ms={"p50": 1.0, "p95": 2.0}, speed={"texts_per_second": speed, "tokens_per_second": 9 * speed})
+def _variant(
+    file: str, weights: str, quantizer: str | None, size: int, cosine: float, speed: float, passed: bool = True
+) -> VariantReport:
+    figures: dict[str, float | None] = {
+        "texts": 90,
+        "max_abs_diff": 1e-6,
+        "mean_cosine": 1.0,
+        "p01_cosine": 1.0,
+        "min_cosine": cosine,
+        "spearman": 1.0,
+        "overlap_at_10": 1.0,
+    }
+    found = VariantReport(
+        file,
+        weights,
+        "float32",
+        quantizer,
+        size,
+        latency_ms={"p50": 1.0, "p95": 2.0},
+        speed={"texts_per_second": speed, "tokens_per_second": 9 * speed},
+    )
     found.settings = {"as a client": figures, "batch 1": figures}
     found.worst = [{"cosine": cosine, "setting": "batch 1", "kind": "query", "name": "", "text": HOSTILE}]
     found.gates, found.passed = [Gate("min cosine to the torch slice", cosine, 0.99, passed)], passed
@@ -69,7 +87,20 @@ def _report(*variants: VariantReport) -> ParityReport:
     passed = all(variant.passed for variant in variants)
     texts, teacher = {"text": 20, "odd": 64, "long": 6}, {"name": None, "reason": "none was named"}
     texts, teacher = {"text": 20, "odd": 64, "long": 6}, {"name": None, "reason": "none was named"}
-    return ParityReport("a", "slice", 2, 16, passed, "2026-01-01T00:00:00+00:00", machine, texts, "texts given", list(variants), own, teacher)
+    return ParityReport(
+        "a",
+        "slice",
+        2,
+        16,
+        passed,
+        "2026-01-01T00:00:00+00:00",
+        machine,
+        texts,
+        "texts given",
+        list(variants),
+        own,
+        teacher,
+    )
 
 
 def _manifest(**lineage: Any) -> Manifest:
@@ -80,14 +111,27 @@ def _manifest(**lineage: Any) -> Manifest:
 def run(tmp_path: Path) -> Path:
     """A run with a log, a student of three pairs, an evaluation, and a place for the artifact."""
     log: list[dict[str, Any]] = [{"step": step, "loss": 1 / step} for step in range(1, 1001)]
-    log += [{"step": step, "cosine": {"2x16": step / 2000, "3x16": step / 1500}, "overlap": {"2x16": 0.1, "3x16": 0.2}} for step in (500, 1000)]
+    log += [
+        {"step": step, "cosine": {"2x16": step / 2000, "3x16": step / 1500}, "overlap": {"2x16": 0.1, "3x16": 0.2}}
+        for step in (500, 1000)
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log) + '\n{"step": 10', encoding="utf-8")
     (tmp_path / "run.json").write_text("{}", encoding="utf-8")
     (tmp_path / "student").mkdir()
     pairs = [{"layers": layers, "dim": dim, "cosine": 0.5, "overlap": 0.4} for layers in (2, 3) for dim in (16, 48)]
     Manifest("student", 3, 48, "mean", True, 64, pairs=pairs).save(tmp_path / "student")
-    row = {"task": "scifact", "metric": "nDCG@10", "model": "mine", "weights": "fp32", "vectors": "float32", "side": "asymmetric", "value": 61.25}
-    scores = [row | {"layers": layers, "dim": 16} for layers in (2, 3)] + [row | {"model": "big", "layers": 12, "dim": 16}]
+    row = {
+        "task": "scifact",
+        "metric": "nDCG@10",
+        "model": "mine",
+        "weights": "fp32",
+        "vectors": "float32",
+        "side": "asymmetric",
+        "value": 61.25,
+    }
+    scores = [row | {"layers": layers, "dim": 16} for layers in (2, 3)] + [
+        row | {"model": "big", "layers": 12, "dim": 16}
+    ]
     (tmp_path / "evaluation.json").write_text(json.dumps({"teacher": "big", "scores": scores}), encoding="utf-8")
     artifact = tmp_path / "exports" / "2x16"
     artifact.mkdir(parents=True)
@@ -95,9 +139,13 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_the_page_asks_nobody_for_anything(run: Path) -> None:
-    page = _Page(render(run / "exports/2x16", _manifest(), _report(_variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0))))
+    page = _Page(
+        render(run / "exports/2x16", _manifest(), _report(_variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0)))
+    )
     assert not {"script", "img", "iframe", "object", "embed"} & set(page.tags)
-    assert [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action")] == ["data:,"]
+    assert [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action")] == [
+        "data:,"
+    ]
     style = "".join(value for name, value in page.attributes if name == "style") + page.text
     assert not re.search(r"url\(|@import|https?://", style)
 
@@ -111,18 +159,33 @@ def test_text_of_others_stays_text(run: Path) -> None:
 
 
 def test_failures_are_said(run: Path) -> None:
-    report = _report(_variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0), _variant("onnx/b.onnx", "int8", "dynamic", 10**6, 0.5, 300.0, passed=False))
+    report = _report(
+        _variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0),
+        _variant("onnx/b.onnx", "int8", "dynamic", 10**6, 0.5, 300.0, passed=False),
+    )
     text = _Page(render(run / "exports/2x16", _manifest(), report)).text
     assert "✗ 1 of 2 files failed" in text
     assert "Not measured: none was named." in text
     terminal = as_text(report)
     assert "FAILED onnx/b.onnx: min cosine to the torch slice is 0.5, must be at least 0.99" in terminal
-    assert "✓ All 2 files passed" in _Page(render(run / "exports/2x16", _manifest(), _report(*[_variant("a", "fp32", None, 1, 1.0, 1.0)] * 2))).text
+    assert (
+        "✓ All 2 files passed"
+        in _Page(
+            render(run / "exports/2x16", _manifest(), _report(*[_variant("a", "fp32", None, 1, 1.0, 1.0)] * 2))
+        ).text
+    )
 
 
 def test_pictures_of_the_run(run: Path) -> None:
-    page = _Page(render(run / "exports/2x16", _manifest(), _report(_variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0))))
-    for title in ("Training loss", "Held-out cosine to the teacher", "Held-out neighbour overlap@10", "mine, scifact: nDCG@10, asymmetric, fp32"):
+    page = _Page(
+        render(run / "exports/2x16", _manifest(), _report(_variant("onnx/model.onnx", "fp32", None, 10**7, 1.0, 100.0)))
+    )
+    for title in (
+        "Training loss",
+        "Held-out cosine to the teacher",
+        "Held-out neighbour overlap@10",
+        "mine, scifact: nDCG@10, asymmetric, fp32",
+    ):
         assert title in page.text
     assert "big, scifact" not in page.text  # the teacher has no place in a grid of exits
     labels = [value for name, value in page.attributes if name == "aria-label"]
@@ -151,9 +214,18 @@ def test_candidates_and_their_front(run: Path) -> None:
         {"name": "did not run", "bytes": 0, "min_cosine": None, "texts_per_second": None, "passed": False},
     ]
     manifest = _manifest(quantization={"chosen": "chosen", "min_cosine": 0.99, "plotted_files": tried})
-    report = _report(_variant("onnx/model.onnx", "fp32", None, 40, 1.0, 50.0), _variant("onnx/int8.onnx", "int8", "chosen", 10, 0.995, 400.0))
+    report = _report(
+        _variant("onnx/model.onnx", "fp32", None, 40, 1.0, 50.0),
+        _variant("onnx/int8.onnx", "int8", "chosen", 10, 0.995, 400.0),
+    )
     found = {each.name: each for each in plotted_files(manifest, report)}
-    assert {name: each.state for name, each in found.items()} == {"fp32": "ships", "int8 (chosen)": "ships", "slow": "tried", "worse": "tried", "coarse": "failed"}
+    assert {name: each.state for name, each in found.items()} == {
+        "fp32": "ships",
+        "int8 (chosen)": "ships",
+        "slow": "tried",
+        "worse": "tried",
+        "coarse": "failed",
+    }
     assert found["slow"].texts_per_second == 200  # twice what it was: so is the chosen one's
     assert [speed for speed, _ in front(list(found.values()))] == [50, 200, 400, 600]
     text = _Page(render(run / "exports/2x16", manifest, report)).text
@@ -177,6 +249,14 @@ def test_long_lines_are_thinned_and_flat_ones_drawn() -> None:
 
 
 def test_gains_are_told_before_and_after_and_bits_as_bits() -> None:
-    before, after = dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.1), dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.2)
-    files = [{"weights": "int8", "vectors": vectors, "before": before, "after": after} for vectors in ("float32", "ubinary")]
-    assert gain_rows({"files": files}) == [("int8", *["0.1000 → 0.2000"] * 3), ("int8 → binary, Hamming", *["0.1000 → 0.2000"] * 3)]
+    before, after = (
+        dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.1),
+        dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.2),
+    )
+    files = [
+        {"weights": "int8", "vectors": vectors, "before": before, "after": after} for vectors in ("float32", "ubinary")
+    ]
+    assert gain_rows({"files": files}) == [
+        ("int8", *["0.1000 → 0.2000"] * 3),
+        ("int8 → binary, Hamming", *["0.1000 → 0.2000"] * 3),
+    ]

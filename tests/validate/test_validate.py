@@ -37,7 +37,9 @@ def test_two_bits_of_a_text_may_turn_and_no_third(turned: int, passes: bool) -> 
     found = bits.copy()
     found[7, :turned] *= -1
     variant = Variant("f", vector_dtype="ubinary")
-    mean, least = gates_of(VariantReport("f", "fp32", "ubinary", None, 1), variant, Thresholds(fp32=0.9999), bits, Runs({"alone": found}))
+    mean, least = gates_of(
+        VariantReport("f", "fp32", "ubinary", None, 1), variant, Thresholds(fp32=0.9999), bits, Runs({"alone": found})
+    )
     assert (mean.passed, least.passed) == (True, passes)
 
 
@@ -53,7 +55,16 @@ def _artifact(folder: Path, source: Path, layers: int, dim: int, embed: Embed | 
     write_graph(model, folder / "onnx" / "model.onnx")
     spec = model.spec
     prompts = {"query": "", "document": "", **spec.prompts}
-    Manifest("slice", layers, dim, spec.pooling, spec.normalize, spec.max_length, prompts, variants=[Variant("onnx/model.onnx")]).save(folder)
+    Manifest(
+        "slice",
+        layers,
+        dim,
+        spec.pooling,
+        spec.normalize,
+        spec.max_length,
+        prompts,
+        variants=[Variant("onnx/model.onnx")],
+    ).save(folder)
     return folder
 
 
@@ -85,7 +96,9 @@ def test_a_sound_artifact_passes(artifact: Path, sentences: list[str]) -> None:
     assert report.passed, _failed(report)
     (found,) = report.variants
     assert set(found.settings) == {"as a client", "batch 1", "mixed, right padding", "mixed, left padding"}
-    assert all(figures["max_abs_diff"] is not None and figures["max_abs_diff"] < 1e-5 for figures in found.settings.values())
+    assert all(
+        figures["max_abs_diff"] is not None and figures["max_abs_diff"] < 1e-5 for figures in found.settings.values()
+    )
     assert found.bytes == (artifact / "onnx/model.onnx").stat().st_size
     assert 0 < found.latency_ms["p50"] <= found.latency_ms["p95"]
     assert found.speed["tokens_per_second"] > found.speed["texts_per_second"] > 0
@@ -159,13 +172,18 @@ def test_pooling_that_trusts_the_column(tmp_path: Path, qwen3_folder: Path, sent
     assert settings["mixed, right padding"] == pytest.approx(1, abs=1e-5)
 
 
-def test_left_padding_is_shown_and_not_asked_of_another_exporter(tmp_path: Path, qwen3_folder: Path, sentences: list[str]) -> None:
+def test_left_padding_is_shown_and_not_asked_of_another_exporter(
+    tmp_path: Path, qwen3_folder: Path, sentences: list[str]
+) -> None:
     def embed(model: EmbeddingModel, ids: Tensor, mask: Tensor) -> Tensor:
         states = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         last = (mask.sum(1) - 1).view(-1, 1, 1).expand(-1, 1, states.shape[-1])
         return torch.nn.functional.normalize(states.gather(1, last).squeeze(1), dim=-1)
 
-    folder, other = _artifact(tmp_path / "a", qwen3_folder, 3, 32), _artifact(tmp_path / "other", qwen3_folder, 3, 32, embed)
+    folder, other = (
+        _artifact(tmp_path / "a", qwen3_folder, 3, 32),
+        _artifact(tmp_path / "other", qwen3_folder, 3, 32, embed),
+    )
     shutil.copy(other / "onnx/model.onnx", folder / "onnx/model_optimum.onnx")
     _edit(folder, variants=[Variant("onnx/model_optimum.onnx", exporter="optimum"), Variant("onnx/model.onnx")])
     assert load(folder).variant.file == "onnx/model.onnx"  # type: ignore[attr-defined]
@@ -248,8 +266,10 @@ def test_the_gate_of_int8(artifact: Path, sentences: list[str]) -> None:
     _edit(artifact, variants=[Variant("onnx/model.onnx", weight_dtype="int8", quantizer="none")])
     (found,) = validate(artifact, texts=sentences).variants
     assert [(gate.name, gate.limit) for gate in found.gates] == [
-        ("min cosine to the torch slice", 0.99), ("vector length", 0.01), ("min cosine of batch 1 to mixed batches", 0.999),
-    ]  # fmt: skip
+        ("min cosine to the torch slice", 0.99),
+        ("vector length", 0.01),
+        ("min cosine of batch 1 to mixed batches", 0.999),
+    ]
     (found,) = validate(artifact, texts=sentences, min_cosine=0.5).variants
     assert found.gates[0].limit == 0.5
     assert not validate(artifact, texts=sentences, thresholds=Thresholds(int8=1.01)).passed
@@ -262,7 +282,10 @@ def _with_stored_vectors(folder: Path, made_from: Path, sentences: list[str]) ->
     ranges = calibrate(ArtifactEncoder(folder).encode([*sentences, *(probe.text for probe in probes(64))]))
     for kind in VECTOR_DTYPES:
         write_vectors(made_from / "onnx/model.onnx", folder / f"onnx/model_{kind}.onnx", kind, ranges)
-    variants = [Variant("onnx/model.onnx"), *(Variant(f"onnx/model_{kind}.onnx", vector_dtype=dtype) for kind, dtype in VECTOR_DTYPES.items())]
+    variants = [
+        Variant("onnx/model.onnx"),
+        *(Variant(f"onnx/model_{kind}.onnx", vector_dtype=dtype) for kind, dtype in VECTOR_DTYPES.items()),
+    ]
     _edit(folder, variants=variants, calibration={"ranges": ranges.tolist()})
 
 
@@ -274,7 +297,9 @@ def test_stored_vectors(artifact: Path, sentences: list[str]) -> None:
     assert 0.99 < report.variants[1].min_cosine < 1
 
 
-def test_stored_vectors_that_are_wrong(artifact: Path, tmp_path: Path, student_folder: Path, sentences: list[str]) -> None:
+def test_stored_vectors_that_are_wrong(
+    artifact: Path, tmp_path: Path, student_folder: Path, sentences: list[str]
+) -> None:
     _with_stored_vectors(artifact, _artifact(tmp_path / "other", student_folder, 3, 16), sentences)
     report = validate(artifact, texts=sentences)
     assert [found.passed for found in report.variants] == [True, False, False]

@@ -36,7 +36,8 @@ def export_grid(
         target: a purpose, one of `emb.validate.grid.choice.TARGETS`; None chooses nothing.
         keep: leave all artifacts in place; otherwise only the chosen one stays, at `out` or `<run>/exports/<target>`.
         max_mb: largest file that may be chosen, in megabytes; 8-bit files are made to fit, as by `export`.
-        min_quality: share of the best file's quality (the reference's neighbours that it finds) that a chosen one must keep.
+        min_quality: share of the best file's quality (the reference's neighbours that it finds) that a chosen one must
+            keep.
         options: the other options of `export`.
 
     Raises:
@@ -51,6 +52,14 @@ def export_grid(
     place = None if out is None else Path(out)
     limits = Limits(max_mb, min_quality)
     return run(
-        None if source is None else Path(source), layers, dims, Options(**options, max_mb=max_mb),
-        target=target, keep=keep, limits=limits, out=place, overwrite=overwrite, verify=verify,
-    )  # fmt: skip
+        None if source is None else Path(source),
+        layers,
+        dims,
+        Options(**options, max_mb=max_mb),
+        target=target,
+        keep=keep,
+        limits=limits,
+        out=place,
+        overwrite=overwrite,
+        verify=verify,
+    )

@@ -25,7 +25,11 @@ class Target:
 TARGETS = {
     "cpu-latency": Target("the least time for one short text", lambda point: point.latency_ms),
     "cpu-throughput": Target("the most texts per second", lambda point: -point.texts_per_second),
-    "browser": Target("the least download × time", lambda point: point.bytes * point.latency_ms, lambda point: point.weight_dtype in _BROWSER),
+    "browser": Target(
+        "the least download × time",
+        lambda point: point.bytes * point.latency_ms,
+        lambda point: point.weight_dtype in _BROWSER,
+    ),
     "smallest": Target("the fewest bytes", lambda point: point.bytes),
     "best": Target("the most of the reference's neighbours found", lambda point: -point.quality),
 }
@@ -65,13 +69,19 @@ def dominates(one: MeasuredFile, other: MeasuredFile) -> bool:
     Dims count: an index of 128 dims takes a sixth of the memory of one of 768.
     """
     no_worse = (
-        one.bytes <= other.bytes, one.dim <= other.dim, one.quality >= other.quality - _SAME_QUALITY,
-        one.latency_ms <= other.latency_ms * (1 + _SAME_TIME), one.texts_per_second >= other.texts_per_second * (1 - _SAME_TIME),
-    )  # fmt: skip
+        one.bytes <= other.bytes,
+        one.dim <= other.dim,
+        one.quality >= other.quality - _SAME_QUALITY,
+        one.latency_ms <= other.latency_ms * (1 + _SAME_TIME),
+        one.texts_per_second >= other.texts_per_second * (1 - _SAME_TIME),
+    )
     better = (
-        one.bytes < other.bytes, one.dim < other.dim, one.quality > other.quality + _SAME_QUALITY,
-        one.latency_ms < other.latency_ms * (1 - _SAME_TIME), one.texts_per_second > other.texts_per_second * (1 + _SAME_TIME),
-    )  # fmt: skip
+        one.bytes < other.bytes,
+        one.dim < other.dim,
+        one.quality > other.quality + _SAME_QUALITY,
+        one.latency_ms < other.latency_ms * (1 - _SAME_TIME),
+        one.texts_per_second > other.texts_per_second * (1 + _SAME_TIME),
+    )
     return all(no_worse) and any(better)
 
 
@@ -84,11 +94,17 @@ def choose(points: Sequence[MeasuredFile], target: str, limits: Limits) -> Choic
     purpose = TARGETS[target]
     passing = [point for point in points if point.passed and purpose.suits(point)]
     if not passing:
-        raise GateFailed(f"--target {target}: no file of the grid passed its gate", "the table says why; lower --min-cosine, or leave out the target")
+        raise GateFailed(
+            f"--target {target}: no file of the grid passed its gate",
+            "the table says why; lower --min-cosine, or leave out the target",
+        )
     small = [point for point in passing if limits.max_mb is None or point.bytes <= limits.max_mb * 1e6]
     if not small:
         least = min(passing, key=lambda point: point.bytes)
-        raise GateFailed(f"--max-mb {limits.max_mb:g}: the smallest file that passes, {least.name}, has {least.bytes / 1e6:.1f} MB", "raise the limit, or distil with fewer layers")
+        raise GateFailed(
+            f"--max-mb {limits.max_mb:g}: the smallest file that passes, {least.name}, has {least.bytes / 1e6:.1f} MB",
+            "raise the limit, or distil with fewer layers",
+        )
     best = max(point.quality for point in small)
     kept = [point for point in small if point.quality >= limits.min_quality * best]
     chosen = min(kept, key=lambda point: (purpose.cost(point), point.bytes))
@@ -98,6 +114,7 @@ def choose(points: Sequence[MeasuredFile], target: str, limits: Limits) -> Choic
 def _why(purpose: Target, chosen: MeasuredFile, kept: Sequence[MeasuredFile], best: float, limits: Limits) -> str:
     size = f", have at most {limits.max_mb:g} MB" if limits.max_mb is not None else ""
     return (
-        f"{purpose.what}; files that pass their gate{size} and keep {limits.min_quality:.0%} of the best quality found ({best:.3f}): {len(kept)}. "
-        f"This one: {chosen.latency_ms:.1f} ms, {chosen.texts_per_second:,.0f} texts/s, {chosen.bytes / 1e6:.1f} MB, quality {chosen.quality:.3f}"
+        f"{purpose.what}; files that pass their gate{size} and keep {limits.min_quality:.0%} of the best quality found"
+        f" ({best:.3f}): {len(kept)}. This one: {chosen.latency_ms:.1f} ms, {chosen.texts_per_second:,.0f} texts/s,"
+        f" {chosen.bytes / 1e6:.1f} MB, quality {chosen.quality:.3f}"
     )

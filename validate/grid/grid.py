@@ -57,9 +57,18 @@ class Grid:
 
 
 def export_grid(
-    source: Path | None, layers: Sequence[int], dims: Sequence[int], options: Options, *,
-    target: str | None = None, keep: bool = True, limits: Limits | None = None, out: Path | None = None, overwrite: bool = False, verify: bool = True,
-) -> Grid:  # fmt: skip
+    source: Path | None,
+    layers: Sequence[int],
+    dims: Sequence[int],
+    options: Options,
+    *,
+    target: str | None = None,
+    keep: bool = True,
+    limits: Limits | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+    verify: bool = True,
+) -> Grid:
     """Export every (layers, dim) pair with 8-bit weights, measure all files side by side, and choose one for `target`.
 
     Without `layers` or `dims`, every exit and dim that was trained. `grid.json` and `grid.html` are
@@ -74,16 +83,22 @@ def export_grid(
     if target is not None and target not in TARGETS:
         raise UsageError(f"--target {target}: unknown", f"known: {', '.join(TARGETS)}")
     found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
-    model = cache(lambda: load_model(found.folder, trust_remote_code=options.trust_remote_code))  # a student whose teacher is at hand is not needed here: its export loads it
+    model = cache(
+        lambda: load_model(found.folder, trust_remote_code=options.trust_remote_code)
+    )  # a student whose teacher is at hand is not needed here: its export loads it
     pairs = _axes(found, model, layers, dims)
     with _place(found, out, keep, overwrite) as place:
-        folders = run_export(source, *pairs, replace(options, int8=True), out=place, overwrite=overwrite, verify=verify, apart=True)
+        folders = run_export(
+            source, *pairs, replace(options, int8=True), out=place, overwrite=overwrite, verify=verify, apart=True
+        )
         points = points_of(folders, str(source or found.folder.parent), options)
         reference, origin = _reference(found, model, options.trust_remote_code)
         note(f"measuring {len(points)} files against the neighbours that {reference.name} finds")
         measure(points, reference, options.threads)
         mark(points)
-        grid = Grid(points, reference.name, len(reference.samples), origin, processor(), options.threads, None, place / PAGE)
+        grid = Grid(
+            points, reference.name, len(reference.samples), origin, processor(), options.threads, None, place / PAGE
+        )
         if keep:
             _write(grid)  # before the choice, which may fail
         if target is None:
@@ -95,7 +110,9 @@ def export_grid(
         return grid
 
 
-def _axes(source: Source, model: Callable[[], EmbeddingModel], layers: Sequence[int], dims: Sequence[int]) -> tuple[list[int], list[int]]:
+def _axes(
+    source: Source, model: Callable[[], EmbeddingModel], layers: Sequence[int], dims: Sequence[int]
+) -> tuple[list[int], list[int]]:
     """The layers and dims asked for; else the trained ones, or of a plain encoder all layers and common dims."""
     trained = source.manifest.pairs if source.manifest else []
     return (
@@ -126,9 +143,13 @@ def _reference(source: Source, model: Callable[[], EmbeddingModel], trust_remote
     """The teacher's vectors of the run's own texts; the whole model's where there is no teacher here."""
     texts, origin = texts_for(source.folder, _TEXTS)
     samples = [Sample(item.text, item.kind) for item in texts]
-    teacher, reason = teacher_source(source.manifest, None) if source.manifest else (None, "a plain encoder has no teacher")
+    teacher, reason = (
+        teacher_source(source.manifest, None) if source.manifest else (None, "a plain encoder has no teacher")
+    )
     if teacher is not None:
-        return reference_of(teacher.name, samples, load_torch(teacher.path, trust_remote_code=trust_remote_code)), origin
+        return reference_of(
+            teacher.name, samples, load_torch(teacher.path, trust_remote_code=trust_remote_code)
+        ), origin
     note(f"quality is measured against the whole model: {reason}")
     return reference_of(source.name, samples, TorchEncoder(model())), origin
 
@@ -150,7 +171,11 @@ def _drop_others(chosen: MeasuredFile) -> None:
     """Leave the fp32 graph, which programs look for, and the chosen file under all its names."""
     manifest = Manifest.load(chosen.folder)
     dropped = [variant for variant in manifest.variants if variant.weight_dtype not in ("fp32", chosen.weight_dtype)]
-    for path in (path for variant in dropped for path in (chosen.folder / variant.file).parent.glob(f"{Path(variant.file).name}*")):
+    for path in (
+        path
+        for variant in dropped
+        for path in (chosen.folder / variant.file).parent.glob(f"{Path(variant.file).name}*")
+    ):
         path.unlink()
     manifest.variants = [variant for variant in manifest.variants if variant not in dropped]
     manifest.save(chosen.folder)
@@ -169,8 +194,20 @@ def as_dict(grid: Grid) -> dict[str, Any]:
     choice = None
     if grid.choice is not None:
         chosen = grid.choice.point
-        choice = {"target": grid.choice.target, "name": chosen.name, "file": chosen.file, "folder": str(chosen.folder), "why": grid.choice.why}
+        choice = {
+            "target": grid.choice.target,
+            "name": chosen.name,
+            "file": chosen.file,
+            "folder": str(chosen.folder),
+            "why": grid.choice.why,
+        }
     return {
-        "reference": grid.reference, "texts": grid.texts, "origin": grid.origin, "processor": grid.processor, "threads": grid.threads,
-        "choice": choice, "points": points, "report": str(grid.report),
-    }  # fmt: skip
+        "reference": grid.reference,
+        "texts": grid.texts,
+        "origin": grid.origin,
+        "processor": grid.processor,
+        "threads": grid.threads,
+        "choice": choice,
+        "points": points,
+        "report": str(grid.report),
+    }

@@ -72,19 +72,36 @@ class Reference:
 
 
 def points_of(folders: Sequence[Path], source: str, options: Options) -> list[MeasuredFile]:
-    """The float-vector files of `folders` exported with `options`, not yet measured; `source` is what their commands name."""
+    """The float-vector files of `folders` exported with `options`, not yet measured; `source` is what their commands
+    name.
+    """
     found = []
     for folder in folders:
         manifest = Manifest.load(folder)
-        found += [_point(folder, manifest, variant, source, options) for variant in distinct(manifest) if variant.vector_dtype == "float32" and variant.exporter == "emb"]
+        found += [
+            _point(folder, manifest, variant, source, options)
+            for variant in distinct(manifest)
+            if variant.vector_dtype == "float32" and variant.exporter == "emb"
+        ]
     return found
 
 
 def _point(folder: Path, manifest: Manifest, variant: Variant, source: str, options: Options) -> MeasuredFile:
     size = graph_bytes(folder / variant.file)
-    command = f"emb export {source} --layers {manifest.layers} --dim {manifest.dim}{options.flags(variant.weight_dtype)}"
+    command = (
+        f"emb export {source} --layers {manifest.layers} --dim {manifest.dim}{options.flags(variant.weight_dtype)}"
+    )
     return MeasuredFile(
-        manifest.layers, manifest.dim, variant.weight_dtype, folder, variant.file, command, size, variant.passed is not False, variant.min_cosine, variant.quantizer
+        manifest.layers,
+        manifest.dim,
+        variant.weight_dtype,
+        folder,
+        variant.file,
+        command,
+        size,
+        variant.passed is not False,
+        variant.min_cosine,
+        variant.quantizer,
     )
 
 
@@ -97,7 +114,9 @@ def measure(points: Sequence[MeasuredFile], reference: Reference, threads: int |
     with bar("files", ROUNDS * len(points)) as advance:
         for number in range(ROUNDS):
             for index, point in enumerate(points):
-                encoder = ArtifactEncoder(point.folder, point.file, threads, verify=False)  # just written; hashed once is enough
+                encoder = ArtifactEncoder(
+                    point.folder, point.file, threads, verify=False
+                )  # just written; hashed once is enough
                 if number == 0:
                     point.quality = _quality(encoder, point, reference)
                 seconds[index].append(_times(encoder, reference.samples))

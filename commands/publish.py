@@ -81,7 +81,7 @@ def doctor(artifact: Path | None) -> Outcome:
     """Say which programs will load an artifact.
 
     For each: whether it gets the same vectors, with which line, and what to change if not. ARTIFACT is an exported
-        folder; by default the newest
+    folder; by default the newest
     export of the latest run. Exit code 1 if emb itself would refuse it.
     """
     from emb.artifact.runs import newest_export

@@ -1,8 +1,7 @@
 """Texts made from a model itself: the tokens whose rows are largest, its special tokens, the scripts of its vocabulary.
 
 Written texts are tame: one row of a token table may be a thousand times as long as the others (attention sinks are),
-    and
-no list of texts holds the token. What 16 or 8 bits make of it shows only on a text in which it occurs.
+and no list of texts holds the token. What 16 or 8 bits make of it shows only on a text in which it occurs.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def stored(model: ModelProto, block: int, chosen: set[str] | None = None) -> Non
     with them in floats.
 
     onnxruntime folds what depends on constants alone when it opens a file: a quarter to send, as large in memory and as
-        fast as floats.
+    fast as floats.
     """
     constant, edits = tensors(model.graph), {}
     for node in weighted(model.graph):

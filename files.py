@@ -28,8 +28,8 @@ def cache_root() -> Path:
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write below `path` into a `DiskError`.
 
-    Libraries written in Rust report a full disk as their own exception with the errno in the
-    text, so the text is looked at as well.
+    Libraries written in Rust report a full disk as their own exception with the errno in the text, so the text is
+    looked at as well.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """How close two sets of vectors are: row by row, and as a geometry.
 
-Vectors that are not finite are found here too, before they are written, scored or fitted to.
-Pure numpy, so that the training loop, the int8 selection and the parity report all measure with
-the same ruler. Vectors need not be normalised: every measure but `max_abs_diff` ignores length.
+Vectors that are not finite are found here too, before they are written, scored or fitted to. Pure numpy, so that
+the training loop, the int8 selection and the parity report all measure with the same ruler. Vectors need not be
+normalised: every measure but `max_abs_diff` ignores length.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ _MEASURES: dict[str, Callable[[Vectors, Vectors], Vectors]] = {
 def cosines(a: Vectors, b: Vectors) -> Vectors:
     """Cosine `(texts,)` of each row of `a` with the same row of `b`.
 
-    Two zero vectors are equal, so their cosine is 1; a zero or non-finite vector beside a real one
-    has cosine 0. Computed in float64: at 0.99999 the rounding of float32 sums would show.
+    Two zero vectors are equal, so their cosine is 1; a zero or non-finite vector beside a real one has cosine 0.
+    Computed in float64: at 0.99999 the rounding of float32 sums would show.
     """
     return np.asarray(
         np.where(_is_zero(a) & _is_zero(b), 1.0, np.einsum("ij,ij->i", unit(a, np.float64), unit(b, np.float64)))
@@ -137,10 +137,10 @@ def neighbour_overlap(
     """Mean share, 0 to 1, of each row's `k` nearest neighbours (by `measure`, itself excluded) in `a` that are also its
     `k` nearest in `b`.
 
-    With an `index` of as many rows, the neighbours of both are sought among its rows: what search
-    with queries of one model on documents of another would find. With fewer than `k + 1` rows the
-    neighbourhood is a third of the others (all of them would always agree); with fewer than three
-    rows there is nothing to order and the overlap is 1.
+    With an `index` of as many rows, the neighbours of both are sought among its rows: what search with queries of
+    one model on documents of another would find. With fewer than `k + 1` rows the neighbourhood is a third of the
+    others (all of them would always agree); with fewer than three rows there is nothing to order and the overlap is
+    1.
     """
     if measure == "cosine":  # made as long as one another once, not for every block
         a, b, index, measure = unit(a), unit(b), None if index is None else unit(index), "dot"
@@ -150,8 +150,8 @@ def neighbour_overlap(
 def neighbours_found(truth: Vectors, queries: Vectors, documents: Vectors, k: int = 10) -> float:
     """Mean share, 0 to 1, of each row's `k` nearest neighbours in `truth` that `queries` find among `documents`.
 
-    All three have a row for each text; `queries` and `documents` share a dim. What is lost by
-    searching with a smaller model, in fewer dims, than those of `truth`.
+    All three have a row for each text; `queries` and `documents` share a dim. What is lost by searching with a
+    smaller model, in fewer dims, than those of `truth`.
     """
     truth = unit(truth)
     return _overlap((truth, truth), (unit(queries), unit(documents)), k)

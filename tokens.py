@@ -29,9 +29,9 @@ def prompt_of(prompts: Mapping[str, str], kind: str) -> str:
 class TextTokenizer:
     """A `tokenizers.Tokenizer` with this project's conventions.
 
-    Padding and truncation stored in `tokenizer.json` are ignored (all-MiniLM-L6-v2 ships with a
-    fixed length of 128): texts are cut at `max_length` tokens, special tokens included, and
-    padded to the longest of their batch. `side` is the one where they are cut.
+    Padding and truncation stored in `tokenizer.json` are ignored (all-MiniLM-L6-v2 ships with a fixed length of
+    128): texts are cut at `max_length` tokens, special tokens included, and padded to the longest of their batch.
+    `side` is the one where they are cut.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ def token_budget_batches(
 ) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
     """Indices of texts of like length, grouped so that texts × longest ≤ `budget` tokens.
 
-    Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer
-    than the budget makes a batch of its own.
+    Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer than the budget
+    makes a batch of its own.
     """
     lengths = np.asarray(lengths)
     order = np.argsort(-lengths, kind="stable")

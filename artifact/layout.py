@@ -1,8 +1,8 @@
 """The sentence-transformers folder as files, written so that current and older clients read it.
 
-sentence-transformers ≥ 5.4 renamed the keys of its config files, transformers 5 those of rotary
-positions; text-embeddings-inference and older clients know only the former names. Both are written,
-and module types by their former path, which every version resolves.
+sentence-transformers ≥ 5.4 renamed the keys of its config files, transformers 5 those of rotary positions;
+text-embeddings-inference and older clients know only the former names. Both are written, and module types by their
+former path, which every version resolves.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def write_sentence_transformers(
 def write_limits(folder: Path, max_length: int, inputs: Sequence[str], side: str = "right") -> None:
     """Let the tokenizer's own files say where texts are cut and that batches are padded to their longest.
 
-    Each client reads another of them: fastembed the smaller of `model_max_length` and `max_length`,
-    `tokenizers` what `tokenizer.json` says. all-MiniLM-L6-v2 ships with 256 in one and 128 in two others.
-    `inputs` are what the model takes of what tokenizers give: transformers 4 hands it all of them.
+    Each client reads another of them: fastembed the smaller of `model_max_length` and `max_length`, `tokenizers`
+    what `tokenizer.json` says. all-MiniLM-L6-v2 ships with 256 in one and 128 in two others. `inputs` are what the
+    model takes of what tokenizers give: transformers 4 hands it all of them.
     """
     config = read_json(folder / "tokenizer_config.json")
     config.pop("max_length", None)

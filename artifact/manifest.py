@@ -34,11 +34,10 @@ class LayerDimPair:
 class Variant:
     """One model file of an artifact, of ONNX unless another exporter wrote it.
 
-    `weight_dtype` is fp32, fp16, int8 or int4; `vector_dtype` float32, int8 or ubinary; `quantizer` is
-    the name of the recipe that made its 8 or 4 bits, or "stored" for fp16 that is computed with in float32.
-    `passed` is None until a gate has spoken. `exporter` is "emb", or "optimum", "openvino" or "ctranslate2" for a file
-    that
-    stands beside ours for comparison.
+    `weight_dtype` is fp32, fp16, int8 or int4; `vector_dtype` float32, int8 or ubinary; `quantizer` is the name of
+    the scheme that made its 8 or 4 bits, or "stored" for fp16 that is computed with in float32. `passed` is None
+    until a gate has spoken. `exporter` is "emb", or "optimum", "openvino" or "ctranslate2" for a file that stands
+    beside ours for comparison.
     """
 
     file: str
@@ -55,8 +54,8 @@ class Manifest:
     """The content of `emb.json`.
 
     Attributes:
-        kind: "student" (every exit, trainable), "slice" (one exit, exported) or "encoder" (a
-            foreign model, exported as it is).
+        kind: "student" (every exit, trainable), "slice" (one exit, exported) or "encoder" (a foreign model,
+            exported as it is).
         layers, dim: of the vectors this folder's default model returns.
         pooling: "mean", "cls" or "lasttoken".
         prompts: prefix by name, "query", "document" and others.

@@ -2,8 +2,8 @@
 
     python benchmarks/base_shapes.py --tokenizer FOLDER [--shape NAME…] [--int8]
 
-FOLDER holds any `tokenizer.json` whose ids fit. Every stage runs in a process of its own, so that its
-peak memory is its own. Writes benchmarks/results/base_shapes.json.
+FOLDER holds any `tokenizer.json` whose ids fit. Every stage runs in a process of its own, so that its peak memory
+is its own. Writes benchmarks/results/base_shapes.json.
 """
 
 from __future__ import annotations

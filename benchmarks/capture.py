@@ -1,8 +1,8 @@
 """Teacher capture: emb's `capture` into an empty cache, and `SentenceTransformer.encode`, on the same texts.
 
-Each round of emb starts with an empty cache and counts everything: keys, tokenisation, encoding,
-and writing the vectors to disk. Texts are cut at 128 tokens on both sides. emb computes in bf16
-where the machine gains from it, as it does by default; both are also run in the other's precision.
+Each round of emb starts with an empty cache and counts everything: keys, tokenisation, encoding, and writing the
+vectors to disk. Texts are cut at 128 tokens on both sides. emb computes in bf16 where the machine gains from it, as
+it does by default; both are also run in the other's precision.
 """
 
 from __future__ import annotations

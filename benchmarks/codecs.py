@@ -1,10 +1,10 @@
 """Vector codecs: bytes per vector against what search still finds, for a teacher's vectors, a student's, and both in
 one index.
 
-Codecs are fitted to vectors of training texts and kept in --codecs, where a second call finds
-them; the documents of the evaluation sets are only coded. For each codec: recall@10 of the
-neighbours that float vectors find, and nDCG@10 with float queries, with coded queries, and with
-100 candidates of the codes rescored by int8 or by float vectors.
+Codecs are fitted to vectors of training texts and kept in --codecs, where a second call finds them; the documents
+of the evaluation sets are only coded. For each codec: recall@10 of the neighbours that float vectors find, and
+nDCG@10 with float queries, with coded queries, and with 100 candidates of the codes rescored by int8 or by float
+vectors.
 """
 
 from __future__ import annotations

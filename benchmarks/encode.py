@@ -1,11 +1,10 @@
 """Encoding: an exported int8 artifact, and `SentenceTransformer.encode` in torch fp32 on the same folder.
 
-Throughput on texts of mixed lengths, in the order they come, and latency of one short query at a
-time. An artifact is a sentence-transformers folder as well, so the peer loads the very student
-that was exported. onnxruntime alone on the fp32 file, in batches of 32 as a caller would write
-it, shows what is the format's and what is emb's. Where the artifact holds optimum's files
-(`--exporter optimum`), emb runs them as well, and sentence-transformers runs the int8 one as its
-own documentation says, through optimum.
+Throughput on texts of mixed lengths, in the order they come, and latency of one short query at a time. An artifact
+is a sentence-transformers folder as well, so the peer loads the very student that was exported. onnxruntime alone
+on the fp32 file, in batches of 32 as a caller would write it, shows what is the format's and what is emb's. Where
+the artifact holds optimum's files (`--exporter optimum`), emb runs them as well, and sentence-transformers runs the
+int8 one as its own documentation says, through optimum.
 """
 
 from __future__ import annotations

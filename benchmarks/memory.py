@@ -1,10 +1,10 @@
 """Peak memory of distilling a large corpus, beyond the model.
 
-A child process goes the way of `emb distill` with the real code: read and deduplicate the corpus,
-split it, capture every text's vector into an empty cache, build and tokenise for the student, fit
-the projections, train for some steps. Only the teacher is not a model: it returns random vectors,
-so that half a million texts take minutes instead of hours; everything around it is as it is.
-The child reads its resident set right after loading the student, and its peak after each stage.
+A child process goes the way of `emb distill` with the real code: read and deduplicate the corpus, split it, capture
+every text's vector into an empty cache, build and tokenise for the student, fit the projections, train for some
+steps. Only the teacher is not a model: it returns random vectors, so that half a million texts take minutes instead
+of hours; everything around it is as it is. The child reads its resident set right after loading the student, and
+its peak after each stage.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Encoding speed beside the programs people use instead, each in its own environment, on the same weights.
 
-Every contender is a process of its own (their libraries do not install together) that has loaded its
-model and waits; rounds are interleaved, so only one of them works at a time. Each is given its
-best form: 8-bit weights made its own way, texts sorted by length where its program does not do it,
-several batches at once where it can. Cosines are to the torch model in fp32.
+Every contender is a process of its own (their libraries do not install together) that has loaded its model and
+waits; rounds are interleaved, so only one of them works at a time. Each is given its best form: 8-bit weights made
+its own way, texts sorted by length where its program does not do it, several batches at once where it can. Cosines
+are to the torch model in fp32.
 
     python benchmarks/peers.py --artifact runs/NAME/exports/6x768 --texts TEXTS
 

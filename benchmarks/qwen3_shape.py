@@ -2,8 +2,8 @@
 
     python benchmarks/qwen3_shape.py --tokenizer FOLDER [--layers 28] [--int8]
 
-FOLDER holds a Qwen3 `tokenizer.json`. Every stage runs in a process of its own, so that its peak
-memory is its own. Writes benchmarks/results/qwen3_shape.json.
+FOLDER holds a Qwen3 `tokenizer.json`. Every stage runs in a process of its own, so that its peak memory is its own.
+Writes benchmarks/results/qwen3_shape.json.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Start: `emb --help`, and an int8 artifact from interpreter start to its first vector.
 
-Every value is a fresh process. The clock starts before the process is made; memory is the peak
-resident set of that process (VmHWM). The loading child also fails if torch got imported. As
-peers: `SentenceTransformer` on the same folder, and the bare interpreter.
+Every value is a fresh process. The clock starts before the process is made; memory is the peak resident set of that
+process (VmHWM). The loading child also fails if torch got imported. As peers: `SentenceTransformer` on the same
+folder, and the bare interpreter.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Training speed: emb's loop and sentence-transformers' trainer, over the same texts.
 
-Both train the same student (an encoder and its projection into the teacher's space) for one epoch
-per round, against the same cached teacher vectors, with the cosine loss, AdamW and texts cut at
-128 tokens. The peer is `SentenceTransformerTrainer` with `EmbedDistillLoss`, set up as its
-documentation shows: texts and a `label` column, batches of 32. It is also run in bf16, and in bf16
-with the token table fixed, which is how emb trains; emb is also run with the token table trained,
-and at all the pairs of its default recipe at once.
+Both train the same student (an encoder and its projection into the teacher's space) for one epoch per round,
+against the same cached teacher vectors, with the cosine loss, AdamW and texts cut at 128 tokens. The peer is
+`SentenceTransformerTrainer` with `EmbedDistillLoss`, set up as its documentation shows: texts and a `label` column,
+batches of 32. It is also run in bf16, and in bf16 with the token table fixed, which is how emb trains; emb is also
+run with the token table trained, and at all the pairs of its default recipe at once.
 """
 
 from __future__ import annotations

@@ -90,8 +90,7 @@ def codec(
     """Fit a codec that stores vectors in few bytes.
 
     VECTORS are of training texts, never of the documents that will be searched: a .npy file, a Parquet file of `emb
-    encode`, or a folder of the
-    teacher cache. `emb encode --codec DIR` stores vectors with it.
+    encode`, or a folder of the teacher cache. `emb encode --codec DIR` stores vectors with it.
     """
     from emb.data.vector_files import read_vectors
     from emb.files import refuse_existing

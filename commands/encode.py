@@ -69,10 +69,9 @@ def encode(
 ) -> Outcome:
     """Write the vectors of a file of texts.
 
-    IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it was
-    and its vector,
-    or .npy with the vectors alone. Memory does not grow with IN. Stopped in whatever way, the same command goes on
-    where it was.
+    IN is .jsonl, .parquet, .csv, .tsv, .txt or .md (also .gz); OUT is .parquet or .jsonl, with each record as it
+    was and its vector, or .npy with the vectors alone. Memory does not grow with IN. Stopped in whatever way, the
+    same command goes on where it was.
     """
     import os
 

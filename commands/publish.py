@@ -29,8 +29,8 @@ def card(artifact: Path | None, name: str | None, license: str | None, only_prin
     """Write an artifact's model card.
 
     README.md in the hub's form, every figure in it read from what emb validate (parity.json) and emb evaluate --out
-    ARTIFACT/evaluation.json
-    measured. ARTIFACT is an exported folder; by default the newest export of the latest run.
+    ARTIFACT/evaluation.json measured. ARTIFACT is an exported folder; by default the newest export of the latest
+    run.
     """
     from emb.artifact.runs import newest_export
     from emb.publish.card import card as text_of
@@ -64,9 +64,9 @@ def card(artifact: Path | None, name: str | None, license: str | None, only_prin
 def push(artifact: Path | None, no_verify: bool, **options: Any) -> Outcome:
     """Publish an artifact on the model hub.
 
-    Its own files and a fresh card go in one commit; anything else in the folder stays. ARTIFACT is an exported folder;
-    by default the newest
-    export of the latest run. HF_TOKEN or `hf auth login` give the token, HF_ENDPOINT another hub.
+    Its own files and a fresh card go in one commit; anything else in the folder stays. ARTIFACT is an exported
+    folder; by default the newest export of the latest run. HF_TOKEN or `hf auth login` give the token, HF_ENDPOINT
+    another hub.
     """
     from emb.artifact.runs import newest_export
     from emb.publish.push import push as send
@@ -81,8 +81,7 @@ def doctor(artifact: Path | None) -> Outcome:
     """Say which programs will load an artifact.
 
     For each: whether it gets the same vectors, with which line, and what to change if not. ARTIFACT is an exported
-    folder; by default the newest
-    export of the latest run. Exit code 1 if emb itself would refuse it.
+    folder; by default the newest export of the latest run. Exit code 1 if emb itself would refuse it.
     """
     from emb.artifact.runs import newest_export
     from emb.publish.doctor import examine

@@ -38,9 +38,9 @@ def validate(
 ) -> Outcome:
     """Prove an artifact against its model.
 
-    The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by default
-    the newest export of the latest run. Writes
-    parity.json and report.html into it. Exit code 1 if a gate fails.
+    The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by
+    default the newest export of the latest run. Writes parity.json and report.html into it. Exit code 1 if a gate
+    fails.
     """
     from emb.validate.proof import validate as prove
 

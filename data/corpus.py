@@ -62,9 +62,9 @@ class Corpus:
 def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int | None = None) -> Corpus:
     """Read every source, drop records without a text and duplicates, and keep the first `limit`; say how many.
 
-    A source is a file (txt: a text per line; md: a text per paragraph; jsonl, csv, tsv, Parquet:
-    a record each; `.gz` of any), a folder of such files (without README, LICENSE and the like), or a
-    `datasets` hub id, and may be prefixed with its kind: `query=questions.txt`. Null is no text.
+    A source is a file (txt: a text per line; md: a text per paragraph; jsonl, csv, tsv, Parquet: a record each;
+    `.gz` of any), a folder of such files (without README, LICENSE and the like), or a `datasets` hub id, and may be
+    prefixed with its kind: `query=questions.txt`. Null is no text.
 
     Raises:
         DataError: a source is missing, unreadable, lacks the field, a text is no string, or too few remain.
@@ -169,8 +169,8 @@ def _from_record(record: Record, where: str, columns: Columns) -> Text:
 def split(corpus: Corpus, holdout: int) -> tuple[Corpus, Corpus]:
     """A training part and a held-out part of at most a tenth, chosen by the texts' own hashes.
 
-    The choice does not depend on order or on the other texts, so adding data never moves a
-    held-out text into the training part unless the held-out part is full.
+    The choice does not depend on order or on the other texts, so adding data never moves a held-out text into the
+    training part unless the held-out part is full.
     """
     size = max(2, min(holdout, len(corpus) // 10))
     ranks = [_key("holdout", item.text) for item in corpus.texts]

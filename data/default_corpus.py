@@ -1,7 +1,7 @@
 """The corpus every machine has: Python's documentation topics and the docstrings of what is installed.
 
-Technical English, a few ten thousand texts, no download. The first line of a docstring plays the
-query, its paragraphs play documents. Files are parsed, never imported.
+Technical English, a few ten thousand texts, no download. The first line of a docstring plays the query, its
+paragraphs play documents. Files are parsed, never imported.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ _GRADES = (
 class RetrievalTask:
     """Queries that have a relevant document, the documents, and the grades `relevant[query][document]` > 0.
 
-    Scored by nDCG@10 × 100 as trec_eval does it: the gain is the grade, the discount log2(rank + 1),
-    the ideal taken over all graded documents.
+    Scored by nDCG@10 × 100 as trec_eval does it: the gain is the grade, the discount log2(rank + 1), the ideal
+    taken over all graded documents.
     """
 
     name: str
@@ -125,8 +125,8 @@ def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Ta
     `split` names the grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
 
     Raises:
-        DataError: a path that is missing, holds no task, or is damaged (file and line are named),
-            or a BEIR folder without that split.
+        DataError: a path that is missing, holds no task, or is damaged (file and line are named), or a BEIR folder
+            without that split.
         UsageError: a split, and no BEIR folder.
     """
     found = [path for given in paths for path in _task_paths(Path(given))]
@@ -228,8 +228,8 @@ def _key(row: Record, where: str) -> str:
 def _read_grades(path: Path, queries: Container[str]) -> dict[str, dict[str, int]]:
     """Grades above 0, by query and document.
 
-    Lines are query, document, grade, with a header or without, or TREC's query, iteration, document,
-    grade; between them stands a tab, or blanks.
+    Lines are query, document, grade, with a header or without, or TREC's query, iteration, document, grade; between
+    them stands a tab, or blanks.
     """
     grades: dict[tuple[str, str], int] = {}
     width = 0

@@ -44,8 +44,8 @@ ODD: dict[str, str] = {
     "mathematics": "∀x∈ℝ: ∫₀^∞ e^(−x²) dx = √π⁄2",
 }
 
-# To calibrate on beside ordinary texts: without any like these, ranges fixed beforehand are far too narrow
-# for the few tokens of a short text (docs/log.md). But for the empty text none is among those above.
+# To calibrate on beside ordinary texts: without any like these, ranges fixed beforehand are far too narrow for the
+# few tokens of a short text (docs/log.md). But for the empty text none is among those above.
 UNUSUAL = (
     "",
     "?",

@@ -46,13 +46,13 @@ class _Twice(Exception):
 def read_records(path: Path, field: str = "text", wanted: Sequence[str] | None = None) -> Located:
     """Yield every record with where it stands (`file:line`; a row of Parquet: `file, row n`).
 
-    Memory does not grow with the file. A line of a .txt and a paragraph of a .md file become
-    `{field: …}`. `wanted` bounds the columns read from Parquet, which stores them apart. Half a
-    surrogate pair becomes U+FFFD in every string of a record, with a warning.
+    Memory does not grow with the file. A line of a .txt and a paragraph of a .md file become `{field: …}`. `wanted`
+    bounds the columns read from Parquet, which stores them apart. Half a surrogate pair becomes U+FFFD in every
+    string of a record, with a warning.
 
     Raises:
-        DataError: an unknown kind of file, or one that is damaged, not UTF-8 or without the field;
-            a row that is longer or shorter than its header; a key or column that stands twice.
+        DataError: an unknown kind of file, or one that is damaged, not UTF-8 or without the field; a row that is
+            longer or shorter than its header; a key or column that stands twice.
     """
     reader = _READERS.get(suffix(path))
     if reader is None:

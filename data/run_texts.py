@@ -17,9 +17,9 @@ DOCUMENTATION = "the Python documentation of this machine"
 def texts_for(folder: Path, count: int, data: Sequence[str] = (), *, backwards: bool = False) -> tuple[list[Text], str]:
     """At most `count` texts, and in words where they come from.
 
-    They are those of `data`, or what the run around `folder` kept from training, filled up with
-    documentation that every machine has. `backwards` takes the run's from their end, so that a
-    proof is not made on the texts that ranges were taken from.
+    They are those of `data`, or what the run around `folder` kept from training, filled up with documentation that
+    every machine has. `backwards` takes the run's from their end, so that a proof is not made on the texts that
+    ranges were taken from.
 
     Raises:
         DataError: `data`, or the run's file, cannot be read.

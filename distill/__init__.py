@@ -44,25 +44,21 @@ def distill(
     """Distil `teacher` into a student in the same vector space.
 
     Args:
-        teacher: a name of `emb models`, a hub id, or a folder; a function that gives vectors `(texts, dim)` of a list
-            of
-            texts (and takes `kind="query"` or "document", if it has such an argument), or any
-            `emb.teachers.protocol.Teacher`;
-            None takes the recipe's. A function or a file of vectors needs a `student`.
+        teacher: a name of `emb models`, a hub id, or a folder; a function that gives vectors `(texts, dim)` of a
+            list of texts (and takes `kind="query"` or "document", if it has such an argument), or any
+            `emb.teachers.protocol.Teacher`; None takes the recipe's. A function or a file of vectors needs a `student`.
         teacher_vectors: in place of a teacher, a .npy file with a vector for each text of `data`, in order, or a
-            Parquet
-            file with a column of texts and one of vectors (`capture.column`), which is then the data as well.
+            Parquet file with a column of texts and one of vectors (`capture.column`), which is then the data as well.
         data: files, folders or hub data sets; none means the texts every machine has.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
-        student: a name or folder, "teacher", or "fresh:LAYERSxHIDDEN"; None takes the registry's
-            recommendation.
+        student: a name or folder, "teacher", or "fresh:LAYERSxHIDDEN"; None takes the registry's recommendation.
         layers: keep so many layers of the student's source (of the teacher, if no student is named).
         recipe: a shipped recipe or a YAML file; every other argument overrides it.
         out: the run's folder; None means `runs/<teacher>`.
         resume: go on with an interrupted run, to the same weights as if it had not stopped.
         overwrite: replace a run that is in the way.
-        max_steps, max_time: stop after so many steps, or about so many seconds of training; the
-            learning rate is planned to end there.
+        max_steps, max_time: stop after so many steps, or about so many seconds of training; the learning rate is
+            planned to end there.
         trust_remote_code: let the teacher's repository run code of its own.
         overrides: recipe values by dotted key, `{"training.lr": 1e-4}`.
 

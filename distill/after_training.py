@@ -1,7 +1,7 @@
 """What follows training: weights averaged with those it began from, and flatter projections.
 
-Both mend what fitting to a teacher costs. Training on one corpus forgets others; and a fit to
-cosine or squared distance shrinks what it cannot predict, which is often what tells near texts apart.
+Both mend what fitting to a teacher costs. Training on one corpus forgets others; and a fit to cosine or squared
+distance shrinks what it cannot predict, which is often what tells near texts apart.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def average(student: EmbeddingModel, start: Mapping[str, Tensor], share: float) -> None:
     """Leave `student` with `share` (0 to 1) of the way that training took it from `start`.
 
-    Interpolation keeps more of what the start knew about other texts than it costs on the
-    corpus (Wortsman et al. 2022, WiSE-FT, arXiv 2109.01903, eq. 1).
+    Interpolation keeps more of what the start knew about other texts than it costs on the corpus (Wortsman et al.
+    2022, WiSE-FT, arXiv 2109.01903, eq. 1).
     """
     with torch.no_grad():
         trained = dict(student.named_parameters())
@@ -45,12 +45,11 @@ def flatten_projections(
 ) -> dict[int, float]:
     """Raise the singular values of each projection to one of `powers`; return the power chosen per exit.
 
-    A projection that minimises an error gives the mean of the teacher's vectors that may belong
-    to a text: whatever it cannot tell comes out small, and near texts nearer. Powers below 1 give those
-    directions back their part. Chosen is the power under which held-out texts `rows`, encoded
-    by the student, find most of the neighbours that the teacher's own vectors `targets`
-    `(texts, teacher_dim)` find among those of the others, at the widest of the exit's `pairs`;
-    fewer than 100 texts decide nothing, and projections stay as they are.
+    A projection that minimises an error gives the mean of the teacher's vectors that may belong to a text: whatever
+    it cannot tell comes out small, and near texts nearer. Powers below 1 give those directions back their part.
+    Chosen is the power under which held-out texts `rows`, encoded by the student, find most of the neighbours that
+    the teacher's own vectors `targets` `(texts, teacher_dim)` find among those of the others, at the widest of the
+    exit's `pairs`; fewer than 100 texts decide nothing, and projections stay as they are.
     """
     exits = [n for n in sorted({pair.layers for pair in pairs}) if isinstance(student.heads[str(n)], nn.Linear)]
     chosen = dict.fromkeys(exits, 1.0)

@@ -1,7 +1,7 @@
 """Checkpoints that bring a run back to the bit: weights, optimiser, random state, position.
 
-A checkpoint is a folder of two safetensors files and a `state.json` that holds their hashes. The
-learning rate and the order of batches follow from the step (`schedule.py`), so they need no state.
+A checkpoint is a folder of two safetensors files and a `state.json` that holds their hashes. The learning rate and
+the order of batches follow from the step (`schedule.py`), so they need no state.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def load_checkpoint(
     A damaged one is named and passed over: the one before it leads to the same weights.
 
     Raises:
-        CheckpointError: there are checkpoints, and all are damaged; or the newest whole one was
-            written under another `identity`.
+        CheckpointError: there are checkpoints, and all are damaged; or the newest whole one was written under
+            another `identity`.
     """
     for folder in sorted(root.glob("step-*"), reverse=True):
         state = _verified(folder)

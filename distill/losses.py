@@ -66,10 +66,10 @@ def pair_losses(
 ) -> dict[LayerDimPair, Tensor]:
     """The objective at each pair, a scalar each.
 
-    `outputs` maps layers to projected vectors `(batch, teacher_dim)`, not yet normalised;
-    `teacher_embeddings` is `(batch, teacher_dim)`. Each pair compares prefixes of length `dim`, so that a perfect
-    student scores 0 at every prefix. The list of pairs follows Starbucks (arXiv 2410.13230), with the target in the
-    teacher's truncated space.
+    `outputs` maps layers to projected vectors `(batch, teacher_dim)`, not yet normalised; `teacher_embeddings` is
+    `(batch, teacher_dim)`. Each pair compares prefixes of length `dim`, so that a perfect student scores 0 at every
+    prefix. The list of pairs follows Starbucks (arXiv 2410.13230), with the target in the teacher's truncated
+    space.
     """
 
     def at(pair: LayerDimPair) -> Tensor:

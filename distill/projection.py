@@ -26,9 +26,9 @@ def fit_projections(
 ) -> None:
     """Give `student` at `exits` the best linear maps from its frozen pooled states to the targets.
 
-    `rows` are the token ids of the texts whose vectors are `targets`. Solves
-    (XᵀX + λI) W = XᵀY per exit, with λ = `ridge` × the mean of the diagonal; the sums are
-    accumulated batch by batch, so memory does not grow with the corpus.
+    `rows` are the token ids of the texts whose vectors are `targets`. Solves (XᵀX + λI) W = XᵀY per exit, with λ =
+    `ridge` × the mean of the diagonal; the sums are accumulated batch by batch, so memory does not grow with the
+    corpus.
     """
     grams = {n: torch.zeros(student.hidden, student.hidden, dtype=torch.float64) for n in exits}
     cross = {n: torch.zeros(student.hidden, targets.dim, dtype=torch.float64) for n in exits}

@@ -1,7 +1,6 @@
 """The learning rate and the order of batches, both functions of the step alone.
 
-Nothing here keeps state, so a resumed run needs only its step number to go on as if it had never
-stopped.
+Nothing here keeps state, so a resumed run needs only its step number to go on as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ def learning_rate(step: int, total: int, recipe: TrainingRecipe) -> float:
 class BatchPlan:
     """Token-budget batches of texts of like length, shuffled anew in each epoch.
 
-    Texts are dealt at random into pools, sorted by length within a pool only, so that batches
-    differ between epochs and mix queries with documents.
+    Texts are dealt at random into pools, sorted by length within a pool only, so that batches differ between epochs
+    and mix queries with documents.
     """
 
     lengths: Sequence[int]

@@ -48,8 +48,8 @@ def build_student(
 ) -> EmbeddingModel:
     """A student with the teacher's prompts and normalisation.
 
-    It has heads only where its source was distilled from the same teacher (`teacher_weights`
-    hashes it) and has an exit there; the others are still to be fitted.
+    It has heads only where its source was distilled from the same teacher (`teacher_weights` hashes it) and has an
+    exit there; the others are still to be fitted.
 
     Raises:
         UsageError: more layers than the source has, or a shape that cannot be built.

@@ -250,9 +250,9 @@ def freeze(student: EmbeddingModel, train_token_embeddings: bool) -> None:
 def parameter_groups(student: EmbeddingModel) -> list[dict[str, Any]]:
     """The trained parameters, each projection with the factor by which its learning rate is scaled.
 
-    Adam moves every weight by about the learning rate whatever its size. A closed-form projection
-    onto unit vectors is ten times smaller than an ordinary layer's weights (about 1/√hidden), so
-    its rate is scaled by the ratio. The gain measured so far is small (docs/log.md).
+    Adam moves every weight by about the learning rate whatever its size. A closed-form projection onto unit vectors
+    is ten times smaller than an ordinary layer's weights (about 1/√hidden), so its rate is scaled by the ratio. The
+    gain measured so far is small (docs/log.md).
     """
     encoder = [parameter for parameter in student.encoder.parameters() if parameter.requires_grad]
     heads = [

@@ -1,8 +1,8 @@
 """How well vectors search and compare: nDCG@10 and Spearman, per layers × dim × precision.
 
-Three questions are asked of a student at once: how good it is on both sides (symmetric), how good
-its queries are against the teacher's documents (asymmetric), and how good the teacher is when its
-own vectors are cut to the same dims. Each also of documents stored as codes.
+Three questions are asked of a student at once: how good it is on both sides (symmetric), how good its queries are
+against the teacher's documents (asymmetric), and how good the teacher is when its own vectors are cut to the same
+dims. Each also of documents stored as codes.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ def evaluate(
     """Score `models`, and `teacher` if given, on every task in `data`.
 
     Args:
-        models: runs, students, exported artifacts (each ONNX file is scored) or other
-            sentence-transformers folders, by path or by name.
+        models: runs, students, exported artifacts (each ONNX file is scored) or other sentence-transformers
+            folders, by path or by name.
         data: BEIR folders, STS tables, or folders of those.
         teacher: also scored itself, at each dim; its document vectors are the asymmetric index.
         dims: vectors are cut to each and re-normalised; empty stands for common sizes and the model's own.
         layers: exits to score; empty stands for all.
-        dtype: "fp32", "bf16" (faster where the machine computes in bf16, inexact) or "auto", for the
-            teacher, which is the slow one; all other torch models compute in fp32.
+        dtype: "fp32", "bf16" (faster where the machine computes in bf16, inexact) or "auto", for the teacher, which
+            is the slow one; all other torch models compute in fp32.
         precisions: weights of exported artifacts to score ("fp32", "fp16", "int8", "int4"); empty stands for all.
         cache: folder to keep vectors in, so that a second call does not encode again.
         threads: of ONNX Runtime; None leaves it to choose.
-        codecs: folders of codecs; documents of retrieval sets are also scored as each of them
-            stores them, with float queries, where vectors have a codec's dim or more.
+        codecs: folders of codecs; documents of retrieval sets are also scored as each of them stores them, with
+            float queries, where vectors have a codec's dim or more.
         rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
         depth: how many of them.
         split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".

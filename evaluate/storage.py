@@ -24,8 +24,8 @@ class Storage:
 
     Attributes:
         name: the codec's folder, for tables.
-        rescore: "float", "int8" (between each dimension's smallest and largest value in the
-            documents), the folder of a codec, or None: the codes' order stands.
+        rescore: "float", "int8" (between each dimension's smallest and largest value in the documents), the folder
+            of a codec, or None: the codes' order stands.
         depth: how many candidates.
     """
 

@@ -42,21 +42,21 @@ def export(
         int4: also write 4-bit weights, `onnx/model_q4.onnx`.
         fp16: also write 16-bit weights, `onnx/model_fp16.onnx`.
         vectors: "int8" and "binary" also write graphs that return such vectors.
-        out: the folder, or with several pairs their parent; None means `<run>/exports/<pair>`
-            for a run and `exports/<name>-<pair>` otherwise.
+        out: the folder, or with several pairs their parent; None means `<run>/exports/<pair>` for a run and
+            `exports/<name>-<pair>` otherwise.
         overwrite: replace what `out` holds.
         verify: refuse an artifact whose files changed since it was written.
-        calibration_texts: texts to judge int8 on and to take int8 ranges from; None means the
-            documentation that every machine has.
+        calibration_texts: texts to judge int8 on and to take int8 ranges from; None means the documentation that
+            every machine has.
         threads: to measure with; None for one per core.
         min_cosine: smallest cosine to the fp32 slice that int8 may have on any text.
         max_mb: megabytes that the 8-bit file may have; where 8 bits are too many, the matrices that lose least get 4.
         reduce_range: weights in 7 of the 8 bits, for processors without VNNI.
-        heal: first train each slice for so many seconds under the rounding of the files asked for,
-            against the teacher's cached vectors; only what `emb.distill` has made can be healed.
+        heal: first train each slice for so many seconds under the rounding of the files asked for, against the
+            teacher's cached vectors; only what `emb.distill` has made can be healed.
         heal_data: where the texts of the distillation are now; none means where they were.
-        exporter: "optimum", "openvino", "ctranslate2" or several of them also export (and with int8
-            quantise) through those, for comparison.
+        exporter: "optimum", "openvino", "ctranslate2" or several of them also export (and with int8 quantise)
+            through those, for comparison.
         trust_remote_code: let a model whose folder brings code of its own run it.
 
     Raises:

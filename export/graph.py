@@ -39,13 +39,12 @@ def write_graph(model: EmbeddingModel, path: Path) -> Path:
     """Write `model` as ONNX: `input_ids`, `attention_mask` `(batch, tokens)` int64 → `sentence_embedding` `(batch,
     dim)`.
 
-    The token vectors are a second output, `last_hidden_state` `(batch, tokens, hidden)`: clients
-    built on optimum know no other and pool it themselves. Who asks for the first alone pays nothing for it.
+    The token vectors are a second output, `last_hidden_state` `(batch, tokens, hidden)`: clients built on optimum
+    know no other and pool it themselves. Who asks for the first alone pays nothing for it.
 
-    Pooling, projection and normalisation are inside; padding may stand on either side. The graph
-    comes from torch's tracing exporter with eager attention: the only form in which
-    onnxruntime's optimiser finds the attention pattern. Weights beyond protobuf's 2 GB go to
-    `<name>_data`, the name that serving programs look for.
+    Pooling, projection and normalisation are inside; padding may stand on either side. The graph comes from torch's
+    tracing exporter with eager attention: the only form in which onnxruntime's optimiser finds the attention
+    pattern. Weights beyond protobuf's 2 GB go to `<name>_data`, the name that serving programs look for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beyond the limit the exporter strews one file per tensor: into a folder of their own.

@@ -1,8 +1,8 @@
 """Healing: a slice trained briefly under the rounding that its files will make, against the teacher's vectors.
 
-The floats that come out are saved, exported and quantised as those of any other slice. Files of
-several precisions come from one set of weights, so the steps of training take turns between them
-(Yu et al. 2021, Any-Precision Deep Neural Networks, arXiv 1911.07346).
+The floats that come out are saved, exported and quantised as those of any other slice. Files of several precisions
+come from one set of weights, so the steps of training take turns between them (Yu et al. 2021, Any-Precision Deep
+Neural Networks, arXiv 1911.07346).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def heal(
 ) -> Healed:
     """Train a copy of `sliced` by `recipe` on the recalled texts; `sliced` itself stays as it is.
 
-    Checkpoints go below `place` and stay there until `forget`: interrupted, or stopped by
-    anything else, the same call goes on to the weights it would have had.
+    Checkpoints go below `place` and stay there until `forget`: interrupted, or stopped by anything else, the same
+    call goes on to the weights it would have had.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after a checkpoint.

@@ -30,10 +30,10 @@ def measure_gains(
 ) -> list[dict[str, Any]]:
     """Figures of every healed file in `folder`, and of its like made from `unhealed` by the same scheme.
 
-    One record per file: `weights`, `vectors`, and `before` and `after` with
-    the mean `cosine` to the teacher, the `overlap` of each text's ten neighbours among the held-out texts
-    with those the teacher finds, and the same for searches among the teacher's own vectors
-    (`asymmetric`). Of binary vectors the neighbours are those of Hamming distance.
+    One record per file: `weights`, `vectors`, and `before` and `after` with the mean `cosine` to the teacher, the
+    `overlap` of each text's ten neighbours among the held-out texts with those the teacher finds, and the same for
+    searches among the teacher's own vectors (`asymmetric`). Of binary vectors the neighbours are those of Hamming
+    distance.
     """
     goal, found = truncated(held_out.targets.take(range(len(held_out.targets))), manifest.dim), []
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unhealed-") as scratch:

@@ -18,8 +18,8 @@ MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def traceable_masks(encoder: PreTrainedModel) -> Iterator[None]:
     """Hand `encoder` its masks ready made, where it would make them with vmap, which the tracer does not know.
 
-    That is Gemma 3 with attention in both directions (EmbeddingGemma); all other models keep making their own,
-    by plain operations: transformers 4 would use vmap for them as well.
+    That is Gemma 3 with attention in both directions (EmbeddingGemma); all other models keep making their own, by
+    plain operations: transformers 4 would use vmap for them as well.
     """
     config = encoder.config
     if config.model_type != "gemma3_text" or not config.use_bidirectional_attention:

@@ -35,8 +35,8 @@ def resolve_pairs(
 def slice_model(model: EmbeddingModel, pair: LayerDimPair) -> EmbeddingModel:
     """A model of `pair.layers` layers and `pair.dim` dims that shares `model`'s weights.
 
-    Where no projection exists, the cut to fewer dims becomes one (the first rows of the identity),
-    so that the saved folder returns the cut vectors in any client.
+    Where no projection exists, the cut to fewer dims becomes one (the first rows of the identity), so that the
+    saved folder returns the cut vectors in any client.
     """
     # Tensors in the memo are shared, not copied: a slice of a large model costs no memory.
     shared = {id(tensor): tensor for tensor in (*model.encoder.parameters(), *model.encoder.buffers())}

@@ -61,8 +61,8 @@ class ModelSpec:
 class EmbeddingModel(nn.Module):
     """`(input_ids, attention_mask)` → text vectors `(batch, dim)`.
 
-    `heads` maps a number of layers to what follows pooling there: a projection into the
-    teacher's space, or nothing. The deepest is the model's own output; the others are exits.
+    `heads` maps a number of layers to what follows pooling there: a projection into the teacher's space, or
+    nothing. The deepest is the model's own output; the others are exits.
     """
 
     def __init__(
@@ -174,10 +174,9 @@ class EmbeddingModel(nn.Module):
 
     @contextlib.contextmanager
     def _counted_from_the_text(self, mask: Tensor) -> Iterator[None]:
-        # BERT, DistilBERT and ELECTRA count positions from the first column, padding included: under
-        # left padding the mask must say where the text starts. MPNet and RoBERTa look at the ids;
-        # rotary and relative positions do not mind. Told to the table itself, since not every
-        # encoder can be told (DistilBERT in transformers 4).
+        # BERT, DistilBERT and ELECTRA count positions from the first column, padding included: under left padding
+        # the mask must say where the text starts. MPNet and RoBERTa look at the ids; rotary and relative positions
+        # do not mind. Told to the table itself, since not every encoder can be told (DistilBERT in transformers 4).
         table = getattr(getattr(self.encoder, "embeddings", None), "position_embeddings", None)
         if not isinstance(table, nn.Embedding) or table.padding_idx is not None:
             yield
@@ -193,8 +192,8 @@ class EmbeddingModel(nn.Module):
                 handle.remove()
 
     def _final_norm(self, state: Tensor) -> Tensor:
-        # Pre-norm stacks (Qwen3, Gemma: norm; ModernBERT: final_norm; T5: final_layer_norm) normalise
-        # once more after the last layer; a stack cut at an earlier one does the same.
+        # Pre-norm stacks (Qwen3, Gemma: norm; ModernBERT: final_norm; T5: final_layer_norm) normalise once more
+        # after the last layer; a stack cut at an earlier one does the same.
         owner = layer_stack(self.encoder)[0]
         norms = [
             norm

@@ -1,7 +1,7 @@
 """What text-embeddings-inference reads of an artifact, and where it stops.
 
-Found in its source (router, core/download, backends/ort, backends/candle), not by running it. Its
-image for CPUs runs `onnx/model.onnx`; the one for GPUs runs the safetensors in candle.
+Found in its source (router, core/download, backends/ort, backends/candle), not by running it. Its image for CPUs
+runs `onnx/model.onnx`; the one for GPUs runs the safetensors in candle.
 """
 
 from __future__ import annotations

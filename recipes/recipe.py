@@ -22,9 +22,9 @@ class _Section(BaseModel):
 class StudentRecipe(_Section):
     """Where the student starts.
 
-    `source` is "teacher", "fresh:LAYERSxHIDDEN", or a model's name or path; without one the
-    registry's recommendation for the teacher applies. `layers` cuts the source; `keep` says
-    which layers stay: the first ones, or ones spread evenly over the depth.
+    `source` is "teacher", "fresh:LAYERSxHIDDEN", or a model's name or path; without one the registry's
+    recommendation for the teacher applies. `layers` cuts the source; `keep` says which layers stay: the first ones,
+    or ones spread evenly over the depth.
     """
 
     source: str | None = None
@@ -56,8 +56,8 @@ class CaptureRecipe(_Section):
 class ProjectionRecipe(_Section):
     """The closed-form start of each projection, ridge regression over `texts` texts, and how it ends.
 
-    After training the singular values of each projection are raised to that one of `powers` which
-    finds most of the teacher's neighbours on held-out texts; `[1]` leaves projections as they are.
+    After training the singular values of each projection are raised to that one of `powers` which finds most of the
+    teacher's neighbours on held-out texts; `[1]` leaves projections as they are.
     """
 
     texts: int = Field(20_000, ge=1)
@@ -68,12 +68,12 @@ class ProjectionRecipe(_Section):
 class TrainingRecipe(_Section):
     """The optimisation. `lr` falls linearly to `lr_end` in each of `cycles` equal parts.
 
-    Zero `epochs` leave the student at its closed-form start: the baseline that training has to
-    beat. `max_steps` and `max_time` (20m, 1h30m, or seconds) shorten the plan, and the schedule with it. The token
-    table is trained where `train_token_embeddings` says so; left open, only if it starts random.
-    `objective` lists weighted terms, `[{cosine: 1.0}]`; left open, it is the cosine for a teacher of unit vectors, else
-    the squared distance (`l2`). `loss: NAME`, as recipes had it before, is the one term of that name.
-    `average` is the share of the way from the start to the trained weights that is kept at the end.
+    Zero `epochs` leave the student at its closed-form start: the baseline that training has to beat. `max_steps`
+    and `max_time` (20m, 1h30m, or seconds) shorten the plan, and the schedule with it. The token table is trained
+    where `train_token_embeddings` says so; left open, only if it starts random. `objective` lists weighted terms,
+    `[{cosine: 1.0}]`; left open, it is the cosine for a teacher of unit vectors, else the squared distance (`l2`).
+    `loss: NAME`, as recipes had it before, is the one term of that name. `average` is the share of the way from the
+    start to the trained weights that is kept at the end.
     """
 
     epochs: float = Field(3, ge=0)

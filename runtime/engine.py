@@ -31,8 +31,8 @@ _LIBRARIES = {".onnx": "onnxruntime", ".xml": "openvino", ".bin": "ctranslate2"}
 class Engine(ABC):
     """One model, for one batch or for many.
 
-    A batch alone has all threads. Of several, whole batches run side by side, a thread each:
-    within a batch, threads wait for one another at every operator.
+    A batch alone has all threads. Of several, whole batches run side by side, a thread each: within a batch,
+    threads wait for one another at every operator.
     """
 
     def __init__(self, threads: int | None = None) -> None:

@@ -71,9 +71,9 @@ def vector_output(session: Any) -> str:
 def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool = False, provider: str = CPU) -> Any:
     """An onnxruntime session on `provider` with `threads` threads (None: one per core).
 
-    Threads that sleep while they wait take time to wake, which a short text pays for at every operator;
-    threads that spin take the core from whoever shares the machine, which a long batch pays for where
-    anybody does (docs/log.md). An `eager` session is for short ones: all is as onnxruntime has it.
+    Threads that sleep while they wait take time to wake, which a short text pays for at every operator; threads
+    that spin take the core from whoever shares the machine, which a long batch pays for where anybody does
+    (docs/log.md). An `eager` session is for short ones: all is as onnxruntime has it.
 
     Raises:
         ArtifactError: missing or not an ONNX model.

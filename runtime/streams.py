@@ -39,10 +39,10 @@ def encode_file(
 ) -> int:
     """Write `source`'s records with their vectors to `out`; return how many there are.
 
-    A .parquet or .jsonl file gets every record as it was with its vector in `column`; a .npy file
-    gets the vectors `(records, dim)` alone. With a `codec`, its codes `(records, width)` stand in
-    their place. `out` appears when it is whole. With `model`, the fingerprint of `encoder`'s files,
-    a call that was stopped, however, is gone on with by the next one with the same arguments.
+    A .parquet or .jsonl file gets every record as it was with its vector in `column`; a .npy file gets the vectors
+    `(records, dim)` alone. With a `codec`, its codes `(records, width)` stand in their place. `out` appears when it
+    is whole. With `model`, the fingerprint of `encoder`'s files, a call that was stopped, however, is gone on with
+    by the next one with the same arguments.
 
     Raises:
         DataError: `source` cannot be read, holds no record, or a record lacks `field` or has no text there; null is an

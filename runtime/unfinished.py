@@ -1,9 +1,9 @@
 """Finished blocks of a long job, kept beside its output until that is whole, so that the same command goes on where it
 stopped.
 
-A hidden folder holds `data`, to which blocks are appended, and `blocks`, which lists those whose bytes
-are known to be on the disk, each with a hash of what it was made from. A process killed at any
-moment leaves at worst a torn end behind the last block listed, and that is cut off.
+A hidden folder holds `data`, to which blocks are appended, and `blocks`, which lists those whose bytes are known to
+be on the disk, each with a hash of what it was made from. A process killed at any moment leaves at worst a torn end
+behind the last block listed, and that is cut off.
 """
 
 from __future__ import annotations

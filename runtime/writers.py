@@ -97,8 +97,8 @@ class Numpy:
 class Parquet:
     """Columns keep the types they had in a Parquet source; otherwise the first rows decide them.
 
-    A Parquet file cannot be gone on with. So the job's data holds the vectors alone, and a call that
-    goes on writes the file anew from them and the source, which takes a fraction of encoding.
+    A Parquet file cannot be gone on with. So the job's data holds the vectors alone, and a call that goes on writes
+    the file anew from them and the source, which takes a fraction of encoding.
     """
 
     whole_records: ClassVar[bool] = False

@@ -2,8 +2,8 @@
 
     python3 scripts/demo.py [FOLDER FOR THE RUN]
 
-Teacher: all-MiniLM-L6-v2, its weights from a Python package. Student: its first three layers,
-healed on the Python documentation that every interpreter carries. Takes minutes on two cores.
+Teacher: all-MiniLM-L6-v2, its weights from a Python package. Student: its first three layers, healed on the Python
+documentation that every interpreter carries. Takes minutes on two cores.
 """
 
 import sys

@@ -4,8 +4,8 @@
     python scripts/draw_rooms.py          # write the picture
     python scripts/draw_rooms.py --check  # fail if it is not current
 
-An arrow points the way data flows: from the room that is imported to the one that imports it. Arrows that
-follow from others are left out, as are the files of the root, which every room imports.
+An arrow points the way data flows: from the room that is imported to the one that imports it. Arrows that follow
+from others are left out, as are the files of the root, which every room imports.
 """
 
 from __future__ import annotations

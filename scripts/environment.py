@@ -2,8 +2,8 @@
 
     python3 scripts/environment.py [STACK]
 
-The stack is "current" (`.venv`) or "optimum" (`.venv-optimum`, with what optimum's exporter needs).
-Needs Python 3.11 or newer and nothing else. A second call finds its stamp and returns at once.
+The stack is "current" (`.venv`) or "optimum" (`.venv-optimum`, with what optimum's exporter needs). Needs Python
+3.11 or newer and nothing else. A second call finds its stamp and returns at once.
 """
 
 import sys

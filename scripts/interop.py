@@ -2,9 +2,9 @@
 
     python3 scripts/interop.py [CLIENT…]
 
-Exports all-MiniLM-L6-v2 at 128 dims with int8 and int4, encodes the same 200 texts with every client, and
-compares with emb's own torch vectors; indexes are asked for the neighbours that numpy finds among
-2,000 stored vectors. Needs a package index; transformers.js needs Node, and its page Chromium.
+Exports all-MiniLM-L6-v2 at 128 dims with int8 and int4, encodes the same 200 texts with every client, and compares
+with emb's own torch vectors; indexes are asked for the neighbours that numpy finds among 2,000 stored vectors.
+Needs a package index; transformers.js needs Node, and its page Chromium.
 """
 
 import hashlib

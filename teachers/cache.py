@@ -1,9 +1,9 @@
 """Teacher vectors on disk, computed once: content-addressed, memory-mapped, crash-safe.
 
-A cache folder belongs to one teacher (its fingerprint is in the name) and holds shards. A shard
-is one `.npy` file of records (key, vector), named by the hash of its content and put in place by
-a rename: it is either absent or whole, two processes can never write the same name with different
-content, and a damaged file is known by its name. A row's key hashes the prompt and the text.
+A cache folder belongs to one teacher (its fingerprint is in the name) and holds shards. A shard is one `.npy` file
+of records (key, vector), named by the hash of its content and put in place by a rename: it is either absent or
+whole, two processes can never write the same name with different content, and a damaged file is known by its name.
+A row's key hashes the prompt and the text.
 """
 
 from __future__ import annotations

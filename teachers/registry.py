@@ -1,8 +1,8 @@
 """Models by name: the registry of teachers, and where a model's files come from.
 
-A name is a local path, an entry of `recipes/teachers.yaml`, or a hub id `owner/model`. The files
-come from, in this order: the path itself, an installed package that carries them, the folder
-`$EMB_MODELS/<name>`, the model hub (`HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` are respected).
+A name is a local path, an entry of `recipes/teachers.yaml`, or a hub id `owner/model`. The files come from, in this
+order: the path itself, an installed package that carries them, the folder `$EMB_MODELS/<name>`, the model hub
+(`HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` are respected).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Package:
 class Teacher:
     """One entry of the registry; `recipes/teachers.yaml` explains the fields.
 
-    `student` is the name of the encoder recommended to distil it into, None where layers cut from
-    the teacher itself are; `student_layers` is how many to keep. `parameters` counts millions.
+    `student` is the name of the encoder recommended to distil it into, None where layers cut from the teacher
+    itself are; `student_layers` is how many to keep. `parameters` counts millions.
     """
 
     name: str
@@ -129,8 +129,8 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None, trust_remo
         trust_remote_code: allow models whose repository brings code of its own.
 
     Raises:
-        TeacherError: unknown, out of reach, changed since it was published, without safetensors,
-            or in need of `trust_remote_code`.
+        TeacherError: unknown, out of reach, changed since it was published, without safetensors, or in need of
+            `trust_remote_code`.
     """
     name = str(name_or_path)
     local = Path(name).expanduser()

@@ -1,7 +1,7 @@
 """Small distillations for the tests: in this process, and in others that may be killed.
 
-The others are forked from a server that has imported torch and done nothing else, so that a test
-can afford a dozen of them; what kills one of them is a real SIGKILL.
+The others are forked from a server that has imported torch and done nothing else, so that a test can afford a dozen
+of them; what kills one of them is a real SIGKILL.
 """
 
 from __future__ import annotations

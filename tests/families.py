@@ -1,7 +1,7 @@
 """A tiny random model of each architecture, in the layout in which such models are published.
 
-The tokenizers are of the kinds that ship with them, made here with the tokenizers library: WordPiece,
-byte-level BPE, unigram, and BPE over letters that falls back to bytes.
+The tokenizers are of the kinds that ship with them, made here with the tokenizers library: WordPiece, byte-level
+BPE, unigram, and BPE over letters that falls back to bytes.
 """
 
 from __future__ import annotations

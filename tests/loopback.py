@@ -24,12 +24,11 @@ LARGE = 2000  # bytes from which a file goes by LFS; the real hub looks at names
 class Hub:
     """A hub that has one model, `name`, whose files lie in `folder`.
 
-    `asked` records the files that were fetched; `commits` each commit's header, `lfs` the large
-    files sent, `created` what a new repository was asked to be, `branches` those made. `token` is
-    the only one that may write; `refuses` maps a step ("create", "commit", "upload", "card") to the status to answer
-    with.
-    With a folder in `chunks` large files go there in chunks, past this server; `xet` maps the
-    sha256 of a file to the hash it has there, which the real hub knows and this one must be told.
+    `asked` records the files that were fetched; `commits` each commit's header, `lfs` the large files sent,
+    `created` what a new repository was asked to be, `branches` those made. `token` is the only one that may write;
+    `refuses` maps a step ("create", "commit", "upload", "card") to the status to answer with. With a folder in
+    `chunks` large files go there in chunks, past this server; `xet` maps the sha256 of a file to the hash it has
+    there, which the real hub knows and this one must be told.
     """
 
     folder: Path

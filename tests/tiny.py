@@ -1,7 +1,6 @@
 """Tiny random models in the published sentence-transformers layout, with real tokenizers.
 
-The config files are written by hand, in the form the hub's folders have them, so that reading
-them is tested too.
+The config files are written by hand, in the form the hub's folders have them, so that reading them is tested too.
 """
 
 from __future__ import annotations

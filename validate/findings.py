@@ -14,8 +14,8 @@ class Thresholds:
 
     Attributes:
         fp32, fp16, int8, int4: smallest cosine of any text, under any setting, to the torch slice.
-        alone_fp32, alone_fp16, alone_int8, alone_int4: smallest cosine of any text between batch 1 and
-            mixed batches: an index must not depend on who was encoded beside whom.
+        alone_fp32, alone_fp16, alone_int8, alone_int4: smallest cosine of any text between batch 1 and mixed
+            batches: an index must not depend on who was encoded beside whom.
         length: largest relative error of a vector's length, for fp32; ten times that for others.
     """
 
@@ -54,8 +54,8 @@ class VariantReport:
     """One file: how close, how large, how fast.
 
     Attributes:
-        settings: the figures of `similarity.Parity` to the torch slice, by setting; the geometry
-            (Spearman, overlap) is that of the ordinary texts.
+        settings: the figures of `similarity.Parity` to the torch slice, by setting; the geometry (Spearman,
+            overlap) is that of the ordinary texts.
         groups: the smallest cosine of any setting over ordinary, odd, long and hard texts.
         teacher: figures against the teacher's vectors cut to the same dim, if it was at hand.
         worst: the texts that moved most, each with its cosine and setting.

@@ -50,8 +50,8 @@ def validate(
 ) -> ParityReport:
     """Compare each model file of an exported artifact with the torch model in the same folder.
 
-    Writes `parity.json` and `report.html` into the folder and marks every file in `emb.json` as
-    passed or not; nothing is deleted.
+    Writes `parity.json` and `report.html` into the folder and marks every file in `emb.json` as passed or not;
+    nothing is deleted.
 
     Args:
         artifact: the folder; None takes the newest export of the latest run.

@@ -37,10 +37,10 @@ def require_optimum() -> None:
 def write_optimum(folder: Path, int8_file: str | None) -> list[Variant]:
     """Export the sentence-transformers folder `folder` once more through optimum.
 
-    optimum traces the folder as sentence-transformers runs it, so that pooling, projection and
-    normalisation are inside its graph too and `sentence_embedding` is the finished vector. With
-    `int8_file`, the name of this package's 8-bit weights for the processor at hand, optimum's
-    dynamic quantisation for that processor follows, with its own settings.
+    optimum traces the folder as sentence-transformers runs it, so that pooling, projection and normalisation are
+    inside its graph too and `sentence_embedding` is the finished vector. With `int8_file`, the name of this
+    package's 8-bit weights for the processor at hand, optimum's dynamic quantisation for that processor follows,
+    with its own settings.
     """
     with tempfile.TemporaryDirectory(dir=folder / "onnx", prefix=".optimum-") as scratch:
         return _write(folder, Path(scratch), int8_file)

@@ -23,8 +23,8 @@ class Exporter:
 
     Attributes:
         check: raises MissingExtra where it is not installed, ArtifactError where it does not know the model.
-        write: (folder, the name of our 8-bit file or None for no 8 bits, padded batches to calibrate on)
-            to the files it wrote into the sentence-transformers folder.
+        write: (folder, the name of our 8-bit file or None for no 8 bits, padded batches to calibrate on) to the
+            files it wrote into the sentence-transformers folder.
         packages: those whose versions are recorded.
     """
 

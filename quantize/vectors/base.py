@@ -20,8 +20,8 @@ _BLOCK = 8192  # codes decoded at a time, so that scoring needs little more memo
 class Codec(ABC):
     """Vectors `(texts, dim)` to codes `(texts, width)`, one row of bytes each, and back.
 
-    Fitted once on training vectors; what was fitted is in `arrays` and `settings`, which is all
-    that is stored. Needs numpy only (product quantisation: faiss).
+    Fitted once on training vectors; what was fitted is in `arrays` and `settings`, which is all that is stored.
+    Needs numpy only (product quantisation: faiss).
 
     Attributes:
         kind: what it is called on the command line and on disk.

@@ -1,11 +1,10 @@
 """Recurrent binarisation: each code of bits stores what the codes before it missed.
 
-After BEBR (Gan et al. 2023, Binary Embedding-based Retrieval at Tencent, arXiv 2302.08714,
-section 3.1): b₀ = sign(W₀ f), and then in turn what the codes so far stand for, r_{t-1}, and
-b_t = sign(W_t (f - r_{t-1})). There a code is expanded by a small network and all share one space
-of bits; here it is expanded by one matrix, r_t = r_{t-1} + V_t b_t, so that the codes decode
-into the space of the vectors: float queries, and queries coded by another codec with the same V,
-are scored against them by the same tables.
+After BEBR (Gan et al. 2023, Binary Embedding-based Retrieval at Tencent, arXiv 2302.08714, section 3.1): b₀ =
+sign(W₀ f), and then in turn what the codes so far stand for, r_{t-1}, and b_t = sign(W_t (f - r_{t-1})). There a
+code is expanded by a small network and all share one space of bits; here it is expanded by one matrix, r_t =
+r_{t-1} + V_t b_t, so that the codes decode into the space of the vectors: float queries, and queries coded by
+another codec with the same V, are scored against them by the same tables.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Training of recurrent binarisation on cached vectors; needs torch, which serving does not.
 
-No labels are asked for, as in BEBR (section 3.2): within a batch, the vectors themselves say what
-is near. There a contrastive loss tells a vector's own code from others; here the codes are to give
-the same softmax of similarities as the vectors, for float queries and for coded ones.
+No labels are asked for, as in BEBR (section 3.2): within a batch, the vectors themselves say what is near. There a
+contrastive loss tells a vector's own code from others; here the codes are to give the same softmax of similarities
+as the vectors, for float queries and for coded ones.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _stands_for(missed: Vectors, encoder: Vectors, directions: Vectors) -> tuple
     """What one code of `missed` stands for along `directions` `(bits, dim)`, scaled so that it loses least; and its
     decoder.
 
-    One number is fitted, not a matrix: least squares per direction would shrink what training
-    texts have little of, which is what tells texts of another field apart.
+    One number is fitted, not a matrix: least squares per direction would shrink what training texts have little of,
+    which is what tells texts of another field apart.
     """
     ones = signs(np.packbits(missed @ encoder.T > 0, axis=1), len(encoder)) @ directions
     scale = np.float32(np.vdot(ones, missed) / max(float(np.vdot(ones, ones)), 1e-12))

@@ -24,8 +24,8 @@ _ITQ_ROUNDS = 20
 class BinaryCodec(BitCodec):
     """Bits are `(vector - centre) · direction > 0`, packed as `binarize` packs them.
 
-    Without centring and rotation these are the plain sign bits of the first dimensions, the
-    convention of the artifact. `scale` is the mean size of a component: what a bit stands for.
+    Without centring and rotation these are the plain sign bits of the first dimensions, the convention of the
+    artifact. `scale` is the mean size of a component: what a bit stands for.
     """
 
     centre: Vectors
@@ -46,11 +46,11 @@ class BinaryCodec(BitCodec):
 
         Args:
             vectors: to take the mean, the principal directions and the scale from.
-            bits: of a code; None for as many as there are dimensions, fewer keep the first
-                dimensions ("none"), random ones ("random") or the principal ones ("itq").
-            rotation: "none"; "random", an orthonormal matrix that spreads what is uneven over all
-                bits; or "itq", the rotation of the principal directions that loses least when
-                signs are taken (Gong and Lazebnik 2011, Iterative Quantization).
+            bits: of a code; None for as many as there are dimensions, fewer keep the first dimensions ("none"),
+                random ones ("random") or the principal ones ("itq").
+            rotation: "none"; "random", an orthonormal matrix that spreads what is uneven over all bits; or "itq",
+                the rotation of the principal directions that loses least when signs are taken (Gong and Lazebnik 2011,
+                Iterative Quantization).
             centre: subtract the mean first.
             seed: of the random matrix, and of ITQ's start.
 

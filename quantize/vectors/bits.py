@@ -1,9 +1,9 @@
 """Codes of bits that decode linearly, scored through lookup tables.
 
-A vector is an `offset` plus, for each bit, its `atom` added or taken away. A dot product with a
-query is then one number per bit, and eight of them have 256 possible sums: a table per byte of
-the code, looked up and added. It is the table of product quantisation (Jégou et al. 2011, section
-III) with one byte as the sub-quantiser, and gives the very dot product with the decoded vector.
+A vector is an `offset` plus, for each bit, its `atom` added or taken away. A dot product with a query is then one
+number per bit, and eight of them have 256 possible sums: a table per byte of the code, looked up and added. It is
+the table of product quantisation (Jégou et al. 2011, section III) with one byte as the sub-quantiser, and gives the
+very dot product with the decoded vector.
 """
 
 from __future__ import annotations

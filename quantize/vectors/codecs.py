@@ -43,8 +43,8 @@ class Quality:
 
     Attributes:
         cosine: mean cosine of a vector to what its code stands for.
-        overlap: mean share, 0 to 1, of a vector's 10 nearest among the held-out ones that it still
-            finds among what their codes stand for.
+        overlap: mean share, 0 to 1, of a vector's 10 nearest among the held-out ones that it still finds among what
+            their codes stand for.
         fitted, held_out: how many vectors the codec was fitted to, and how many it is judged on.
     """
 

@@ -1,8 +1,8 @@
 """Stored vectors in fewer bytes: int8 and int4 by calibrated ranges, and one bit per dimension.
 
-The int8 scale is that of sentence-transformers' `quantize_embeddings`: 255 steps between each
-dimension's smallest and largest value over calibration texts. Here values are rounded, not cut
-off, and those beyond the range are clipped instead of wrapping round. int4 has 15 steps.
+The int8 scale is that of sentence-transformers' `quantize_embeddings`: 255 steps between each dimension's smallest
+and largest value over calibration texts. Here values are rounded, not cut off, and those beyond the range are
+clipped instead of wrapping round. int4 has 15 steps.
 """
 
 from __future__ import annotations

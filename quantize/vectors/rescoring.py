@@ -1,7 +1,7 @@
 """Search in two passes: codes in memory choose candidates, finer vectors from disk put them in order.
 
-The small codes are all that has to stay in memory; of the fine vectors only the candidates' rows
-are read (the two stores of BiDR, Xiao et al. 2022, arXiv 2201.05409, in one collection).
+The small codes are all that has to stay in memory; of the fine vectors only the candidates' rows are read (the two
+stores of BiDR, Xiao et al. 2022, arXiv 2201.05409, in one collection).
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def search(
         k: fewer where there are fewer documents.
         rescore: the same documents, in the same order, stored more finely.
         depth: documents taken from the first pass to be rescored, at least `k`.
-        query_codec: what the queries are coded with in the first pass, the codec of the documents or
-            another in their space; None leaves them float, which finds more and costs as much.
+        query_codec: what the queries are coded with in the first pass, the codec of the documents or another in
+            their space; None leaves them float, which finds more and costs as much.
 
     Raises:
         UsageError: queries of another dim, or `rescore` holds other documents.

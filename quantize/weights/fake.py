@@ -1,10 +1,10 @@
 """Rounding played in floats, so that training meets the rounding that an exported file will make.
 
-Forward, values are rounded to the steps of the file and come back as floats (Jacob et al. 2018,
-arXiv 1712.05877, section 3); backward, gradients pass as if nothing had been rounded, the
-straight-through estimator (Bengio et al. 2013, arXiv 1308.3432, section 4). Steps follow from the values
-each time, as the export takes them; they are not learned, as they are in LSQ (Esser et al. 2020,
-arXiv 1902.08153): a learned step is one more thing that a file would have to be told.
+Forward, values are rounded to the steps of the file and come back as floats (Jacob et al. 2018, arXiv 1712.05877,
+section 3); backward, gradients pass as if nothing had been rounded, the straight-through estimator (Bengio et al.
+2013, arXiv 1308.3432, section 4). Steps follow from the values each time, as the export takes them; they are not
+learned, as they are in LSQ (Esser et al. 2020, arXiv 1902.08153): a learned step is one more thing that a file
+would have to be told.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def int4(values: Tensor, block: int = BLOCK) -> Tensor:
 def signs(vectors: Tensor) -> Tensor:
     """The ±1 vectors `(batch, dim)` of a file with binary outputs, for training.
 
-    The gradient passes through a vector of the same length, √dim, so that what it moves does not
-    depend on how long the vectors were.
+    The gradient passes through a vector of the same length, √dim, so that what it moves does not depend on how long
+    the vectors were.
     """
     level = nn.functional.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
     return straight_through(level, torch.where(vectors > 0, 1.0, -1.0))
@@ -82,8 +82,8 @@ class Dial:
 def fake_quantised(model: nn.Module) -> Iterator[Dial]:
     """Round `model`'s matrices, what they multiply, and its tables as the dial says, until the end of the block.
 
-    What an export stores in fewer bits is rounded here: every `Linear`, and every table of
-    more than two rows. The parameters stay the floats they are, and optimisers see those.
+    What an export stores in fewer bits is rounded here: every `Linear`, and every table of more than two rows. The
+    parameters stay the floats they are, and optimisers see those.
     """
     dial = Dial()
     with ExitStack() as undo:

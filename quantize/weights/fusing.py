@@ -17,9 +17,9 @@ _CONTRIB = "com.microsoft"
 def fuse(graph: Path, out: Path, heads: int, hidden: int) -> Path:
     """Write `graph` with BERT's attention, normalisations and activations fused, if it has them.
 
-    Multi-head attention is kept apart from its projections, which stay visible as matrices, and
-    biases are added right behind their products, where an 8-bit product can take them in.
-    Returns the file to quantise: `out`, or `graph` where no attention was recognised.
+    Multi-head attention is kept apart from its projections, which stay visible as matrices, and biases are added
+    right behind their products, where an 8-bit product can take them in. Returns the file to quantise: `out`, or
+    `graph` where no attention was recognised.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model

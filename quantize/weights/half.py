@@ -1,8 +1,8 @@
 """16-bit weights: computed with in 16 bits where that is exact enough, otherwise stored in 16 and computed with in 32.
 
-Sixteen bits end at 65,504. Decoders have a few activations of many thousands, whose squares in a
-normalisation lie beyond: such a model gives nonsense in 16 bits, and its vectors in 32. onnxruntime
-on a CPU would not show it, since it makes such steps 32 bits wide again; so values are looked at.
+Sixteen bits end at 65,504. Decoders have a few activations of many thousands, whose squares in a normalisation lie
+beyond: such a model gives nonsense in 16 bits, and its vectors in 32. onnxruntime on a CPU would not show it, since
+it makes such steps 32 bits wide again; so values are looked at.
 
 There is no bfloat16 here: onnxruntime's CPU kernels know it in Cast alone, no product and no sum.
 """

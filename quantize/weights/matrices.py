@@ -140,9 +140,9 @@ def levels4(grouped: Array) -> tuple[Array, Array]:
     """Half bytes around 8, two to a byte and the first one low, of blocks `(outputs, blocks, block)`, and the step of
     each.
 
-    There are eight steps below zero and seven above, so the value that lies farthest out is
-    given the eighth, and the step its sign: what onnxruntime's own quantiser does. On a MiniLM's weights
-    the squared error is 22 % smaller than with seven steps either way (docs/log.md).
+    There are eight steps below zero and seven above, so the value that lies farthest out is given the eighth, and
+    the step its sign: what onnxruntime's own quantiser does. On a MiniLM's weights the squared error is 22 %
+    smaller than with seven steps either way (docs/log.md).
     """
     farthest = np.take_along_axis(grouped, np.abs(grouped).argmax(2, keepdims=True), 2)
     scale = (farthest / -8).astype(np.float32)

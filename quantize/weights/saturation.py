@@ -1,8 +1,8 @@
 """What 8 bits would lose on a processor that adds products in 16 bits.
 
-Without VNNI, AVX2 and AVX512 multiply an unsigned by a signed byte and add two neighbouring products
-in 16 bits, clipped: 2 × 255 × 127 does not fit. Weights of 7 bits always do (2 × 255 × 63 = 32,130), which
-onnxruntime calls `reduce_range`.
+Without VNNI, AVX2 and AVX512 multiply an unsigned by a signed byte and add two neighbouring products in 16 bits,
+clipped: 2 × 255 × 127 does not fit. Weights of 7 bits always do (2 × 255 × 63 = 32,130), which onnxruntime calls
+`reduce_range`.
 """
 
 from __future__ import annotations

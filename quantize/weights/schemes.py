@@ -1,9 +1,9 @@
 """8-bit weights: the ways to make them, each an edit of the float graph.
 
-Three things differ between schemes: how activations meet 8-bit weights (quantised per batch, per
-token or by fixed ranges, or weights alone stored in 8 bits), whether the most sensitive matrices are
-treated differently, and whether outlier channels are moved from activations into weights first.
-Embedding tables are int8 with one scale per row in all.
+Three things differ between schemes: how activations meet 8-bit weights (quantised per batch, per token or by fixed
+ranges, or weights alone stored in 8 bits), whether the most sensitive matrices are treated differently, and whether
+outlier channels are moved from activations into weights first. Embedding tables are int8 with one scale per row in
+all.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Scheme:
 def schemes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) -> list[Scheme]:
     """The schemes to try on a graph of this size; calibration runs in memory, so large graphs go without.
 
-    `largest` is the largest int8 weight: 63 keeps sums of products within 16 bits (`quantize.saturation`).
-    With a `limit` in bytes there are spare ones, which keep to it by giving up bits.
+    `largest` is the largest int8 weight: 63 keeps sums of products within 16 bits (`quantize.saturation`). With a
+    `limit` in bytes there are spare ones, which keep to it by giving up bits.
     """
     found = [
         Scheme("dynamic", "int8 matrices, activations quantised per batch", partial(_dynamic, largest=largest)),

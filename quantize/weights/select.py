@@ -33,12 +33,11 @@ def select_int8(
 ) -> list[Candidate]:
     """Write the best 8-bit form of `graph` to `out`; return all candidates, the chosen one marked.
 
-    Each is held against the fp32 `graph` alone and in mixed batches, padded on either side: the
-    smallest cosine of all texts must reach `min_cosine`, and that of a text alone to the same text
-    in a batch `ALONE`. Those that pass within the trial's limit are ranked by the product
-    of speed at one short text and at mixed lengths; if none is small enough, the smallest that passes is
-    written, and if none passes, the closest, whose `passed` is False. `fused` is the same graph with fused operators,
-    to build from.
+    Each is held against the fp32 `graph` alone and in mixed batches, padded on either side: the smallest cosine of
+    all texts must reach `min_cosine`, and that of a text alone to the same text in a batch `ALONE`. Those that pass
+    within the trial's limit are ranked by the product of speed at one short text and at mixed lengths; if none is
+    small enough, the smallest that passes is written, and if none passes, the closest, whose `passed` is False.
+    `fused` is the same graph with fused operators, to build from.
 
     `known` names the scheme that won on the same layers at another dim: if it passes and fits here too, the others are
     not tried.

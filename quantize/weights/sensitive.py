@@ -31,9 +31,9 @@ def influences(model: ModelProto, batches: Sequence[Batch], activation: Activati
     """For each matrix, by its output: 1 − the smallest cosine that any text's vector keeps with this matrix alone in 8
     bits.
 
-    The error of a product says little about that. A few tokens have activations a thousand times larger than
-    the rest (Sun et al. 2024, Massive Activations in Large Language Models, arXiv 2402.17762); what an early
-    matrix loses on them the residual stream carries to the end, and layers on the way make more of it.
+    The error of a product says little about that. A few tokens have activations a thousand times larger than the
+    rest (Sun et al. 2024, Massive Activations in Large Language Models, arXiv 2402.17762); what an early matrix
+    loses on them the residual stream carries to the end, and layers on the way make more of it.
     """
     probe, cut = _Probe(model, activation), [(ids[:, :_TOKENS], mask[:, :_TOKENS]) for ids, mask in batches]
     plain = probe.vectors(cut)

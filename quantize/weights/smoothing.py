@@ -15,9 +15,9 @@ from emb.tokens import Batch
 def smooth(model: ModelProto, batches: Sequence[Batch], alpha: float = 0.7) -> None:
     """Divide outlier channels of activations by what the weights behind them are multiplied by.
 
-    The product stays the same and both sides quantise better (Xiao et al. 2023, SmoothQuant, eq. 4).
-    What attention returns is a mean of its values, so there the division is folded into the matrix that makes
-    the values; elsewhere it is a product of its own.
+    The product stays the same and both sides quantise better (Xiao et al. 2023, SmoothQuant, eq. 4). What attention
+    returns is a mean of its values, so there the division is folded into the matrix that makes the values;
+    elsewhere it is a product of its own.
     """
     factors, behind = _factors(model, batches, alpha), _values(model.graph)
     constant, rows = tensors(model.graph), biases(model.graph)

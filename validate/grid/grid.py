@@ -71,9 +71,9 @@ def export_grid(
 ) -> Grid:
     """Export every (layers, dim) pair with 8-bit weights, measure all files side by side, and choose one for `target`.
 
-    Without `layers` or `dims`, every exit and dim that was trained. `grid.json` and `grid.html` are
-    written beside the artifacts. With a target and without `keep`, only the chosen artifact stays, at
-    `out`, with the report in it.
+    Without `layers` or `dims`, every exit and dim that was trained. `grid.json` and `grid.html` are written beside
+    the artifacts. With a target and without `keep`, only the chosen artifact stays, at `out`, with the report in
+    it.
 
     Raises:
         UsageError: an unknown target.

@@ -41,7 +41,10 @@ _EXIT_CODES = (
 def cli(context: click.Context) -> None:
     """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.
 
-    \b emb distill --teacher qwen3-embedding-0.6b emb export --layers 4 --dim 128 --int8 emb validate
+    \b
+    emb distill --teacher qwen3-embedding-0.6b
+    emb export --layers 4 --dim 128 --int8
+    emb validate
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -25,9 +25,8 @@ def deferred_interrupt() -> Iterator[Callable[[], KeyboardInterrupt | None]]:
         return
     before = {number: signal.getsignal(number) or signal.default_int_handler for number in _RAISED}
     if before[signal.SIGTERM] == signal.SIG_IGN:
-        del before[
-            signal.SIGTERM
-        ]  # whoever had it ignored meant it; shells ignore Ctrl-C for whatever runs in the background
+        # Whoever had it ignored meant it; shells ignore Ctrl-C for whatever runs in the background.
+        del before[signal.SIGTERM]
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)

@@ -133,7 +133,7 @@ class _Healing(Training):
         """Nothing: what counts are the files, and they are measured afterwards."""
         return []
 
-    def _mend(self) -> str:
+    def mend(self) -> str:
         return "leave out --heal; if the student itself is at fault, `emb validate` shows it"
 
     def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
@@ -142,8 +142,8 @@ class _Healing(Training):
         )  # by the step alone, for the sake of resuming
         return super()._train_step(batch, rate)
 
-    def _loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
-        loss = super()._loss(outputs, targets)
+    def loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
+        loss = super().loss(outputs, targets)
         return loss + self._of_bits(outputs, targets) if self.binary else loss
 
     def _of_bits(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:

@@ -110,10 +110,10 @@ def _healing(binary: bool = False) -> Any:
 
 
 def test_binary_healing_has_the_loss_of_its_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.Training, "_loss", lambda self, outputs, targets: torch.zeros(()))
+    monkeypatch.setattr(train.Training, "loss", lambda self, outputs, targets: torch.zeros(()))
     outputs, targets = {1: torch.tensor([[3.0, 1.0, 0.1, 0.1]])}, torch.tensor([[3.0, 1.0, 0.1, 0.1, 9.0]])
-    assert _healing()._loss(outputs, targets) == 0
-    assert _healing(binary=True)._loss(outputs, targets) > 0.1
+    assert _healing().loss(outputs, targets) == 0
+    assert _healing(binary=True).loss(outputs, targets) > 0.1
 
 
 def test_precisions_take_turns_while_healing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distilling import corpus_file, distil, finish, log, ranked, start, texts, weights
+from distilling import corpus_file, distil, finish, latest_step, log, ranked, start, texts, wait_for, weights
 
 from emb.artifact.manifest import LayerDimPair
-from emb.distill import train as room
+from emb.distill import loop as room
 from emb.distill.train import Split, Training, freeze
 from emb.errors import TrainingError
 from emb.model.dense import linear
@@ -224,3 +225,25 @@ def test_two_processes_make_one_student(bert_folder: Path, tmp_path: Path) -> No
     single = start(distil, bert_folder, data, tmp_path / "single", more=more)
     assert finish(single) == 0
     assert weights(tmp_path / "single") != weights(run), "the second process added nothing"
+
+
+@pytest.mark.slow
+def test_what_stops_one_process_stops_both_at_one_step(bert_folder: Path, tmp_path: Path) -> None:
+    data, port, run = corpus_file(tmp_path), _free_port(), tmp_path / "run"
+    more = {"training.epochs": 400, "training.checkpoint_seconds": 0}
+    processes = [start(ranked, rank, 2, port, distil, bert_folder, data, run, more=more) for rank in range(2)]
+    wait_for(processes[0], lambda: latest_step(run) > 3)
+    processes[1].terminate()  # not the one that writes checkpoints
+    assert all(finish(process, 60) not in (0, -signal.SIGKILL) for process in processes)
+    stopped = latest_step(run)
+    assert stopped > 3
+    assert [record["step"] for record in log(run) if record["step"] > stopped] == []
+
+
+def test_a_loss_that_is_no_number_in_one_process_ends_all(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = _training(bert_folder, tmp_path / "run")
+    monkeypatch.setattr(training, "_any", lambda here: True)  # as another process says it
+    with pytest.raises(TrainingError, match="diverges"):
+        training.run()

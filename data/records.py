@@ -18,7 +18,6 @@ from typing import IO, Any, TypeAlias
 from emb.errors import DataError, needs_extra
 from emb.progress import warn
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".csv", ".tsv", ".parquet")
 Record: TypeAlias = dict[str, Any]
 Located: TypeAlias = Iterator[tuple[str, Record]]
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair: JSON can spell it, no tokenizer and no UTF-8 file takes it
@@ -331,3 +330,4 @@ _READERS: dict[str, Callable[[IO[bytes], Path, str, Sequence[str] | None], Locat
     ".tsv": _csv,
     ".parquet": _parquet,
 }
+SUFFIXES = tuple(_READERS)  # each also as .gz

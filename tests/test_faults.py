@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from distilling import corpus_file, distil, finish, latest_step, limited, start, texts, weights
@@ -140,8 +141,8 @@ def test_teacher_whose_weights_are_broken(
 
 
 def test_a_teacher_s_vector_that_is_not_finite_is_told_by_its_text() -> None:
-    vectors = torch.ones(3, 4)
-    vectors[1, 2] = float("inf")
+    vectors = np.ones((3, 4), np.float16)
+    vectors[1, 2] = np.inf
     with pytest.raises(TeacherError, match=r"NaN or infinity for: 'the second' \(text 4 of 4\)") as caught:
         _check_finite(vectors, [2, 3, 0], [Text("three"), Text("cached"), Text("one"), Text("the second")])
     assert "capture.dtype=fp32" in caught.value.hint

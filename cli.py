@@ -34,9 +34,10 @@ _EXIT_CODES = (
     epilog=_EXIT_CODES,
 )
 @click.version_option(package_name="emb-distill", prog_name="emb")
+# `console.run` looks for it.
 @click.option(
     "--debug", is_flag=True, expose_value=False, help="Show the traceback of every error; EMB_DEBUG=1 does too."
-)  # console.run looks for it
+)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 EXITS_FILE = "exits.safetensors"
 _MODULES = "sentence_transformers.models."
+# transformers 4 makes their special tokens anew, whatever tokenizer.json says.
 _REBUILT = {
     "GemmaTokenizer",
     "LlamaTokenizer",
-}  # transformers 4 makes their special tokens anew, whatever tokenizer.json says
+}
 _THETAS = {
     "modernbert": {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"},
     "gemma3_text": {"full_attention": "rope_theta", "sliding_attention": "rope_local_base_freq"},

@@ -131,9 +131,8 @@ class Manifest:
             raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(bad)}", hint)
 
     def _digest(self) -> str:
-        content = json.loads(
-            json.dumps(dataclasses.asdict(self) | {"digest": ""})
-        )  # as it is read back: keys are strings
+        # As it is read back: keys are strings.
+        content = json.loads(json.dumps(dataclasses.asdict(self) | {"digest": ""}))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property

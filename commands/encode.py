@@ -82,9 +82,8 @@ def encode(
     from emb.runtime.encoder import ArtifactEncoder
     from emb.runtime.streams import encode_file
 
-    os.environ.setdefault(
-        "ARROW_DEFAULT_MEMORY_POOL", "system"
-    )  # pyarrow's own allocator holds on to more than it uses
+    # pyarrow's own allocator holds on to more than it uses.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     coder = load_codec(codec_folder) if codec_folder else None
     folder = Path(model) if model else newest_export()
     encoder = emb.load(

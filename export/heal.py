@@ -137,9 +137,8 @@ class _Healing(Training):
         return "leave out --heal; if the student itself is at fault, `emb validate` shows it"
 
     def _train_step(self, batch: np.ndarray[Any, Any], rate: float) -> float:
-        self.dial.precision = (
-            self.turns[self.step % len(self.turns)] if self.turns else None
-        )  # by the step alone, for the sake of resuming
+        # By the step alone, for the sake of resuming.
+        self.dial.precision = self.turns[self.step % len(self.turns)] if self.turns else None
         return super()._train_step(batch, rate)
 
     def loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:

@@ -183,9 +183,8 @@ class EmbeddingModel(nn.Module):
             return
         places = (mask.cumsum(1) - 1).clamp(min=0)
         with _COUNTING:  # the table is one for all threads
-            handle = table.register_forward_pre_hook(
-                lambda _, columns: (columns[0][..., :1] + places,)
-            )  # some count from two
+            # Some count from two.
+            handle = table.register_forward_pre_hook(lambda _, columns: (columns[0][..., :1] + places,))
             try:
                 yield
             finally:

@@ -33,9 +33,8 @@ class StaticEncoder(PreTrainedModel):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        self.embedding = nn.Embedding(
-            config.vocab_size, config.hidden_size
-        )  # StaticEmbedding's own name, under which it is saved
+        # StaticEmbedding's own name, under which it is saved.
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.post_init()  # type: ignore[no-untyped-call, unused-ignore]
 
     @classmethod

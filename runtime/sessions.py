@@ -103,9 +103,8 @@ def open_session(model: Path | bytes, threads: int | None = None, *, eager: bool
         raise ArtifactError(
             f"{name}: onnxruntime cannot open it ({first_line(error)})", "export the artifact again"
         ) from error
-    _require_provider(
-        provider, session.get_providers()
-    )  # one that cannot start gives way to the CPU with a line on stderr
+    # One that cannot start gives way to the CPU with a line on stderr.
+    _require_provider(provider, session.get_providers())
     return session
 
 

@@ -170,9 +170,8 @@ class Parquet:
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    return (
-        b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + f"{described!r:117}\n".encode()
-    )  # 128 bytes, whatever the shape
+    # 128 bytes, whatever the shape.
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + f"{described!r:117}\n".encode()
 
 
 WRITERS: dict[str, Callable[[Unfinished, Path, str, ExitStack], Writer]] = {

@@ -113,9 +113,8 @@ def remembered(named: Mapping[str, Any]) -> Iterator[Resolved]:
         try:
             if candidate:
                 found = resolve(candidate, offline=True)
-                yield replace(
-                    found, name=named.get("name") or found.name
-                )  # a folder's own name may be no more than "model"
+                # A folder's own name may be no more than "model".
+                yield replace(found, name=named.get("name") or found.name)
         except TeacherError:
             continue
 

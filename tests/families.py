@@ -27,10 +27,11 @@ _SIZES = {
     "intermediate_size": 2 * HIDDEN,
 }
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# Not the default, as in Qwen3-Embedding.
 _FAST = {
     "rope_theta": 1e6,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
-}  # not the default, as in Qwen3-Embedding
+}
 _GROUPED = {"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
 
 

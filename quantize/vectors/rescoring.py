@@ -57,9 +57,8 @@ def search(
             f"{len(documents.codes):,} coded documents and {len(rescore.codes):,} to rescore with",
             "encode the same texts with both codecs",
         )
-    rows = np.sort(
-        _best(scores, max(depth, k))[0], axis=1
-    )  # in the order of the documents, for what ties in the second pass
+    # In the order of the documents, for what ties in the second pass.
+    rows = np.sort(_best(scores, max(depth, k))[0], axis=1)
     order, found = _best(_rescored(queries, rescore, rows), k)
     return np.take_along_axis(rows, order, 1), found
 

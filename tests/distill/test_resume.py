@@ -101,9 +101,8 @@ def test_killed_while_the_first_checkpoint_was_written(
 def test_log_goes_on_where_the_checkpoint_is(bert_folder: Path, workplace: Path, alone: Path, run: Path) -> None:
     step = latest_step(run)
     with (run / "log.jsonl").open("a", encoding="utf-8") as handle:
-        handle.write(
-            json.dumps({"step": step + 5, "loss": 1.0}) + '\n{"step": 3, "lo'
-        )  # written after the checkpoint, and cut short
+        # Written after the checkpoint, and cut short.
+        handle.write(json.dumps({"step": step + 5, "loss": 1.0}) + '\n{"step": 3, "lo')
     _resume(bert_folder, workplace, run)
     assert _same_log(run, alone)
     steps = [(record["step"], "loss" in record) for record in log(run)]

@@ -79,9 +79,8 @@ def test_log_holds_what_was_done(bert_folder: Path, tmp_path: Path) -> None:
     assert [record["step"] for record in records if "cosine" in record] == [0, 10, 20, 30, 40]
     losses = [record for record in records if "loss" in record]
     assert [record["step"] for record in losses] == [20, 40]
-    assert [record["lr"] for record in losses] == pytest.approx(
-        [1.1e-3, 1.1e-3]
-    )  # of the step that was made, not of the next
+    # Of the step that was made, not of the next.
+    assert [record["lr"] for record in losses] == pytest.approx([1.1e-3, 1.1e-3])
     assert losses[1]["texts"] > losses[0]["texts"] > 20
     assert losses[1]["seconds"] > losses[0]["seconds"] > 0
     assert {f"{s['layers']}x{s['dim']}": s["cosine"] for s in scores} == records[-1]["cosine"]

@@ -270,9 +270,8 @@ def test_student_and_teacher(student_folder: Path, bert_folder: Path, beir: Path
     found = evaluate([student_folder], [beir, sts], teacher=bert_folder, dims=[16, 32, 48])
     sides = {(score.model, score.layers, score.dim, score.side) for score in found.scores if score.task == "tinyset"}
     symmetric = {("tiny-student", layers, dim, "symmetric") for layers in (1, 2, 3) for dim in (16, 32, 48)}
-    asymmetric = {
-        ("tiny-student", layers, dim, "asymmetric") for layers in (1, 2, 3) for dim in (16, 32)
-    }  # the teacher has 32
+    # The teacher has 32.
+    asymmetric = {("tiny-student", layers, dim, "asymmetric") for layers in (1, 2, 3) for dim in (16, 32)}
     assert sides == symmetric | asymmetric | {("tiny-bert", 3, dim, "symmetric") for dim in (16, 32)}
     assert len(found.scores) == 2 * len(sides)
     assert all(-100 <= score.value <= 100 for score in found.scores)

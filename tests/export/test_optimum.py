@@ -111,9 +111,8 @@ def test_sentence_transformers_own_backend_runs_its_files(both: Path, sentences:
         str(both), device="cpu", backend="onnx", model_kwargs={"file_name": file, "provider": "CPUExecutionProvider"}
     )
     ours = load(both, file=file, threads=1).encode_query(sentences, tokens_per_batch=1)
-    assert (
-        cosines(model.encode_query(sentences, batch_size=1), ours).min() > 0.9999
-    )  # it projects in float, the int8 graph in int8
+    # It projects in float, the int8 graph in int8.
+    assert cosines(model.encode_query(sentences, batch_size=1), ours).min() > 0.9999
 
 
 @pytest.mark.interop

@@ -112,16 +112,16 @@ def _run(graph: Path, batches: list[Batch]) -> Vectors:
 
 def test_loaded_gives_what_sentence_transformers_gives(subject: Subject) -> None:
     reference = SentenceTransformer(str(subject.folder), device="cpu")
+    # Transformers 4 adds token types, which not all models take.
     reference.tokenizer.model_input_names = [
         "input_ids",
         "attention_mask",
-    ]  # transformers 4 adds token types, which not all models take
+    ]
     expected = reference.encode(TEXTS, batch_size=4)
     rows, whole = subject.rows, LayerDimPair(LAYERS, expected.shape[1])
     assert max(map(len, rows)) == subject.model.spec.max_length == MAX_LENGTH
-    assert len(np.unique(expected.round(3), axis=0)) == len(
-        TEXTS
-    )  # a model that gives one vector for all would prove nothing
+    # A model that gives one vector for all would prove nothing.
+    assert len(np.unique(expected.round(3), axis=0)) == len(TEXTS)
     np.testing.assert_allclose(_alone(subject.model, rows, whole), expected, atol=5e-6)
     encoder = TorchEncoder(subject.model, whole)
     for batches in _batches(subject.model, rows).values():
@@ -280,9 +280,8 @@ def _family(name: str, folder: Path) -> EmbeddingModel:
 def test_no_more_tokens_than_there_are_positions(tmp_path: Path) -> None:
     folder = write_family("roberta", tmp_path / "roberta")
     config = folder / "sentence_bert_config.json"
-    config.write_text(
-        json.dumps({"max_seq_length": MAX_LENGTH + 2, "do_lower_case": False}), encoding="utf-8"
-    )  # as many as rows in the table
+    # As many as rows in the table.
+    config.write_text(json.dumps({"max_seq_length": MAX_LENGTH + 2, "do_lower_case": False}), encoding="utf-8")
     model = load_model(folder)
     assert model.spec.max_length == MAX_LENGTH
     assert TorchEncoder(model).encode([" ".join(SENTENCES)]).shape == (1, HIDDEN)
@@ -357,9 +356,8 @@ def test_stretched_positions_are_told_in_full(tmp_path: Path) -> None:
 def test_transformers_4_makes_the_same_tokens(tmp_path: Path, name: str, expected: dict[str, Any]) -> None:
     save_model(_family(name, tmp_path / name), tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config["tokenizer_class"] = config["tokenizer_class"].replace(
-        "TokenizerFast", "Tokenizer"
-    )  # as transformers 4 writes it; both read either
+    # As transformers 4 writes it; both read either.
+    config["tokenizer_class"] = config["tokenizer_class"].replace("TokenizerFast", "Tokenizer")
     assert {key: config.get(key) for key in expected} == expected | {
         "tokenizer_class": expected["tokenizer_class"].replace("TokenizerFast", "Tokenizer")
     }

@@ -63,12 +63,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             )
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(
-            "transformers.utils.hub._is_offline_mode", False, raising=False
-        )  # transformers 4 keeps a copy
-        monkeypatch.setattr(
-            "huggingface_hub.constants.HF_HUB_DISABLE_XET", True
-        )  # files in chunks, to a server that only the real hub has
+        # Transformers 4 keeps a copy.
+        monkeypatch.setattr("transformers.utils.hub._is_offline_mode", False, raising=False)
+        # Files in chunks, to a server that only the real hub has.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
         getattr(
             huggingface_hub.utils, "reset_sessions", lambda: None
         )()  # the client before 1.0 keeps sessions that refuse to go online

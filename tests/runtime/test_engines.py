@@ -220,9 +220,8 @@ def test_their_fp32_gives_the_finished_vectors(whole: Path, sentences: list[str]
     expected = load(whole, backend="torch").encode_query(sentences)
     encoder = load(whole, file=file, threads=threads)
     np.testing.assert_allclose(encoder.encode_query(sentences), expected, atol=3e-6)
-    np.testing.assert_allclose(
-        encoder.encode_query(sentences, tokens_per_batch=40), expected, atol=3e-6
-    )  # several batches
+    # Several batches.
+    np.testing.assert_allclose(encoder.encode_query(sentences, tokens_per_batch=40), expected, atol=3e-6)
     ids = encoder.tokenizer.encode(sentences, encoder.prompts["query"])
     np.testing.assert_allclose(encoder.encode_ids(ids, side="left"), expected, atol=3e-6)
     np.testing.assert_allclose(

@@ -83,9 +83,8 @@ def export_grid(
     if target is not None and target not in TARGETS:
         raise UsageError(f"--target {target}: unknown", f"known: {', '.join(TARGETS)}")
     found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
-    model = cache(
-        lambda: load_model(found.folder, trust_remote_code=options.trust_remote_code)
-    )  # a student whose teacher is at hand is not needed here: its export loads it
+    # A student whose teacher is at hand is not needed here: its export loads it.
+    model = cache(lambda: load_model(found.folder, trust_remote_code=options.trust_remote_code))
     pairs = _axes(found, model, layers, dims)
     with _place(found, out, keep, overwrite) as place:
         folders = run_export(

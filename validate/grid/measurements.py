@@ -114,9 +114,8 @@ def measure(points: Sequence[MeasuredFile], reference: Reference, threads: int |
     with bar("files", ROUNDS * len(points)) as advance:
         for number in range(ROUNDS):
             for index, point in enumerate(points):
-                encoder = ArtifactEncoder(
-                    point.folder, point.file, threads, verify=False
-                )  # just written; hashed once is enough
+                # Just written; hashed once is enough.
+                encoder = ArtifactEncoder(point.folder, point.file, threads, verify=False)
                 if number == 0:
                     point.quality = _quality(encoder, point, reference)
                 seconds[index].append(_times(encoder, reference.samples))

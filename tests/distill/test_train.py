@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from distilling import corpus_file, distil, finish, latest_step, log, ranked, start, texts, wait_for, weights
+from distilling import corpus_file, distil, finish, latest_step, log, ranked, reporting, start, texts, wait_for, weights
 
 from emb.artifact.manifest import LayerDimPair
 from emb.distill import loop as room
@@ -230,10 +229,16 @@ def test_two_processes_make_one_student(bert_folder: Path, tmp_path: Path) -> No
 def test_what_stops_one_process_stops_both_at_one_step(bert_folder: Path, tmp_path: Path) -> None:
     data, port, run = corpus_file(tmp_path), _free_port(), tmp_path / "run"
     more = {"training.epochs": 400, "training.checkpoint_seconds": 0}
-    processes = [start(ranked, rank, 2, port, distil, bert_folder, data, run, more=more) for rank in range(2)]
+    told = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    processes = [
+        start(ranked, rank, 2, port, reporting, told[rank], distil, bert_folder, data, run, more=more)
+        for rank in range(2)
+    ]
     wait_for(processes[0], lambda: latest_step(run) > 3)
     processes[1].terminate()  # not the one that writes checkpoints
-    assert all(finish(process, 60) not in (0, -signal.SIGKILL) for process in processes)
+    assert [finish(process, 60) for process in processes] == [0, 0]
+    assert ["KeyboardInterrupt" in told[0].read_text(), "Terminated" in told[1].read_text()] == [True, True]
+    assert "RuntimeError" not in told[0].read_text(), "it was left waiting for the other"
     stopped = latest_step(run)
     assert stopped > 3
     assert [record["step"] for record in log(run) if record["step"] > stopped] == []

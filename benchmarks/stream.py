@@ -52,32 +52,8 @@ def write_texts(path: Path, count: int) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    words = [
-        "the",
-        "cat",
-        "and",
-        "a",
-        "dog",
-        "ran",
-        "to",
-        "an",
-        "old",
-        "house",
-        "by",
-        "the",
-        "river",
-        "in",
-        "rain",
-        "so",
-        "they",
-        "sat",
-        "on",
-        "it",
-        "until",
-        "it",
-        "was",
-        "dry",
-    ]
+    plain = "the cat and a dog ran to an old house by the river in rain so they sat on it until it was dry"
+    words = plain.split()
     writer = pq.ParquetWriter(path, pa.schema([("id", pa.int64()), ("text", pa.string())]))
     for start in range(0, count, 50_000):
         ids = list(range(start, min(start + 50_000, count)))

@@ -97,28 +97,8 @@ def _long(max_length: int) -> dict[str, str]:
     if max_length > LONGEST_PROBE:
         return {}
     # Common short words: nearly all tokenizers keep each as one token, so the length is as named.
-    words = [
-        "the",
-        "cat",
-        "and",
-        "a",
-        "dog",
-        "ran",
-        "to",
-        "an",
-        "old",
-        "house",
-        "by",
-        "the",
-        "river",
-        "in",
-        "rain",
-        "so",
-        "they",
-        "sat",
-        "on",
-        "it",
-    ]
+    plain = "the cat and a dog ran to an old house by the river in rain so they sat on it"
+    words = plain.split()
     text = [words[(index * 7 + index // 20) % len(words)] for index in range(3 * max_length)]
     return {
         "just below the limit": " ".join(text[: max(1, max_length - 8)]),

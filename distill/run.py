@@ -209,16 +209,14 @@ def corpus_of(recipe: Recipe) -> Corpus:
 
 
 def targets_of(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool) -> Targets:
-    """The teacher's vectors; the teacher itself leaves memory before training begins, and is not opened where all are
-    cached.
-    """
+    """The teacher's vectors; it leaves memory before training begins, and is not opened where all are cached."""
     texts = [*train.texts, *held_out.texts]
     if teacher.vectors is not None:
         identity, spec, vectors = teacher.vectors.identity, _spec_of(teacher.vectors), capture(teacher.vectors, texts)
     else:
-        identity, spec, vectors = _cached(recipe, teacher, texts) or _captured(
-            recipe, teacher, texts, trust_remote_code
-        )
+        weights = weights_hash(teacher.path)
+        found = _cached(recipe, teacher, weights, texts)
+        identity, spec, vectors = found or _captured(recipe, teacher, weights, texts, trust_remote_code)
     parts = vectors.places[: len(train)], vectors.places[len(train) :]
     first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
     return Targets(identity.fingerprint, identity.weights, spec, first, second)
@@ -234,11 +232,12 @@ def _spec_of(teacher: VectorTeacher) -> ModelSpec:
     )
 
 
-def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captured | None:
-    """What the cache has of this very folder, if it has all of `texts`."""
-    weights, dtype = weights_hash(teacher.path), _dtype_name(recipe)
+def _cached(recipe: Recipe, teacher: Resolved, weights: str, texts: Sequence[Text]) -> _Captured | None:
+    """What the cache has of this very folder, whose files hash to `weights`, if it has all of `texts`."""
+    dtype, fields = _dtype_name(recipe), {field.name for field in dataclasses.fields(ModelSpec)}
     for fingerprint, facts in recorded():
-        if facts.get("weights") != weights or facts.get("dtype") != dtype or "spec" not in facts:
+        known = facts.get("spec", {}).keys() == fields  # another version of this package may know others
+        if not known or facts.get("weights") != weights or facts.get("dtype") != dtype:
             continue
         spec = ModelSpec(**facts["spec"])
         entry = teacher.teacher.prompts if teacher.teacher else None
@@ -253,22 +252,20 @@ def _cached(recipe: Recipe, teacher: Resolved, texts: Sequence[Text]) -> _Captur
     return None
 
 
-def _captured(recipe: Recipe, teacher: Resolved, texts: Sequence[Text], trust_remote_code: bool) -> _Captured:
+def _captured(
+    recipe: Recipe, teacher: Resolved, weights: str, texts: Sequence[Text], trust_remote_code: bool
+) -> _Captured:
     """What the loaded teacher gives."""
-    model = load_model(teacher.path, dtype=resolve_dtype(recipe.capture.dtype), trust_remote_code=trust_remote_code).to(
-        device()
-    )
+    dtype = resolve_dtype(recipe.capture.dtype)
+    model = load_model(teacher.path, dtype=dtype, trust_remote_code=trust_remote_code).to(device())
     spec = teacher_spec(model.spec, teacher)
     facts = {"spec": dataclasses.asdict(spec), "own_prompts": any(model.spec.prompts.values())}
     model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
-    folder = FolderTeacher(
-        model,
-        TeacherIdentity(weights_hash(teacher.path), model.spec.max_length, _dtype_name(recipe)),
-        recipe.capture.tokens_per_batch,
-    )
+    identity = TeacherIdentity(weights, model.spec.max_length, _dtype_name(recipe))
+    folder = FolderTeacher(model, identity, recipe.capture.tokens_per_batch)
     vectors = capture(folder, texts, facts)
     folder.tell_cut()
-    return folder.identity, spec, vectors
+    return identity, spec, vectors
 
 
 def _dtype_name(recipe: Recipe) -> str:

@@ -1,6 +1,4 @@
-"""The encoder of a static model: one row per token, no layers, as sentence-transformers' StaticEmbedding and model2vec
-have it.
-"""
+"""The encoder of a static model, of StaticEmbedding and model2vec: one row per token, no layers."""
 
 from __future__ import annotations
 

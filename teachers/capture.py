@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from emb.data.corpus import KINDS, Text
-from emb.errors import TeacherError
+from emb.errors import EmbError, TeacherError
 from emb.files import cache_root, read_json, write_json
 from emb.progress import bar, note
 from emb.similarity import Vectors, first_not_finite
@@ -62,9 +63,10 @@ def cached(fingerprint: str, texts: Sequence[Text]) -> TeacherEmbeddings | None:
 
 
 def recorded() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Fingerprint and facts of every teacher whose vectors are cached here."""
+    """Fingerprint and facts of every teacher whose vectors are cached here; what cannot be read tells of none."""
     for path in sorted((cache_root() / "teacher").glob(f"*/{FACTS}")):
-        yield path.parent.name, dict(read_json(path))
+        with contextlib.suppress(EmbError, OSError):
+            yield path.parent.name, dict(read_json(path))
 
 
 def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:
@@ -91,13 +93,10 @@ def _chunks(todo: Sequence[int], texts: Sequence[Text]) -> Iterator[Sequence[int
         yield chunk
         start += len(chunk)
         spent = time.monotonic() - began
-        size = (
-            min(_FLUSH_TEXTS, 2 * size)
-            if spent < _CHUNK_SECONDS / 2
-            else max(1, size // 2)
-            if spent > 2 * _CHUNK_SECONDS
-            else size
-        )
+        if spent < _CHUNK_SECONDS / 2:
+            size = min(_FLUSH_TEXTS, 2 * size)
+        elif spent > 2 * _CHUNK_SECONDS:
+            size = max(1, size // 2)
 
 
 def _check_finite(vectors: Vectors, places: Sequence[int], texts: Sequence[Text]) -> None:

@@ -26,8 +26,7 @@ _DECIMALS = 2  # of unit vectors: what differs by more is another teacher, what 
 
 
 class FunctionTeacher:
-    """`function(texts)`, or `function(texts, kind="query"|"document")` if it has such an argument, → vectors `(texts,
-    dim)`.
+    """`function(texts)` → vectors `(texts, dim)`; one with an argument `kind` is told "query" or "document".
 
     Its identity is its name and its vectors of a few fixed texts; a function with an attribute `identity` (a text) is
     known by that instead. Either names the cache in which its vectors are found again.
@@ -35,9 +34,7 @@ class FunctionTeacher:
 
     def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
         self.function = function
-        self.name = name or str(getattr(function, "__qualname__", type(function).__qualname__)).replace(
-            "<", ""
-        ).replace(">", "")
+        self.name = name or _name_of(function)
         self.knows_kinds = _takes_kind(function)
 
     @cached_property
@@ -119,6 +116,11 @@ def teacher_name(teacher: Any, given: Teacher | None, vectors: str | Path | None
         return f"{FUNCTION}{getattr(given, 'name', type(given).__name__)}"
     chosen = teacher if vectors is None else vectors
     return None if chosen is None else str(chosen)
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Of a file as well: "lambda", not "<lambda>"."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__)).replace("<", "").replace(">", "")
 
 
 def _takes_kind(function: Callable[..., Any]) -> bool:

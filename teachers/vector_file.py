@@ -18,8 +18,7 @@ SUFFIXES = (".npy", ".parquet")
 
 
 class VectorFileTeacher:
-    """The vectors of a .npy file, in the order of one file of texts, or of a Parquet file with a column of texts beside
-    them.
+    """The vectors of a .npy file, in the order of one file of texts, or beside their texts in a Parquet file.
 
     Raises:
         DataError: a file that cannot be read, or not as many vectors as texts.
@@ -30,13 +29,15 @@ class VectorFileTeacher:
         self.path = path
         self.vectors = read_vectors(path, column=column)
         texts = self._texts_of(sources)
-        self.rows = {(item.kind, item.text.strip()): row for row, item in enumerate(read_source(texts, columns))}
-        self.count = sum(1 for _ in read_source(texts, columns))
-        if self.count != len(self.vectors):
+        keys = [(item.kind, item.text.strip()) for item in read_source(texts, columns)]
+        if len(keys) != len(self.vectors):
             raise DataError(
-                f"{path}: {len(self.vectors):,} vectors, and {texts} has {self.count:,} texts",
+                f"{path}: {len(self.vectors):,} vectors, and {texts} has {len(keys):,} texts",
                 "give the vectors of these texts, one each, in their order",
             )
+        self.rows: dict[tuple[str, str], int] = {}
+        for row, key in enumerate(keys):
+            self.rows.setdefault(key, row)  # of a text that stands twice the first counts, as in a corpus
         parts = [
             sha256_file(path),
             "" if Path(texts) == path else sha256_file(Path(texts)),

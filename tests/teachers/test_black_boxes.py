@@ -74,6 +74,9 @@ def test_a_function_is_a_teacher(texts: list[str], start: str, tmp_path: Path) -
     assert cosines(emb.load(found.student).encode(texts), vectors_of(texts)).mean() > 0.9
     with pytest.raises(UsageError, match="is a function"):
         emb.distill(resume=True, out=_unfinished(tmp_path / "run"))
+    before = (found.student / "model.safetensors").read_bytes()
+    emb.distill(vectors_of, resume=True, out=tmp_path / "run")
+    assert (found.student / "model.safetensors").read_bytes() == before
 
 
 def _unfinished(run: Path) -> Path:
@@ -192,11 +195,13 @@ def test_two_teachers_are_one_too_many(tmp_path: Path) -> None:
 
 
 def test_where_all_is_cached_no_teacher_is_loaded(
-    texts: list[str], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: list[str], start: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = tiny_bert(tmp_path / "teacher", dim=24)
     asked: dict[str, Any] = {"teacher": teacher, "student": start, "data": [_file(tmp_path, texts)], **SHORT}
     first = emb.distill(**asked, out=tmp_path / "first")
+    (cache / "teacher" / "another").mkdir()
+    (cache / "teacher" / "another" / "teacher.json").write_text("{")  # no matter of this teacher
     loaded: list[Path] = []
     load = room.load_model
     monkeypatch.setattr(room, "load_model", lambda folder, **how: (loaded.append(folder), load(folder, **how))[1])

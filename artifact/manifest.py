@@ -7,13 +7,17 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.lineage import Lineage
 from emb.errors import ArtifactError
 from emb.files import read_json, sha256_file, write_json
 
-SCHEMA = 1
+SCHEMA = 2
+# 1: its lineage and pairs were untyped, with the same keys; the first of them had no digest.
+_READS = (1, 2)
 FILE = "emb.json"
 # Written after the manifest, about the artifact: they describe it and are no part of it.
 _REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "README.md"}
@@ -28,6 +32,29 @@ class LayerDimPair:
 
     def __str__(self) -> str:
         return f"{self.layers}x{self.dim}"
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """What a pair reached on held-out texts: mean `cosine` to the teacher, and `overlap` of the ten nearest."""
+
+    layers: int
+    dim: int
+    cosine: float
+    overlap: float
+
+    @property
+    def pair(self) -> LayerDimPair:
+        """Which pair it is."""
+        return LayerDimPair(self.layers, self.dim)
+
+
+class Kind(StrEnum):
+    """What an artifact is."""
+
+    STUDENT = "student"  # every exit, trainable
+    SLICE = "slice"  # one exit of a student, exported
+    ENCODER = "encoder"  # a foreign model, exported as it is
 
 
 @dataclass
@@ -54,29 +81,28 @@ class Manifest:
     """The content of `emb.json`.
 
     Attributes:
-        kind: "student" (every exit, trainable), "slice" (one exit, exported) or "encoder" (a foreign model,
-            exported as it is).
+        kind: student, slice or encoder.
         layers, dim: of the vectors this folder's default model returns.
         pooling: "mean", "cls" or "lasttoken".
         prompts: prefix by name, "query", "document" and others.
         similarity: what its vectors are compared with: "cosine", "dot", "euclidean" or "manhattan".
         pairs: the (layers, dim) pairs trained, each with its held-out scores.
-        lineage: teacher, recipe, data, seeds, versions.
+        lineage: where it comes from.
         calibration: per-dimension ranges (2, dim) for int8 vectors, and the binary convention.
         files: sha256 of each file, by path relative to the folder.
         digest: sha256 of all that is above, as it was written; empty in files of older versions, which had none.
     """
 
-    kind: str
+    kind: Kind
     layers: int
     dim: int
     pooling: str
     normalize: bool
     max_length: int
     prompts: dict[str, str] = field(default_factory=dict)
-    pairs: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[PairScores] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
-    lineage: dict[str, Any] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
     calibration: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     similarity: str = "cosine"
@@ -91,16 +117,24 @@ class Manifest:
             ArtifactError: missing, not JSON, of another schema, or with unknown keys.
         """
         value = read_json(folder / FILE)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            found = value.get("schema") if isinstance(value, dict) else None
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema not in _READS:
             raise ArtifactError(
-                f"{folder / FILE}: schema {found!r}, this version reads {SCHEMA}", "export the artifact again"
+                f"{folder / FILE}: schema {schema!r}, this version reads {SCHEMA} and older",
+                "export the artifact again, or upgrade: pip install -U emb-distill",
             )
         try:
-            variants = [Variant(**variant) for variant in value.pop("variants", [])]
-            return cls(**value, variants=variants)
-        except TypeError as error:
+            return cls._typed(**value)
+        except (TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{folder / FILE}: {error}", "export the artifact again") from error
+
+    @classmethod
+    def _typed(cls, kind: str, **value: Any) -> Manifest:
+        value["schema"] = SCHEMA  # that of what it is written as from now on
+        value["variants"] = [Variant(**each) for each in value.get("variants", [])]
+        value["pairs"] = [PairScores(**each) for each in value.get("pairs", [])]
+        value["lineage"] = Lineage.read(value.get("lineage", {}))
+        return cls(Kind(kind), **value)
 
     def save(self, folder: Path) -> None:
         """Hash every file below `folder` and write `folder/emb.json`."""
@@ -113,8 +147,9 @@ class Manifest:
 
     def sealed(self) -> dict[str, Any]:
         """The content of `emb.json`, with the digest that it has now."""
-        self.digest = self._digest()
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        self.digest = content["digest"] = _digest(content)
+        return content
 
     def verify(self, folder: Path, files: Iterable[str] | None = None) -> None:
         """Compare `emb.json` itself, and `files` (default: every one), with the hashes recorded for them.
@@ -124,21 +159,16 @@ class Manifest:
         """
         names = self.files if files is None else self.files.keys() & set(files)
         bad = sorted(name for name in names if _differs(folder / name, self.files[name]))
-        if self.digest and self.digest != self._digest():
+        if self.digest and self.digest != _digest(read_json(folder / FILE)):
             bad.append(FILE)
         if bad:
             hint = "export it again, or take it as it is with --no-verify"
             raise ArtifactError(f"{folder}: missing or changed since it was written: {', '.join(bad)}", hint)
 
-    def _digest(self) -> str:
-        # As it is read back: keys are strings.
-        content = json.loads(json.dumps(dataclasses.asdict(self) | {"digest": ""}))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
     @property
     def learned_length(self) -> int | None:
         """Tokens of a text that training read, where the model itself reads more."""
-        captured = ((self.lineage.get("recipe") or {}).get("capture") or {}).get("max_length")
+        captured = ((self.lineage.recipe or {}).get("capture") or {}).get("max_length")
         return int(captured) if captured and captured < self.max_length else None
 
     def variant(self, file: str) -> Variant:
@@ -151,12 +181,18 @@ class Manifest:
         )
 
 
+def _digest(content: dict[str, Any]) -> str:
+    # As it is read back: keys are strings.
+    read = json.loads(json.dumps(content | {"digest": ""}))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
+
+
 def weights_name(weight_dtype: str, exporter: str) -> str:
     """The precision of a file's weights, and who wrote it if not this package."""
     return weight_dtype if exporter == "emb" else f"{weight_dtype}, {exporter}"
 
 
-def parts_of(folder: Path, file: str) -> list[Path]:
+def paths_of(folder: Path, file: str) -> list[Path]:
     """A model file of the artifact `folder` with all that belongs to it: data beside a graph, or what else its runtime
     reads.
     """
@@ -170,7 +206,7 @@ def parts_of(folder: Path, file: str) -> list[Path]:
 
 def bytes_of(folder: Path, file: str) -> int:
     """Size of a model file and all that belongs to it."""
-    return sum(part.stat().st_size for part in parts_of(folder, file) if part.is_file())
+    return sum(path.stat().st_size for path in paths_of(folder, file) if path.is_file())
 
 
 def is_artifact(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from emb.artifact.manifest import PairScores
 from emb.commands.console import Outcome, reports
 from emb.commands.options import duration, setting
 from emb.commands.shared import model_names, output, remote_code
@@ -81,9 +82,9 @@ def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options:
     )
 
 
-def _distilled(run: Path, scores: Sequence[dict[str, Any]]) -> str:
-    rows = [(score["layers"], score["dim"], score["cosine"], score["overlap"]) for score in scores]
-    best = f"--layers {scores[0]['layers']} --dim {scores[0]['dim']} " if scores else ""
+def _distilled(run: Path, scores: Sequence[PairScores]) -> str:
+    rows = [(each.layers, each.dim, each.cosine, each.overlap) for each in scores]
+    best = f"--layers {scores[0].layers} --dim {scores[0].dim} " if scores else ""
     return (
         f"{table(rows, ('layers', 'dim', 'cosine to teacher', 'overlap@10'))}\n\nrun: {run}\nnext: emb export {run}"
         f" {best}--int8"

@@ -154,7 +154,7 @@ def _described(folder: Path) -> dict[str, Any]:
         "layers": manifest.layers,
         "dim": manifest.dim,
         "variants": files,
-        "healing": manifest.lineage.get("healing"),
+        "healing": manifest.lineage.healing,
     }
 
 

@@ -35,11 +35,11 @@ def card(artifact: Path | None, name: str | None, license: str | None, only_prin
     from emb.artifact.runs import newest_export
     from emb.publish.card import card as text_of
     from emb.publish.card import write_card
-    from emb.publish.summary import Facts
+    from emb.publish.published_artifact import PublishedArtifact
 
-    facts = Facts.read(artifact or newest_export(), name, license)
-    text = text_of(facts)
-    path = None if only_print else write_card(facts, overwrite=overwrite)
+    published = PublishedArtifact.read(artifact or newest_export(), name, license)
+    text = text_of(published)
+    path = None if only_print else write_card(published, overwrite=overwrite)
     return Outcome({"path": path, "card": text}, text if path is None else f"card: {path}")
 
 

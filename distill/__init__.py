@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emb.artifact.manifest import PairScores
 from emb.doors import open_door
 from emb.errors import needs_extra
 
@@ -20,7 +21,7 @@ class DistillResult:
 
     run: Path
     student: Path
-    scores: list[dict[str, Any]]
+    scores: list[PairScores]
 
 
 def distill(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emb.artifact.manifest import LayerDimPair
+from emb.artifact.manifest import LayerDimPair, PairScores
 from emb.model.embedding_model import EmbeddingModel
 from emb.similarity import cosines, neighbour_overlap
 from emb.tokens import Rows, token_budget_batches
@@ -22,27 +22,23 @@ def held_out_scores(
     pairs: Sequence[LayerDimPair],
     *,
     tokens_per_batch: int,
-) -> list[dict[str, Any]]:
+) -> list[PairScores]:
     """Mean cosine to the teacher and neighbour overlap@10, by the model's own measure, of each pair.
 
     `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
     """
     outputs = exit_vectors(student, student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
     return [
-        {
-            "layers": pair.layers,
-            "dim": pair.dim,
-            **_score(outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity),
-        }
+        _score(pair, outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity)
         for pair in pairs
     ]
 
 
-def _score(student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any], measure: str) -> dict[str, float]:
-    return {
-        "cosine": float(cosines(student, teacher).mean()),
-        "overlap": neighbour_overlap(student, teacher, 10, measure=measure),
-    }
+def _score(
+    pair: LayerDimPair, student: np.ndarray[Any, Any], teacher: np.ndarray[Any, Any], measure: str
+) -> PairScores:
+    cosine, overlap = cosines(student, teacher).mean(), neighbour_overlap(student, teacher, 10, measure=measure)
+    return PairScores(pair.layers, pair.dim, float(cosine), overlap)
 
 
 def exit_vectors(

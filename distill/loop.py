@@ -72,7 +72,7 @@ class Loop:
         """The loss of the items of a batch, a scalar to go backward from."""
         raise TypeError(f"{type(self).__name__} says no loss")
 
-    def evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self) -> Sequence[Any]:
         """Scores before the first step, every so many steps and at the end; none unless a subclass has some."""
         return []
 

@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from emb.artifact.fingerprints import weights_hash
-from emb.artifact.manifest import LayerDimPair, Manifest
+from emb.artifact.lineage import DataRecord, Lineage, TeacherRecord
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
 from emb.artifact.runs import HELD_OUT, free_name, latest_run, run_status, write_status
 from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
 from emb.data.default_corpus import default_corpus
@@ -72,7 +73,7 @@ def run_distillation(
     overwrite: bool,
     trust_remote_code: bool,
     teacher: VectorTeacher | None = None,
-) -> tuple[Path, list[dict[str, Any]]]:
+) -> tuple[Path, list[PairScores]]:
     """Carry out a recipe; return the run's folder and the final scores of each pair.
 
     Raises:
@@ -90,7 +91,7 @@ def run_distillation(
             return out, Manifest.load(out / "student").pairs
     recipe = load_recipe(recipe_name, overrides)
     objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
-    found = _teacher(recipe, teacher, trust_remote_code)
+    found = _teacher_of(recipe, teacher, trust_remote_code)
     recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
     out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():
@@ -99,7 +100,7 @@ def run_distillation(
     return out, scores
 
 
-def _teacher(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> Resolved:
+def _teacher_of(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> Resolved:
     """The teacher given, or the one that the recipe names: a file of vectors, or a model.
 
     Raises:
@@ -156,7 +157,7 @@ def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) 
 
 def _carry_out(
     recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool
-) -> list[dict[str, Any]]:
+) -> list[PairScores]:
     corpus = corpus_of(recipe)
     train, held_out = split(corpus, recipe.data.holdout)
     targets = targets_of(recipe, teacher, train, held_out, trust_remote_code)
@@ -189,7 +190,7 @@ def _carry_out(
     scores = training.evaluate()
     processes.wait_for_everyone()
     if processes.is_main_process:
-        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets) | {"projection_powers": powers})
+        _save(student, out, scores, _lineage(recipe, teacher, corpus, targets, powers))
         write_status(out, "finished", teacher=teacher.name, steps=training.step)
         (out / START).unlink(missing_ok=True)
     return scores
@@ -409,30 +410,26 @@ def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, targets: Targets) -> dict[str, Any]:
+def _lineage(recipe: Recipe, teacher: Resolved, corpus: Corpus, targets: Targets, powers: dict[str, float]) -> Lineage:
     libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "numpy")
     versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
-    return {
-        "teacher": {
-            "name": teacher.name,
-            "path": str(teacher.path.resolve()) if teacher.path != Path() else "",
-            "revision": teacher.revision,
-            "fingerprint": targets.fingerprint,
-            "weights": targets.weights,
-        },
-        "recipe": recipe.model_dump(mode="json"),
-        "data": {"hash": corpus.digest, "texts": len(corpus)},
-        "seed": recipe.training.seed,
-        "versions": versions,
-    }
+    path = str(teacher.path.resolve()) if teacher.path != Path() else ""
+    return Lineage(
+        TeacherRecord(teacher.name, path, teacher.revision, targets.fingerprint, targets.weights),
+        recipe.model_dump(mode="json"),
+        DataRecord(corpus.digest, len(corpus)),
+        recipe.training.seed,
+        versions,
+        powers,
+    )
 
 
-def _save(student: EmbeddingModel, out: Path, scores: list[dict[str, Any]], lineage: dict[str, Any]) -> None:
+def _save(student: EmbeddingModel, out: Path, scores: list[PairScores], lineage: Lineage) -> None:
     spec = student.spec
     with atomic_folder(out / "student", replace=True) as folder:
         save_model(student.cpu().float(), folder)
         manifest = Manifest(
-            "student",
+            Kind.STUDENT,
             student.layers,
             student.dim,
             spec.pooling,

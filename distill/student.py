@@ -74,9 +74,8 @@ def build_student(
     keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)
     if len(keep) != student.layers:
         cut_layers(student, keep)
-    same_space = (
-        is_artifact(folder) and Manifest.load(folder).lineage.get("teacher", {}).get("weights") == teacher_weights
-    )
+    known = Manifest.load(folder).lineage.teacher if is_artifact(folder) else None
+    same_space = known is not None and known.weights == teacher_weights
     carried = {n: base.heads[str(n)] for n in base.exits if same_space and keep[:n] == list(range(n))}
     student.heads = nn.ModuleDict({str(n): head for n, head in carried.items()})
     return student

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emb.artifact.manifest import LayerDimPair
+from emb.artifact.manifest import LayerDimPair, PairScores
 from emb.distill.held_out_scores import held_out_scores
 from emb.distill.loop import Loop
 from emb.distill.losses import objective_of, pair_losses
@@ -77,7 +77,7 @@ class Training(Loop):
             " training.precision=fp32, and start again with --overwrite"
         )
 
-    def evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self) -> list[PairScores]:
         """Held-out scores of each pair, which are logged and told as well."""
         scores = held_out_scores(
             self.student,
@@ -88,12 +88,12 @@ class Training(Loop):
         )
         self._log(
             step=self.step,
-            **{key: {f"{s['layers']}x{s['dim']}": s[key] for s in scores} for key in ("cosine", "overlap")},
+            **{key: {str(each.pair): getattr(each, key) for each in scores} for key in ("cosine", "overlap")},
         )
         best = scores[-1]
         note(
-            f"step {self.step:,}: held-out cosine {best['cosine']:.4f}, neighbour overlap@10 {best['overlap']:.3f} at"
-            f" {best['layers']}x{best['dim']}"
+            f"step {self.step:,}: held-out cosine {best.cosine:.4f}, neighbour overlap@10 {best.overlap:.3f} at"
+            f" {best.pair}"
         )
         return scores
 

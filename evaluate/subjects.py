@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from emb.artifact.fingerprints import fingerprint, verify_model
-from emb.artifact.manifest import Manifest, Variant, is_artifact, weights_name
+from emb.artifact.manifest import Kind, Manifest, Variant, is_artifact, weights_name
 from emb.artifact.variants import distinct
 from emb.errors import UsageError
 from emb.evaluate.scores import Output
@@ -135,8 +135,8 @@ class TorchSubject:
             model,
             sorted(layers) or model.exits,
             dtype,
-            bool(manifest and manifest.kind != "encoder"),
-            _teacher_of(manifest),
+            bool(manifest and manifest.kind != Kind.ENCODER),
+            _teacher_weights(manifest),
         )
 
     @cached_property
@@ -218,7 +218,7 @@ class OnnxSubject:
                 f"--precision {','.join(precisions)}: {name} has no such file",
                 f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}",
             )
-        return cls(name, folder, manifest, encoders, manifest.kind != "encoder", _teacher_of(manifest))
+        return cls(name, folder, manifest, encoders, manifest.kind != Kind.ENCODER, _teacher_weights(manifest))
 
     @cached_property
     def hashes(self) -> Sequence[str]:
@@ -255,5 +255,5 @@ class OnnxSubject:
         return Output(self.manifest.layers, weights_name(variant.weight_dtype, variant.exporter), variant.vector_dtype)
 
 
-def _teacher_of(manifest: Manifest | None) -> str | None:
-    return ((manifest.lineage.get("teacher") or {}).get("weights") if manifest else None) or None
+def _teacher_weights(manifest: Manifest | None) -> str | None:
+    return manifest.lineage.teacher.weights if manifest and manifest.lineage.teacher else None

@@ -48,7 +48,7 @@ def texts_of(options: Options, source: Source, model: EmbeddingModel) -> Texts:
     )
 
 
-def trial_of(manifest: Manifest, encoder: ArtifactEncoder, options: Options, texts: Texts) -> Trial:
+def calibrated_trial(manifest: Manifest, encoder: ArtifactEncoder, options: Options, texts: Texts) -> Trial:
     """What the files of one export are held to."""
     rows = _rows(manifest, encoder, texts.judged)
     hard = _rows(manifest, encoder, [each for each in texts.judged if each.group == HARD])

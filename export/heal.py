@@ -20,8 +20,9 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from emb.artifact.manifest import LayerDimPair
-from emb.distill.recalled_run import Recalled
+from emb.artifact.lineage import DataRecord, HealingRecord
+from emb.artifact.manifest import LayerDimPair, PairScores
+from emb.distill.past_run import PastRun
 from emb.distill.train import Split, Training
 from emb.files import disk_errors
 from emb.model.embedding_model import EmbeddingModel
@@ -49,12 +50,12 @@ class Healed:
 
     model: EmbeddingModel
     held_out: Split
-    facts: dict[str, Any]
+    record: HealingRecord
 
 
-def healing_recipe(recalled: Recalled, seconds: float) -> TrainingRecipe:
+def healing_recipe(past: PastRun, seconds: float) -> TrainingRecipe:
     """The distillation's own training, shorter and gentler: the slice is nearly where it should be."""
-    own = recalled.recipe.training
+    own = past.recipe.training
     return TrainingRecipe(
         epochs=1000,
         lr=5e-5,
@@ -71,9 +72,9 @@ def healing_recipe(recalled: Recalled, seconds: float) -> TrainingRecipe:
 
 
 def heal(
-    sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, aim: Aim, recipe: TrainingRecipe, place: Path
+    sliced: EmbeddingModel, pair: LayerDimPair, past: PastRun, aim: Aim, recipe: TrainingRecipe, place: Path
 ) -> Healed:
-    """Train a copy of `sliced` by `recipe` on the recalled texts; `sliced` itself stays as it is.
+    """Train a copy of `sliced` by `recipe` on the texts of its distillation; `sliced` itself stays as it is.
 
     Checkpoints go below `place` and stay there until `forget`: interrupted, or stopped by anything else, the same
     call goes on to the weights it would have had.
@@ -81,10 +82,10 @@ def heal(
     Raises:
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    train, held_out = recalled.splits(sliced)
+    train, held_out = past.splits(sliced)
     # A copy: training patches what it trains, and slices of one student share their weights.
     student = copy.deepcopy(sliced)
-    identity = _identity(sliced, pair, recalled, aim, recipe)
+    identity = _identity(sliced, pair, past, aim, recipe)
     folder = place.with_name(f"{place.name}-{identity[:12]}")  # under other settings another one: nothing to refuse
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,12 +93,12 @@ def heal(
         training = _Healing(student, train, held_out, pair, recipe, folder, identity, dial, aim)
         note(
             f"healing {pair} for {', '.join([*aim.weights, *(['binary vectors'] if aim.binary else [])])} on"
-            f" {len(recalled.train):,} texts"
+            f" {len(past.train):,} texts"
         )
         training.run()
     healed = copy.deepcopy(sliced)
     healed.load_state_dict({name: value.cpu() for name, value in student.state_dict().items()})
-    return Healed(healed, held_out, _facts(training, recalled, aim, recipe))
+    return Healed(healed, held_out, _record(training, past, aim, recipe))
 
 
 def forget(place: Path) -> None:
@@ -129,7 +130,7 @@ class _Healing(Training):
         """Seconds of training, those before an interruption included."""
         return self._spent()
 
-    def evaluate(self) -> list[dict[str, Any]]:
+    def evaluate(self) -> list[PairScores]:
         """Nothing: what counts are the files, and they are measured afterwards."""
         return []
 
@@ -151,24 +152,24 @@ class _Healing(Training):
         return (1 - cosine_similarity(signs(outputs[pair.layers]), targets[:, : pair.dim])).mean()
 
 
-def _identity(sliced: EmbeddingModel, pair: LayerDimPair, recalled: Recalled, aim: Aim, recipe: TrainingRecipe) -> str:
+def _identity(sliced: EmbeddingModel, pair: LayerDimPair, past: PastRun, aim: Aim, recipe: TrainingRecipe) -> str:
     """Everything the healed weights depend on."""
     state = hashlib.blake2b(digest_size=16)
     for name, value in sorted(sliced.state_dict().items()):
         state.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    facts = [str(pair), aim.weights, aim.binary, recipe.identity(), recalled.corpus.digest, recalled.fingerprint]
-    state.update(json.dumps(facts, sort_keys=True).encode())
+    parts = [str(pair), aim.weights, aim.binary, recipe.identity(), past.corpus.digest, past.fingerprint]
+    state.update(json.dumps(parts, sort_keys=True).encode())
     return state.hexdigest()
 
 
-def _facts(training: _Healing, recalled: Recalled, aim: Aim, recipe: TrainingRecipe) -> dict[str, Any]:
-    data = {"hash": recalled.corpus.digest, "texts": len(recalled.train), "held_out": len(recalled.held_out)}
-    return {
-        "weights": list(aim.weights),
-        "binary": aim.binary,
-        "steps": training.step,
-        "texts": training.texts,
-        "seconds": round(training.spent, 1),
-        "data": data,
-        "recipe": recipe.model_dump(mode="json"),
-    }
+def _record(training: _Healing, past: PastRun, aim: Aim, recipe: TrainingRecipe) -> HealingRecord:
+    data = DataRecord(past.corpus.digest, len(past.train), len(past.held_out))
+    return HealingRecord(
+        list(aim.weights),
+        aim.binary,
+        training.step,
+        training.texts,
+        round(training.spent, 1),
+        data,
+        recipe.model_dump(mode="json"),
+    )

@@ -7,10 +7,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from emb.artifact.lineage import HealedFile
 from emb.artifact.manifest import Manifest, Variant
 from emb.artifact.variants import distinct
 from emb.distill.train import Split
@@ -27,24 +27,23 @@ from emb.similarity import Vectors, cosines, neighbour_overlap, truncated
 
 def measure_gains(
     unhealed: EmbeddingModel, folder: Path, manifest: Manifest, held_out: Split, trial: Trial
-) -> list[dict[str, Any]]:
+) -> list[HealedFile]:
     """Figures of every healed file in `folder`, and of its like made from `unhealed` by the same scheme.
 
-    One record per file: `weights`, `vectors`, and `before` and `after` with the mean `cosine` to the teacher, the
-    `overlap` of each text's ten neighbours among the held-out texts with those the teacher finds, and the same for
-    searches among the teacher's own vectors (`asymmetric`). Of binary vectors the neighbours are those of Hamming
-    distance.
+    `before` and `after` have the mean `cosine` to the teacher, the `overlap` of each text's ten neighbours among the
+    held-out texts with those the teacher finds, and the same for searches among the teacher's own vectors
+    (`asymmetric`). Of binary vectors the neighbours are those of Hamming distance.
     """
     goal, found = truncated(held_out.targets.take(range(len(held_out.targets))), manifest.dim), []
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unhealed-") as scratch:
         for variant, path in _unhealed(unhealed, Path(scratch), manifest, trial):
             note(f"{variant.file}: before and after healing, on {len(goal):,} held-out texts")
             before, after = (run_file(file, trial, held_out.rows) for file in (path, folder / variant.file))
-            found.append(_record(variant.weight_dtype, "float32", before, after, goal))
+            found.append(_healed_file(variant.weight_dtype, "float32", before, after, goal))
             if any(
                 each.vector_dtype == "ubinary" and each.quantizer == variant.quantizer for each in manifest.variants
             ):
-                found.append(_record(variant.weight_dtype, "ubinary", _bits(before), _bits(after), goal))
+                found.append(_healed_file(variant.weight_dtype, "ubinary", _bits(before), _bits(after), goal))
     return found
 
 
@@ -67,8 +66,8 @@ def _unhealed(model: EmbeddingModel, folder: Path, manifest: Manifest, trial: Tr
             )
 
 
-def _record(weights: str, vectors: str, before: Vectors, after: Vectors, goal: Vectors) -> dict[str, Any]:
-    return {"weights": weights, "vectors": vectors, "before": _figures(before, goal), "after": _figures(after, goal)}
+def _healed_file(weights: str, vectors: str, before: Vectors, after: Vectors, goal: Vectors) -> HealedFile:
+    return HealedFile(weights, vectors, _figures(before, goal), _figures(after, goal))
 
 
 def _figures(vectors: Vectors, goal: Vectors) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Options:
         return "".join(f" {each}" for each in found)
 
 
-def check(options: Options, pairs: Sequence[LayerDimPair]) -> None:
+def refuse_impossible(options: Options, pairs: Sequence[LayerDimPair]) -> None:
     """Refuse what cannot be, before anything is written.
 
     Raises:

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from emb.artifact.lineage import Lineage
 from emb.artifact.manifest import LayerDimPair, Manifest, Variant
-from emb.distill.recalled_run import recall
-from emb.export.calibration import Texts, texts_of, trial_of
+from emb.distill.past_run import find_past_run
+from emb.export.calibration import Texts, calibrated_trial, texts_of
 from emb.export.equivalence import check_graph, check_slice
 from emb.export.external_data import declare
 from emb.export.graph import GRAPH, write_graph
 from emb.export.heal import Aim, Healed, forget, heal, healing_recipe
 from emb.export.healing_report import measure_gains
 from emb.export.lineage import manifest_for
-from emb.export.options import Options, check
+from emb.export.options import Options, refuse_impossible
 from emb.export.quantized_files import int8_file, write_small
 from emb.export.slice import resolve_pairs, slice_model
 from emb.export.source import Source, find_source, place_for
@@ -50,7 +51,7 @@ def run_export(
     found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
     model = load_model(found.folder, trust_remote_code=options.trust_remote_code)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
-    check(options, pairs)
+    refuse_impossible(options, pairs)
     check_exporters(options.exporter, model)
     folders = [place_for(found, pair, out, apart or len(pairs) > 1) for pair in pairs]
     for folder in folders:
@@ -67,8 +68,8 @@ def run_export(
             manifest = _write(
                 found, sliced, healed, pair, partial, replace(options, scheme=won.get(pair.layers)), texts
             )
-        if "quantization" in manifest.lineage:
-            won[pair.layers] = manifest.lineage["quantization"]["chosen"]
+        if manifest.lineage.quantization:
+            won[pair.layers] = manifest.lineage.quantization.chosen
         if healed:
             forget(place)
     return folders
@@ -76,8 +77,8 @@ def run_export(
 
 def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, LayerDimPair, Path], Healed]:
     """What heals each slice, with the texts and the teacher's vectors found and read."""
-    recalled = recall(
-        source.manifest.lineage if source.manifest else {},
+    past = find_past_run(
+        source.manifest.lineage if source.manifest else Lineage(),
         options.heal_data,
         trust_remote_code=options.trust_remote_code,
     )
@@ -85,8 +86,8 @@ def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, Laye
         tuple(name for name, wanted in (("int8", options.int8), ("int4", options.int4)) if wanted),
         "binary" in options.vectors,
     )
-    recipe = healing_recipe(recalled, options.heal or 0.0)
-    return lambda sliced, pair, place: heal(sliced, pair, recalled, aim, recipe, place)
+    recipe = healing_recipe(past, options.heal or 0.0)
+    return lambda sliced, pair, place: heal(sliced, pair, past, aim, recipe, place)
 
 
 def _write(
@@ -109,7 +110,7 @@ def _write(
         np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)])
     )
     manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
-    trial = trial_of(manifest, encoder, options, texts)
+    trial = calibrated_trial(manifest, encoder, options, texts)
     if options.fp16:
         way, cosine = select_fp16(folder / GRAPH, folder / FP16, trial)
         manifest.variants.append(Variant(FP16, "fp16", quantizer=way, passed=cosine >= MIN_COSINE, min_cosine=cosine))
@@ -126,9 +127,8 @@ def _write(
     declare(folder)
     manifest.save(folder)
     if healed:
-        manifest.lineage["healing"] = healed.facts | {
-            "files": measure_gains(sliced, folder, manifest, healed.held_out, trial)
-        }
+        files = measure_gains(sliced, folder, manifest, healed.held_out, trial)
+        manifest.lineage.healing = replace(healed.record, files=files)
         manifest.write(folder)
     return manifest
 

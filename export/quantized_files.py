@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from emb.artifact.lineage import Candidate, QuantizationRecord
 from emb.artifact.manifest import Manifest, Variant
 from emb.export.external_data import second_name
 from emb.export.graph import GRAPH
@@ -14,10 +15,10 @@ from emb.machine import has_vnni, processor
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note, warn
 from emb.quantize.weights import int4
-from emb.quantize.weights.candidate import Candidate, try_scheme
+from emb.quantize.weights.candidate import try_scheme
 from emb.quantize.weights.fusing import fuse
 from emb.quantize.weights.judge import Trial
-from emb.quantize.weights.select import select_int8, summary
+from emb.quantize.weights.select import select_int8
 
 WEB = "onnx/model_quantized.onnx"  # the name transformers.js opens
 
@@ -43,10 +44,9 @@ def _write_int8(manifest: Manifest, folder: Path, fused: Path, options: Options,
         Variant(name, "int8", quantizer=chosen.name, passed=chosen.passed, min_cosine=chosen.min_cosine)
         for name in (file, WEB)
     ]
-    manifest.lineage["quantization"] = summary(candidates, options.min_cosine, options.threads) | {
-        "processor": processor(),
-        "reduce_range": options.reduce_range,
-    }
+    manifest.lineage.quantization = QuantizationRecord(
+        chosen.name, options.min_cosine, options.threads, candidates, processor(), options.reduce_range
+    )
     _tell(candidates)
 
 

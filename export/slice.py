@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from emb.artifact.manifest import LayerDimPair, Manifest
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest
 from emb.errors import UsageError
 from emb.model.dense import cut_head
 from emb.model.embedding_model import EmbeddingModel, cut_layers
@@ -54,7 +54,7 @@ def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair)
         raise UsageError(f"dim {pair.dim}: the model has {model.dim} dims", f"choose 1 to {model.dim}")
     if not min(1, model.layers) <= pair.layers <= model.layers:
         raise UsageError(f"layers {pair.layers}: the model has {model.layers}", f"choose from {_names(model)}")
-    if manifest is None or manifest.kind != "student":
+    if manifest is None or manifest.kind != Kind.STUDENT:
         if pair.layers not in model.exits:
             warn(
                 f"{pair}: nothing was trained after layer {pair.layers}; distil a student with this exit to heal"
@@ -66,7 +66,7 @@ def _check(model: EmbeddingModel, manifest: Manifest | None, pair: LayerDimPair)
             f"layers {pair.layers}: not trained as an exit",
             f"trained: {_names(model)}; others need a pair in the recipe and a new run",
         )
-    trained = max((scores["dim"] for scores in manifest.pairs if scores["layers"] == pair.layers), default=model.dim)
+    trained = max((each.dim for each in manifest.pairs if each.layers == pair.layers), default=model.dim)
     if pair.dim > trained:
         warn(f"{pair}: the exit at {pair.layers} layers was trained up to {trained} dims")
 

@@ -7,45 +7,46 @@ import re
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.artifact.manifest import Variant, weights_name
 from emb.errors import ArtifactError
 from emb.files import atomic_path
-from emb.publish.summary import Facts, front_matter, without_paths
+from emb.publish.published_artifact import PublishedArtifact, front_matter, without_paths
 from emb.publish.usage import asymmetric, usage
 
 FILE = "README.md"
 _SIGNED = re.compile(r"<!-- written by emb card, sha256 ([0-9a-f]{64}); an edited card is left alone -->\n\Z")
 
 
-def card(facts: Facts) -> str:
+def card(published: PublishedArtifact) -> str:
     """The whole card: front matter, use, files, scores, prompts, limits, and how to make the artifact again."""
     sections = [
-        _opening(facts),
-        usage(facts),
-        asymmetric(facts),
-        _files(facts),
-        _scores(facts),
-        _prompts(facts),
-        _limits(facts),
-        _again(facts),
+        _opening(published),
+        usage(published),
+        asymmetric(published),
+        _files(published),
+        _scores(published),
+        _prompts(published),
+        _limits(published),
+        _again(published),
     ]
-    text = front_matter(facts) + "\n" + "\n\n".join(section for section in sections if section) + "\n\n"
+    text = front_matter(published) + "\n" + "\n\n".join(section for section in sections if section) + "\n\n"
     return f"{text}<!-- written by emb card, sha256 {_digest(text)}; an edited card is left alone -->\n"
 
 
-def write_card(facts: Facts, *, overwrite: bool = False) -> Path:
+def write_card(published: PublishedArtifact, *, overwrite: bool = False) -> Path:
     """Write the card into the artifact.
 
     Raises:
         ArtifactError: a README.md lies there that this function did not write, or that was edited since.
     """
-    path = facts.folder / FILE
+    path = published.folder / FILE
     if path.is_file() and not overwrite and not is_generated(path.read_text(encoding="utf-8")):
         raise ArtifactError(
             f"{path}: written or edited by hand", "add --overwrite to replace it, or --print to look at the new one"
         )
     with atomic_path(path) as partial:
-        partial.write_text(card(facts), encoding="utf-8")
+        partial.write_text(card(published), encoding="utf-8")
     return path
 
 
@@ -59,8 +60,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _opening(facts: Facts) -> str:
-    known, name = facts.manifest, facts.name.split("/")[-1]
+def _opening(published: PublishedArtifact) -> str:
+    known, name = published.manifest, published.name.split("/")[-1]
     kind = (
         f"A text encoder of {known.layers} layers"
         if known.layers
@@ -70,22 +71,22 @@ def _opening(facts: Facts) -> str:
         f"{kind}: texts of up to {known.max_length} tokens to vectors of {known.dim}"
         f" dims{' and length 1' if known.normalize else ''}."
     )
-    if facts.teacher:
-        what += f" Distilled from `{facts.teacher}`, in whose vector space it answers."
-    elif facts.parents:
-        what += f" An export of `{facts.parents[0]}`."
+    if published.teacher:
+        what += f" Distilled from `{published.teacher}`, in whose vector space it answers."
+    elif published.parents:
+        what += f" An export of `{published.parents[0]}`."
     return f"# {name}\n\n{what} Made with emb (`emb-distill`); every figure below was measured on these files."
 
 
-def _files(facts: Facts) -> str:
-    rows = [_row(facts, variant) for variant in facts.files]
+def _files(published: PublishedArtifact) -> str:
+    rows = [_row(published, variant) for variant in published.files]
     header = ["file", "weights", "vectors", "MB", "min cosine", "mean cosine", "p50, one text", "texts/s", "gate"]
-    return f"## Files\n\n{_table(header, rows, right=range(3, 8))}\n\n{_how_measured(facts)}"
+    return f"## Files\n\n{_table(header, rows, right=range(3, 8))}\n\n{_how_measured(published)}"
 
 
-def _row(facts: Facts, variant: Variant) -> list[str]:
-    names = " = ".join(f"`{name}`" for name in (variant.file, *_same(facts, variant)))
-    found, size = facts.measured(variant), f"{facts.size(variant) / 1e6:.1f}"
+def _row(published: PublishedArtifact, variant: Variant) -> list[str]:
+    names = " = ".join(f"`{name}`" for name in (variant.file, *_same(published, variant)))
+    found, size = published.measured(variant), f"{published.size(variant) / 1e6:.1f}"
     start = [
         names,
         weights_name(variant.weight_dtype, variant.exporter) + (f" ({variant.quantizer})" if variant.quantizer else ""),
@@ -108,26 +109,26 @@ def _row(facts: Facts, variant: Variant) -> list[str]:
     ]
 
 
-def _same(facts: Facts, variant: Variant) -> list[str]:
-    digest = facts.manifest.files.get(variant.file)
+def _same(published: PublishedArtifact, variant: Variant) -> list[str]:
+    digest = published.manifest.files.get(variant.file)
     return [
         other.file
-        for other in facts.manifest.variants
-        if other is not variant and digest and facts.manifest.files.get(other.file) == digest
+        for other in published.manifest.variants
+        if other is not variant and digest and published.manifest.files.get(other.file) == digest
     ]
 
 
-def _how_measured(facts: Facts) -> str:
-    if not facts.parity:
+def _how_measured(published: PublishedArtifact) -> str:
+    if not published.parity:
         return "Not validated: `emb validate` has not been run on these files."
-    texts, machine = facts.parity["texts"], facts.parity["machine"]
+    texts, machine = published.parity["texts"], published.parity["machine"]
     count = (
         f"{texts['text']} ordinary, {texts['odd']} odd and {texts['long']} long texts, and {texts.get('hard', 0)} made"
         " from the model itself"
     )
     where = (
         f"{machine['threads']} threads of {machine['processor']}, onnxruntime {machine['onnxruntime']},"
-        f" {facts.parity['created'][:10]}"
+        f" {published.parity['created'][:10]}"
     )
     return (
         f"Cosines are to this folder's model in torch, over {count}, alone and in mixed batches, padded on either side"
@@ -135,18 +136,18 @@ def _how_measured(facts: Facts) -> str:
     )
 
 
-def _scores(facts: Facts) -> str:
-    if not facts.evaluation.scores:
+def _scores(published: PublishedArtifact) -> str:
+    if not published.evaluation.scores:
         return ""
-    note = f", or made by `{facts.evaluation.teacher}`" if facts.evaluation.teacher else ""
+    note = f", or made by `{published.evaluation.teacher}`" if published.evaluation.teacher else ""
     return (
         "## Scores\n\nBy `emb evaluate`, × 100; documents by the model"
-        f" itself{note}.\n\n{facts.evaluation.markdown().rstrip()}"
+        f" itself{note}.\n\n{published.evaluation.markdown().rstrip()}"
     )
 
 
-def _prompts(facts: Facts) -> str:
-    given = {kind: prompt for kind, prompt in facts.manifest.prompts.items() if prompt}
+def _prompts(published: PublishedArtifact) -> str:
+    given = {kind: prompt for kind, prompt in published.manifest.prompts.items() if prompt}
     if not given:
         return "## Prompts\n\nNone: queries and documents are encoded as they are."
     rows = [[kind, f"`{prompt!r}`"] for kind, prompt in given.items()]
@@ -156,14 +157,14 @@ def _prompts(facts: Facts) -> str:
     )
 
 
-def _limits(facts: Facts) -> str:
-    return "\n".join(["## Limits", "", *(f"- {limit}" for limit in [*_failures(facts), *_bounds(facts)])])
+def _limits(published: PublishedArtifact) -> str:
+    return "\n".join(["## Limits", "", *(f"- {limit}" for limit in [*_failures(published), *_bounds(published)])])
 
 
-def _failures(facts: Facts) -> list[str]:
+def _failures(published: PublishedArtifact) -> list[str]:
     found = []
-    for variant in facts.files:
-        report = facts.measured(variant)
+    for variant in published.files:
+        report = published.measured(variant)
         for gate in (report or {}).get("gates", []):
             if not gate["passed"]:
                 value = "no finite number" if gate["value"] is None else f"{gate['value']:.5g}"
@@ -178,11 +179,11 @@ def _failures(facts: Facts) -> list[str]:
     return found
 
 
-def _bounds(facts: Facts) -> list[str]:
-    bounds = [f"Texts are cut at {facts.manifest.max_length} tokens."]
-    if learned := facts.manifest.learned_length:
+def _bounds(published: PublishedArtifact) -> list[str]:
+    bounds = [f"Texts are cut at {published.manifest.max_length} tokens."]
+    if learned := published.manifest.learned_length:
         bounds.append(f"In training they were cut at {learned}: what stands behind was not learned from.")
-    teacher = (facts.parity.get("slice") or {}).get("teacher")
+    teacher = (published.parity.get("slice") or {}).get("teacher")
     if teacher and teacher.get("mean_cosine") is not None:
         overlap = (
             f"and {teacher['overlap_at_10']:.0%} of the teacher's ten nearest neighbours are this model's"
@@ -194,44 +195,44 @@ def _bounds(facts: Facts) -> list[str]:
             f" {teacher['texts']} texts {overlap}".rstrip()
             + "."
         )
-    if not facts.evaluation.scores:
+    if not published.evaluation.scores:
         bounds.append("No benchmark was run on it: quality in search is unknown.")
-    if any(variant.weight_dtype == "int8" for variant in facts.files):
-        where = (facts.lineage.get("quantization") or {}).get("processor") or "one processor"
+    if any(variant.weight_dtype == "int8" for variant in published.files):
+        where = chosen.processor if (chosen := published.lineage.quantization) and chosen.processor else "one processor"
         bounds.append(f"8-bit files were chosen and timed on {where}; another may prefer `onnx/model.onnx`.")
-    return [*bounds, *_licences(facts)]
+    return [*bounds, *_licences(published)]
 
 
-def _licences(facts: Facts) -> list[str]:
-    terms = [f"`{entry.hub_id}` {entry.licence}" for entry in facts.known]
+def _licences(published: PublishedArtifact) -> list[str]:
+    terms = [f"`{entry.hub_id}` {entry.licence}" for entry in published.known]
     unknown = [
         name
-        for name in facts.parents
-        if not any(entry.name == name.split("/")[-1] or entry.hub_id == name for entry in facts.known)
+        for name in published.parents
+        if not any(entry.name == name.split("/")[-1] or entry.hub_id == name for entry in published.known)
     ]
     terms += [f"`{name}` not known" for name in unknown]
     return [f"Licences of the models it was made from: {', '.join(dict.fromkeys(terms))}."] if terms else []
 
 
-def _again(facts: Facts) -> str:
-    lineage = facts.lineage
+def _again(published: PublishedArtifact) -> str:
+    lineage = published.lineage
     rows = [row for row in [*_teacher_rows(lineage), *_data_rows(lineage), *_version_rows(lineage)] if row[1]]
-    parts = ["## Made again", f"```bash\n{_commands(facts)}\n```", _table(["what", "value"], rows)]
-    if lineage.get("recipe"):
-        parts.append(f"`recipe.yaml`, as resolved:\n\n```yaml\n{_yaml(lineage['recipe'])}```")
+    parts = ["## Made again", f"```bash\n{_commands(published)}\n```", _table(["what", "value"], rows)]
+    if lineage.recipe:
+        parts.append(f"`recipe.yaml`, as resolved:\n\n```yaml\n{_yaml(lineage.recipe)}```")
     return "\n\n".join([*parts, "`emb.json` has all of this and the sha256 of every file."])
 
 
-def _commands(facts: Facts) -> str:
-    known, lines = facts.manifest, []
-    if facts.lineage.get("recipe"):
+def _commands(published: PublishedArtifact) -> str:
+    known, lines = published.manifest, []
+    if published.lineage.recipe:
         lines.append("emb distill --recipe recipe.yaml --out run")
-    source = "run" if facts.lineage.get("recipe") else (facts.parents or ["MODEL"])[-1]
+    source = "run" if published.lineage.recipe else (published.parents or ["MODEL"])[-1]
     dtypes = {variant.weight_dtype for variant in known.variants}
     options = [f"--{dtype}" for dtype in ("int8", "fp16") if dtype in dtypes]
-    chosen = facts.lineage.get("quantization") or {}
-    options += [f"--min-cosine {chosen['min_cosine']:g}"] if chosen.get("min_cosine") else []
-    options += ["--reduce-range"] if chosen.get("reduce_range") else []
+    chosen = published.lineage.quantization
+    options += [f"--min-cosine {chosen.min_cosine:g}"] if chosen else []
+    options += ["--reduce-range"] if chosen and chosen.reduce_range else []
     options += [
         f"--vectors {kind}"
         for kind, dtype in (("int8", "int8"), ("binary", "ubinary"))
@@ -242,38 +243,38 @@ def _commands(facts: Facts) -> str:
             [
                 f"emb export {source} --layers {known.layers} --dim {known.dim}",
                 *options,
-                f"--out {facts.name.split('/')[-1]}",
+                f"--out {published.name.split('/')[-1]}",
             ]
         )
     )
-    return "\n".join([*lines, f"emb validate {facts.name.split('/')[-1]}"])
+    return "\n".join([*lines, f"emb validate {published.name.split('/')[-1]}"])
 
 
-def _teacher_rows(lineage: dict[str, Any]) -> list[list[str]]:
-    teacher, source = lineage.get("teacher") or {}, lineage.get("source") or {}
+def _teacher_rows(lineage: Lineage) -> list[list[str]]:
+    teacher, source = lineage.teacher or TeacherRecord(""), lineage.source
     names = {
         "name": "teacher",
         "revision": "teacher's revision",
         "weights": "sha256 of the teacher's weights",
         "fingerprint": "fingerprint of its vectors",
     }
-    rows = [[label, f"`{teacher[key]}`" if teacher.get(key) else ""] for key, label in names.items()]
+    rows = [[label, f"`{value}`" if (value := getattr(teacher, key)) else ""] for key, label in names.items()]
     return [
         *rows,
-        ["sha256 of the source's weights", f"`{source['fingerprint']}`" if source.get("fingerprint") else ""],
+        ["sha256 of the source's weights", f"`{source.fingerprint}`" if source and source.fingerprint else ""],
     ]
 
 
-def _data_rows(lineage: dict[str, Any]) -> list[list[str]]:
-    data = lineage.get("data") or {}
-    texts = f"{data['texts']:,} texts, hash `{data['hash']}`" if data else ""
-    return [["training data", texts], ["seed", str(lineage["seed"]) if lineage.get("seed") is not None else ""]]
+def _data_rows(lineage: Lineage) -> list[list[str]]:
+    data = lineage.data
+    texts = f"{data.texts:,} texts, hash `{data.hash}`" if data else ""
+    return [["training data", texts], ["seed", "" if lineage.seed is None else str(lineage.seed)]]
 
 
-def _version_rows(lineage: dict[str, Any]) -> list[list[str]]:
-    stages = {"trained with": lineage.get("versions"), "exported with": (lineage.get("export") or {}).get("versions")}
+def _version_rows(lineage: Lineage) -> list[list[str]]:
+    stages = {"trained with": lineage.versions, "exported with": lineage.export.versions}
     return [
-        [label, ", ".join(f"{name} {number}" for name, number in (versions or {}).items())]
+        [label, ", ".join(f"{name} {number}" for name, number in versions.items())]
         for label, versions in stages.items()
     ]
 

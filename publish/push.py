@@ -18,7 +18,7 @@ from emb.files import read_json
 from emb.progress import is_quiet, note
 from emb.publish.card import FILE as CARD
 from emb.publish.card import card, is_generated, write_card
-from emb.publish.summary import Facts
+from emb.publish.published_artifact import PublishedArtifact
 from emb.teachers.registry import OF_THE_CLIENT
 
 if TYPE_CHECKING:
@@ -72,38 +72,44 @@ def push(
     """
     if not _NAME.fullmatch(to):
         raise UsageError(f"--to {to}: not a repository", "give it as OWNER/NAME")
-    facts = Facts.read(artifact, to, license)
-    _check(facts, verify, allow_failed)
-    text = _card(facts, dry_run)
+    published = PublishedArtifact.read(artifact, to, license)
+    _check(published, verify, allow_failed)
+    text = _card(published, dry_run)
     names = [
-        name for name in [*sorted(facts.manifest.files), *_BESIDE, CARD] if name == CARD or (artifact / name).is_file()
+        name
+        for name in [*sorted(published.manifest.files), *_BESIDE, CARD]
+        if name == CARD or (artifact / name).is_file()
     ]
     sizes = {name: len(text.encode()) if name == CARD else (artifact / name).stat().st_size for name in names}
     plan = Pushed(to, sizes, _left(artifact, names), [])
-    return plan if dry_run else _send(facts, plan, text, private, revision, message, overwrite)
+    return plan if dry_run else _send(published, plan, text, private, revision, message, overwrite)
 
 
-def _check(facts: Facts, verify: bool, allow_failed: bool) -> None:
+def _check(published: PublishedArtifact, verify: bool, allow_failed: bool) -> None:
     if verify:
-        facts.manifest.verify(facts.folder)
-    failed = [variant.file for variant in facts.manifest.variants if variant.passed is False]
+        published.manifest.verify(published.folder)
+    failed = [variant.file for variant in published.manifest.variants if variant.passed is False]
     if failed and not allow_failed:
         raise GateFailed(
-            f"{facts.folder}: {', '.join(failed)} failed the gate",
+            f"{published.folder}: {', '.join(failed)} failed the gate",
             "export again with another dim, or train longer, or add --allow-failed: the card will say so",
         )
-    if not facts.parity:
-        note(f"{facts.folder}: not validated, and the card says so; before you publish: emb validate {facts.folder}")
+    if not published.parity:
+        note(
+            f"{published.folder}: not validated, and the card says so; before you publish:"
+            f" emb validate {published.folder}"
+        )
 
 
-def _card(facts: Facts, dry_run: bool) -> str:
-    path = facts.folder / CARD
+def _card(published: PublishedArtifact, dry_run: bool) -> str:
+    path = published.folder / CARD
     if path.is_file() and not is_generated(text := path.read_text(encoding="utf-8")):
         note(
-            f"{path}: written or edited by hand, and sent as it is; for a new one: emb card {facts.folder} --overwrite"
+            f"{path}: written or edited by hand, and sent as it is; for a new one:"
+            f" emb card {published.folder} --overwrite"
         )
         return text
-    return card(facts) if dry_run else write_card(facts).read_text(encoding="utf-8")
+    return card(published) if dry_run else write_card(published).read_text(encoding="utf-8")
 
 
 def _left(folder: Path, names: list[str]) -> list[str]:
@@ -112,7 +118,13 @@ def _left(folder: Path, names: list[str]) -> list[str]:
 
 
 def _send(
-    facts: Facts, plan: Pushed, text: str, private: bool, revision: str | None, message: str | None, overwrite: bool
+    published: PublishedArtifact,
+    plan: Pushed,
+    text: str,
+    private: bool,
+    revision: str | None,
+    message: str | None,
+    overwrite: bool,
 ) -> Pushed:
     from huggingface_hub import HfApi, get_token
 
@@ -132,32 +144,32 @@ def _send(
     with _quiet(), _told(plan.to, "the commit was not taken"):
         done = api.create_commit(
             plan.to,
-            _operations(facts, plan, text, removed),
-            commit_message=message or _message(facts),
+            _operations(published, plan, text, removed),
+            commit_message=message or _message(published),
             revision=revision,
         )
     return Pushed(plan.to, plan.files, plan.left, removed, done.oid, done.commit_url)
 
 
 def _operations(
-    facts: Facts, plan: Pushed, text: str, removed: list[str]
+    published: PublishedArtifact, plan: Pushed, text: str, removed: list[str]
 ) -> list[CommitOperationAdd | CommitOperationDelete]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    added = [CommitOperationAdd(name, _content(facts, name, text)) for name in plan.files]
+    added = [CommitOperationAdd(name, _content(published, name, text)) for name in plan.files]
     return [*added, *(CommitOperationDelete(name) for name in removed)]
 
 
-def _content(facts: Facts, name: str, text: str) -> bytes | str:
+def _content(published: PublishedArtifact, name: str, text: str) -> bytes | str:
     """A file's bytes, or its path; records of where it was made go without that machine's folders."""
     if name == CARD:
         return text.encode()
     if name == MANIFEST:
-        return _json(dataclasses.replace(facts.manifest, lineage=facts.lineage).sealed())
+        return _json(dataclasses.replace(published.manifest, lineage=published.lineage).sealed())
     if name == "parity.json":
-        value = read_json(facts.folder / name)
+        value = read_json(published.folder / name)
         return _json(value | {"artifact": Path(value["artifact"]).name})
-    return str(facts.folder / name)
+    return str(published.folder / name)
 
 
 def _json(value: Any) -> bytes:
@@ -192,10 +204,10 @@ def _fetch(api: HfApi, to: str, revision: str | None, name: str) -> bytes:
         return Path(api.hf_hub_download(to, name, revision=revision, local_dir=place)).read_bytes()
 
 
-def _message(facts: Facts) -> str:
+def _message(published: PublishedArtifact) -> str:
     import emb
 
-    return f"emb {emb.__version__}: {facts.manifest.layers} layers, {facts.manifest.dim} dims"
+    return f"emb {emb.__version__}: {published.manifest.layers} layers, {published.manifest.dim} dims"
 
 
 @contextmanager

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from emb.artifact.lineage import HealedFile, HealingRecord
 
 HEADER = ("healed file", "cosine to teacher", "overlap@10", "among the teacher's vectors")
 _FIGURES = ("cosine", "overlap", "asymmetric")
 
 
-def gain_rows(healing: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def gain_rows(healing: HealingRecord) -> list[tuple[str, ...]]:
     """One row per file of a manifest's `healing`, each figure before → after."""
     return [
-        (_name(each), *(f"{each['before'][key]:.4f} → {each['after'][key]:.4f}" for key in _FIGURES))
-        for each in healing["files"]
+        (_name(each), *(f"{each.before[key]:.4f} → {each.after[key]:.4f}" for key in _FIGURES))
+        for each in healing.files
     ]
 
 
-def gain_text(healing: Mapping[str, Any]) -> str:
+def gain_text(healing: HealingRecord) -> str:
     """How the slice was healed, in one sentence."""
-    aims = [*healing["weights"], *(["binary vectors"] if healing["binary"] else [])]
+    aims = [*healing.weights, *(["binary vectors"] if healing.binary else [])]
     return (
-        f"Trained for {healing['seconds']:,.0f} s ({healing['steps']:,} steps, {healing['texts']:,} texts) under the"
-        f" rounding of {', '.join(aims)}; figures on {healing['data']['held_out']:,} held-out texts, before → after."
+        f"Trained for {healing.seconds:,.0f} s ({healing.steps:,} steps, {healing.texts:,} texts) under the"
+        f" rounding of {', '.join(aims)}; figures on {healing.data.held_out:,} held-out texts, before → after."
     )
 
 
-def _name(record: Mapping[str, Any]) -> str:
-    return str(record["weights"]) if record["vectors"] == "float32" else f"{record['weights']} → binary, Hamming"
+def _name(file: HealedFile) -> str:
+    return file.weights if file.vectors == "float32" else f"{file.weights} → binary, Hamming"

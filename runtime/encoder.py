@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emb.artifact.fingerprints import TOKENIZER_FILES
-from emb.artifact.manifest import Manifest, Variant, is_artifact, parts_of
+from emb.artifact.manifest import Manifest, Variant, is_artifact, paths_of
 from emb.errors import ArtifactError, MissingExtra, UsageError
 from emb.runtime.engine import open_engine, provider_of
 from emb.similarity import NotFiniteError, Vectors, require_finite
@@ -297,7 +297,7 @@ def load(
 
 def _read_with(folder: Path, file: str) -> list[str]:
     """What is read of an artifact to encode with one of its files."""
-    return [*TOKENIZER_FILES, *(part.relative_to(folder).as_posix() for part in parts_of(folder, file))]
+    return [*TOKENIZER_FILES, *(path.relative_to(folder).as_posix() for path in paths_of(folder, file))]
 
 
 def _texts(texts: Any) -> list[str]:

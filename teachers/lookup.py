@@ -18,9 +18,9 @@ def teacher_source(
     """
     if against is not None:
         return resolve(against, trust_remote_code=trust_remote_code), ""
-    named = manifest.lineage.get("teacher") or {}
-    if not named:
+    named = manifest.lineage.teacher
+    if named is None:
         return None, "the artifact names no teacher; give one with --against"
     for found in remembered(named):
         return found, ""
-    return None, f"{named.get('name')} is not on this machine; give it with --against"
+    return None, f"{named.name} is not on this machine; give it with --against"

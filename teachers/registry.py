@@ -13,11 +13,12 @@ import importlib.resources
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emb.artifact.lineage import TeacherRecord
 from emb.errors import MissingExtra, TeacherError
 from emb.files import disk_errors, sha256_file
 
@@ -49,7 +50,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Teacher:
+class RegistryEntry:
     """One entry of the registry; `recipes/teachers.yaml` explains the fields.
 
     `student` is the name of the encoder recommended to distil it into, None where layers cut from the teacher
@@ -83,22 +84,22 @@ class Resolved:
     path: Path
     name: str
     revision: str | None = None
-    teacher: Teacher | None = None
+    teacher: RegistryEntry | None = None
     vectors: protocol.Teacher | None = None
 
 
 @functools.cache
-def teachers() -> dict[str, Teacher]:
+def teachers() -> dict[str, RegistryEntry]:
     """The registry, by name."""
     try:
         import yaml
     except ImportError as error:
         raise MissingExtra("reading the registry needs PyYAML", "pip install pyyaml") from error
     text = (importlib.resources.files("emb.recipes") / "teachers.yaml").read_text(encoding="utf-8")
-    return {name: _teacher(name, fields) for name, fields in yaml.safe_load(text).items()}
+    return {name: _entry(name, fields) for name, fields in yaml.safe_load(text).items()}
 
 
-def find(name: str) -> Teacher | None:
+def find(name: str) -> RegistryEntry | None:
     """The entry called `name`, or whose hub id (or the last part of it) that is; case does not matter."""
     wanted = name.lower()
     for teacher in teachers().values():
@@ -107,14 +108,14 @@ def find(name: str) -> Teacher | None:
     return None
 
 
-def remembered(named: Mapping[str, Any]) -> Iterator[Resolved]:
+def remembered(named: TeacherRecord) -> Iterator[Resolved]:
     """What is on this machine of a model that a manifest names: where it lay then, and under its name."""
-    for candidate in (named.get("path"), named.get("name")):
+    for candidate in (named.path, named.name):
         try:
             if candidate:
                 found = resolve(candidate, offline=True)
                 # A folder's own name may be no more than "model".
-                yield replace(found, name=named.get("name") or found.name)
+                yield replace(found, name=named.name or found.name)
         except TeacherError:
             continue
 
@@ -142,10 +143,10 @@ def resolve(name_or_path: str | Path, *, offline: bool | None = None, trust_remo
     return found or _from_hub(name, teacher, offline, trust_remote_code)
 
 
-def _teacher(name: str, fields: dict[str, Any]) -> Teacher:
+def _entry(name: str, fields: dict[str, Any]) -> RegistryEntry:
     package = fields.pop("package", None)
     dims = tuple(fields.pop("dims"))
-    return Teacher(name=name, dims=dims, package=Package(**package) if package else None, **fields)
+    return RegistryEntry(name=name, dims=dims, package=Package(**package) if package else None, **fields)
 
 
 def _local(folder: Path) -> Resolved:
@@ -155,7 +156,7 @@ def _local(folder: Path) -> Resolved:
     return Resolved(folder, name, folder.resolve().name if in_cache else None, find(name))
 
 
-def _from_package(teacher: Teacher | None) -> Resolved | None:
+def _from_package(teacher: RegistryEntry | None) -> Resolved | None:
     if teacher is None or teacher.package is None:
         return None
     spec = importlib.util.find_spec(teacher.package.module)
@@ -169,7 +170,7 @@ def _from_package(teacher: Teacher | None) -> Resolved | None:
     return Resolved(folder, teacher.name, teacher.package.sha256, teacher)
 
 
-def _from_models_folder(name: str, teacher: Teacher | None) -> Resolved | None:
+def _from_models_folder(name: str, teacher: RegistryEntry | None) -> Resolved | None:
     root = os.environ.get("EMB_MODELS")
     if not root:
         return None
@@ -184,7 +185,7 @@ def _from_models_folder(name: str, teacher: Teacher | None) -> Resolved | None:
     return None
 
 
-def _from_hub(name: str, teacher: Teacher | None, offline: bool | None, trust_remote_code: bool) -> Resolved:
+def _from_hub(name: str, teacher: RegistryEntry | None, offline: bool | None, trust_remote_code: bool) -> Resolved:
     hub_id = teacher.hub_id if teacher else name
     if teacher and teacher.trust_remote_code and not trust_remote_code:
         hint = f"read the code at https://huggingface.co/{hub_id} and allow it with --trust-remote-code"
@@ -198,7 +199,7 @@ def _from_hub(name: str, teacher: Teacher | None, offline: bool | None, trust_re
     return Resolved(folder, teacher.name if teacher else name, folder.name, teacher)
 
 
-def _download(hub_id: str, teacher: Teacher | None, offline: bool, patterns: list[str]) -> Path:
+def _download(hub_id: str, teacher: RegistryEntry | None, offline: bool, patterns: list[str]) -> Path:
     try:
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
@@ -226,7 +227,7 @@ def _download(hub_id: str, teacher: Teacher | None, offline: bool, patterns: lis
         raise
 
 
-def _unreachable(hub_id: str, teacher: Teacher | None) -> TeacherError:
+def _unreachable(hub_id: str, teacher: RegistryEntry | None) -> TeacherError:
     ways = [
         f"on a machine with access: hf download {hub_id} --local-dir {hub_id.split('/')[1]}, then give that folder",
         f"or put it at $EMB_MODELS/{hub_id.split('/')[1]}",

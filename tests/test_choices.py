@@ -14,7 +14,7 @@ import torch
 from tiny import tiny_bert
 
 from emb.artifact.fingerprints import weights_hash
-from emb.artifact.manifest import LayerDimPair, Manifest, Variant
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, Variant
 from emb.artifact.variants import distinct
 from emb.cli import cli
 from emb.data.evaluation_sets import RetrievalTask
@@ -178,7 +178,7 @@ def test_healing_tells_search_among_the_teachers_vectors_from_search_among_its_o
 
 
 def test_int8_is_served_before_fp32_and_4_bits_last(tmp_path: Path) -> None:
-    manifest = Manifest("slice", 1, 8, "mean", True, 64)
+    manifest = Manifest(Kind.SLICE, 1, 8, "mean", True, 64)
     for dtype in ("int4", "fp16", "fp32", "int8"):
         (tmp_path / dtype).write_bytes(b"")
         manifest.variants.append(Variant(dtype, dtype))

@@ -121,7 +121,7 @@ def test_long_line_and_duplicates_are_no_fault(
     told = capsys.readouterr().err
     assert code == 0, told
     assert "10 duplicate texts dropped" in told
-    assert Manifest.load(workplace / "run" / "student").lineage["data"]["texts"] == 31
+    assert Manifest.load(workplace / "run" / "student").lineage.data.texts == 31
 
 
 def test_teacher_whose_weights_are_broken(

@@ -14,14 +14,14 @@ BASE = {"doors", "errors", "files", "machine", "progress", "similarity", "tokens
 MAY_IMPORT = {
     "artifact": set(),
     "recipes": set(),
-    "report": set(),
+    "report": {"artifact"},
     "model": {"artifact"},
     "data": {"artifact"},
     "teachers": {"artifact", "data", "model"},
     "distill": {"artifact", "data", "model", "recipes", "teachers"},
     "quantize.vectors": set(),
     "runtime": {"artifact", "data", "model", "quantize.vectors"},
-    "quantize.weights": {"runtime"},
+    "quantize.weights": {"artifact", "runtime"},
     "export": {
         "artifact",
         "data",

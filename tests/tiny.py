@@ -222,7 +222,8 @@ def tiny_student(
 
     import torch
 
-    from emb.artifact.manifest import Manifest
+    from emb.artifact.lineage import Lineage, TeacherRecord
+    from emb.artifact.manifest import Kind, Manifest, PairScores
     from emb.model.dense import linear
     from emb.model.embedding_model import EmbeddingModel, load_model, save_model
 
@@ -231,10 +232,10 @@ def tiny_student(
     heads: dict[int, torch.nn.Module] = {n: linear(torch.randn(dim, hidden) / hidden**0.5) for n in exits}
     spec = dataclasses.replace(start.spec, prompts={"query": "query: ", "document": ""})
     save_model(EmbeddingModel(start.encoder, start.hf_tokenizer, spec, heads), folder)
-    pairs = [{"layers": n, "dim": d, "cosine": 0.5, "overlap": 0.5} for n in exits for d in (dim // 3, dim)]
-    lineage = {"teacher": {"name": "tiny-teacher", "path": "", "revision": None, "fingerprint": "0" * 64}, "seed": 0}
+    pairs = [PairScores(n, d, cosine=0.5, overlap=0.5) for n in exits for d in (dim // 3, dim)]
+    lineage = Lineage(TeacherRecord("tiny-teacher", fingerprint="0" * 64), seed=0)
     Manifest(
-        "student",
+        Kind.STUDENT,
         exits[-1],
         dim,
         spec.pooling,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from emb.artifact.lineage import HealingRecord
 from emb.quantize.weights.int4 import MIN_COSINE
 
 
@@ -117,7 +118,7 @@ class ParityReport:
     variants: list[VariantReport]
     slice: dict[str, Any]
     teacher: dict[str, Any]
-    healing: dict[str, Any] | None = None
+    healing: HealingRecord | None = None
 
     def __str__(self) -> str:
         from emb.validate.terminal import as_text

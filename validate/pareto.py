@@ -88,33 +88,35 @@ def plotted_files(manifest: Manifest, report: ParityReport) -> list[PlottedFile]
 
 def _tried(manifest: Manifest, report: ParityReport) -> list[PlottedFile]:
     """The schemes that were not chosen. Other texts were timed then: speeds are scaled by the chosen one's of now."""
-    quantization = manifest.lineage.get("quantization") or {}
+    quantization = manifest.lineage.quantization
+    if quantization is None:
+        return []
     measured = [
-        each
-        for each in quantization.get("plotted_files", [])
-        if each.get("texts_per_second") and each.get("min_cosine") is not None
+        (each, each.texts_per_second, each.min_cosine)
+        for each in quantization.candidates
+        if each.texts_per_second and each.min_cosine is not None
     ]
-    then = next((each["texts_per_second"] for each in measured if each["name"] == quantization.get("chosen")), None)
+    then = next((speed for each, speed, _ in measured if each.name == quantization.chosen), None)
     now = next(
         (
             one.speed.get("texts_per_second")
             for one in report.variants
-            if one.quantizer == quantization.get("chosen") and one.vector_dtype == "float32"
+            if one.quantizer == quantization.chosen and one.vector_dtype == "float32"
         ),
         None,
     )
     if not then or not now:
         return []
-    others = [each for each in measured if each["name"] != quantization["chosen"]]
     return [
         PlottedFile(
-            each["name"],
-            each["bytes"],
-            each["texts_per_second"] * now / then,
-            each["min_cosine"],
-            "tried" if each["passed"] else "failed",
+            each.name,
+            each.bytes,
+            speed * now / then,
+            closeness,
+            "tried" if each.passed else "failed",
         )
-        for each in others
+        for each, speed, closeness in measured
+        if each.name != quantization.chosen
     ]
 
 

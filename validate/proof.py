@@ -85,7 +85,7 @@ def validate(
     )
     tried += hard_samples(tokenizer, row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
-    teacher = partial(_teacher, manifest, against, trust_remote_code)
+    teacher = partial(_teacher_vectors, manifest, against, trust_remote_code)
     report = _measure(folder, manifest, model, limits, tried, origin, teacher, threads)
     _write(folder, manifest, report)
     return report
@@ -105,8 +105,8 @@ def _open(folder: Path, verify: bool) -> Manifest:
 
 
 def _int8_gate(manifest: Manifest, asked: float | None) -> float:
-    own = manifest.lineage.get("quantization") or {}
-    return asked if asked is not None else float(own.get("min_cosine") or Thresholds.int8)
+    own = manifest.lineage.quantization
+    return asked if asked is not None else own.min_cosine if own else Thresholds.int8
 
 
 def _samples(
@@ -144,8 +144,8 @@ def _measure(
     texts = {group: sum(sample.group == group for sample in tried) for group in GROUPS}
     passed = all(report.passed for report in reports)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    healing = manifest.lineage.get("healing")
-    shown = healing if healing and healing["files"] else None
+    healing = manifest.lineage.healing
+    shown = healing if healing and healing.files else None
     return ParityReport(
         str(folder),
         manifest.kind,
@@ -163,7 +163,7 @@ def _measure(
     )
 
 
-def _teacher(
+def _teacher_vectors(
     manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]
 ) -> tuple[dict[str, Any], Vectors | None]:
     source, reason = teacher_source(manifest, against, trust_remote_code=trust_remote_code)

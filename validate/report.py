@@ -41,7 +41,7 @@ def render(folder: Path, manifest: Manifest, report: ParityReport) -> str:
         _closeness(report),
         _beside(report),
         pareto(manifest, report),
-        _teacher(manifest, report),
+        _closeness_to_teacher(manifest, report),
         _healing(report),
         curves(folder),
         grids(folder, manifest, report),
@@ -58,8 +58,8 @@ def _head(title: str, manifest: Manifest, report: ParityReport) -> str:
     verdict = f"✓ All {count} files passed" if not failed else f"✗ {failed} of {count} files failed"
     if count == 1 and not failed:
         verdict = "✓ The file passed"
-    teacher = (manifest.lineage.get("teacher") or {}).get("name")
-    origin = f"A student of <b>{escape(str(teacher))}</b>, cut" if teacher else "A model cut"
+    teacher = manifest.lineage.teacher
+    origin = f"A student of <b>{escape(teacher.name)}</b>, cut" if teacher else "A model cut"
     learned = (
         f" In training, texts were cut at {manifest.learned_length} tokens; these files read up to"
         f" {manifest.max_length}."
@@ -183,7 +183,7 @@ def _numbers(found: VariantReport) -> tuple[str, str]:
     return found.weight_dtype, found.vector_dtype
 
 
-def _teacher(manifest: Manifest, report: ParityReport) -> str:
+def _closeness_to_teacher(manifest: Manifest, report: ParityReport) -> str:
     if report.teacher["name"] is None or report.teacher["reason"]:
         return section("Closeness to the teacher", f"<p>Not measured: {escape(str(report.teacher['reason']))}.</p>")
     models = [
@@ -279,10 +279,10 @@ def _runtimes(machine: dict[str, Any]) -> str:
 
 def _chosen(manifest: Manifest) -> list[str]:
     """Where the 8-bit file was chosen, and what would be lost elsewhere."""
-    quantization = manifest.lineage.get("quantization") or {}
-    if not quantization.get("processor"):
+    quantization = manifest.lineage.quantization
+    if not quantization or not quantization.processor:
         return []
-    share = next((each.get("overflow") for each in quantization["candidates"] if each["chosen"]), None)
+    share = next((each.overflow for each in quantization.candidates if each.chosen), None)
     if not share:
         risk = "no sum of two products overflows 16 bits, whatever the processor"
     else:
@@ -290,4 +290,4 @@ def _chosen(manifest: Manifest) -> list[str]:
             f"on processors without VNNI {1e6 * share:,.0f} of a million sums of two products would overflow 16 bits;"
             " export with --reduce-range for those"
         )
-    return [f"The 8-bit file was chosen on {escape(str(quantization['processor']))}; {risk}."]
+    return [f"The 8-bit file was chosen on {escape(quantization.processor)}; {risk}."]

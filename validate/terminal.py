@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.lineage import HealingRecord
 from emb.report.gain_table import HEADER, gain_rows, gain_text
 from emb.validate.findings import ParityReport, VariantReport
 from emb.validate.labels import gate_text, number, teacher_cosine
@@ -64,7 +65,7 @@ def _terminal_table(report: ParityReport) -> Any:
     return table
 
 
-def _healing_table(healing: dict[str, Any]) -> Any:
+def _healing_table(healing: HealingRecord) -> Any:
     from rich.table import Table
 
     table = Table(*HEADER, title=gain_text(healing), box=None, header_style="bold", title_justify="left")

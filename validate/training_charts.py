@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from emb.artifact.manifest import Manifest, is_artifact
+from emb.artifact.manifest import Manifest, PairScores, is_artifact
 from emb.artifact.runs import run_of
 from emb.errors import ArtifactError
 from emb.files import read_json
@@ -59,11 +59,7 @@ def grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
     here = (report.layers, report.dim)
     grids = []
     for key, label in (("cosine", "Held-out cosine to the teacher"), ("overlap", "Held-out neighbour overlap@10")):
-        values = {
-            (pair["layers"], pair["dim"]): float(pair[key])
-            for pair in _pairs(folder, manifest)
-            if isinstance(pair.get(key), int | float)
-        }
+        values = {(each.layers, each.dim): float(getattr(each, key)) for each in _pairs(folder, manifest)}
         if len(values) > 1:
             grids.append(heat_grid(label, values, "layers", "dim", here, lambda value: f"{value:.3f}"))
     grids += [
@@ -74,7 +70,7 @@ def grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
     return section("Layers × dims", f"<div class='many'>{''.join(grids)}</div>", text) if grids else ""
 
 
-def _pairs(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+def _pairs(folder: Path, manifest: Manifest) -> list[PairScores]:
     """The pairs of the whole student, where the run that holds the artifact is at hand; a slice knows its own only."""
     run = run_of(folder)
     return Manifest.load(run / "student").pairs if run is not None and is_artifact(run / "student") else manifest.pairs

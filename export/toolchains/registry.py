@@ -77,7 +77,7 @@ def add_others(
         for variant in written:
             note(f"  {variant.file}: {bytes_of(folder, variant.file) / 1e6:.1f} MB")
         manifest.variants += written
-        manifest.lineage["export"]["versions"] |= {package: version(package) for package in EXPORTERS[name].packages}
+        manifest.lineage.export.versions |= {package: version(package) for package in EXPORTERS[name].packages}
 
 
 def _others(names: str | Sequence[str]) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+from emb.artifact.lineage import Candidate
 from emb.errors import ArtifactError
 from emb.quantize.weights.judge import Trial, if_same, runner, settings
 from emb.quantize.weights.schemes import Scheme
@@ -20,33 +20,6 @@ from emb.tokens import Batch
 # `emb validate` lets pass 0.999, on ten times as many texts: where a rounding flips is chance, and the more texts, the
 # further the worst.
 ALONE = 0.9995
-
-
-@dataclass
-class Candidate:
-    """One scheme and what it gave.
-
-    Attributes:
-        mean_cosine, min_cosine: of each text, in each setting, to the fp32 graph.
-        alone_cosine: the smallest cosine of a text's vector alone to its vectors in batches.
-        latency_ms: of one short text.
-        texts_per_second: over texts of mixed lengths.
-        overflow: of the chosen one, the share of sums that would not fit on a processor without VNNI
-            (`quantize.saturation`).
-    """
-
-    name: str
-    what: str
-    bytes: int = 0
-    mean_cosine: float | None = None
-    min_cosine: float | None = None
-    alone_cosine: float | None = None
-    latency_ms: float | None = None
-    texts_per_second: float | None = None
-    passed: bool = False
-    chosen: bool = False
-    reason: str = ""
-    overflow: float | None = None
 
 
 def try_scheme(scheme: Scheme, graph: Path, fused: Path, out: Path, trial: Trial, min_cosine: float) -> Candidate:

@@ -7,14 +7,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
+from emb.artifact.lineage import Candidate
 from emb.errors import ArtifactError
 from emb.progress import bar, warn
-from emb.quantize.weights.candidate import Candidate, measured
+from emb.quantize.weights.candidate import measured
 from emb.quantize.weights.judge import Trial, if_same, runner, settings
 from emb.quantize.weights.saturation import overflow
 from emb.quantize.weights.schemes import CALIBRATED_BELOW, Scheme, schemes
@@ -61,17 +61,6 @@ def select_int8(
     save_graph(onnx.load(str(files[chosen.name])), out)  # not moved: a large graph names its data file inside
     shutil.rmtree(scratch)
     return found
-
-
-def summary(candidates: Sequence[Candidate], min_cosine: float, threads: int | None) -> dict[str, Any]:
-    """What the manifest records of a selection."""
-    chosen = next(each for each in candidates if each.chosen)
-    return {
-        "chosen": chosen.name,
-        "min_cosine": min_cosine,
-        "threads": threads,
-        "candidates": [dataclasses.asdict(each) for each in candidates],
-    }
 
 
 @dataclasses.dataclass(frozen=True)

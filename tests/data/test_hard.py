@@ -10,10 +10,10 @@ import torch
 from tiny import tiny_bert, tiny_qwen3
 from torch import Tensor
 
-from emb.artifact.manifest import LayerDimPair, Manifest, Variant
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, Variant
 from emb.data.hard_texts import HARD, hard_samples, row_norms
 from emb.data.probes import probes
-from emb.export.calibration import texts_of, trial_of
+from emb.export.calibration import calibrated_trial, texts_of
 from emb.export.graph import write_graph
 from emb.export.options import Options
 from emb.export.slice import slice_model
@@ -136,7 +136,7 @@ def _wrong_on(folder: Path, model: EmbeddingModel, token: int) -> Path:
     broken.finished = lambda *parts: finished(*parts) * (1 - 2 * (asked[-1] == token).any(1, keepdim=True).float())  # type: ignore[method-assign]
     write_graph(broken, folder / "onnx" / "model.onnx")
     Manifest(
-        "slice",
+        Kind.SLICE,
         2,
         32,
         "mean",
@@ -156,10 +156,10 @@ def test_export_judges_by_hard_texts(tmp_path: Path, bert: EmbeddingModel) -> No
     texts = texts_of(Options(calibration_texts=FEW), find_source(folder, True), model)
     write_graph(model, folder / "onnx" / "model.onnx")
     manifest = Manifest(
-        "slice", 3, 32, "mean", True, 64, {"query": "", "document": ""}, variants=[Variant("onnx/model.onnx")]
+        Kind.SLICE, 3, 32, "mean", True, 64, {"query": "", "document": ""}, variants=[Variant("onnx/model.onnx")]
     )
     manifest.save(folder)
-    trial = trial_of(manifest, ArtifactEncoder(folder), Options(), texts)
+    trial = calibrated_trial(manifest, ArtifactEncoder(folder), Options(), texts)
     assert any(token in row for row in trial.hard)
     assert any(token in row for row in trial.rows)
     assert any(token in row for row in trial.some())

@@ -91,16 +91,16 @@ def test_manifest_is_complete_and_its_hashes_hold(finished: Any, bert_folder: Pa
         manifest.max_length,
     ) == ("student", 2, 32, "mean", True, 64)
     assert manifest.pairs == finished.scores
-    assert [(pair["layers"], pair["dim"]) for pair in manifest.pairs] == [(1, 16), (2, 32)]
-    assert all(0.9 < pair["cosine"] <= 1.0001 and 0 <= pair["overlap"] <= 1 for pair in manifest.pairs)
+    assert [(pair.layers, pair.dim) for pair in manifest.pairs] == [(1, 16), (2, 32)]
+    assert all(0.9 < pair.cosine <= 1.0001 and 0 <= pair.overlap <= 1 for pair in manifest.pairs)
     lineage = manifest.lineage
-    assert lineage["teacher"]["path"] == str(bert_folder)
-    assert len(lineage["teacher"]["fingerprint"]) >= 16
-    assert lineage["data"]["texts"] == 60
-    assert len(lineage["data"]["hash"]) == 32
-    assert lineage["seed"] == 0
-    assert lineage["recipe"]["training"]["lr"] == 1e-3
-    assert {"python", "torch", "transformers", "sentence-transformers", "numpy"} <= set(lineage["versions"])
+    assert lineage.teacher.path == str(bert_folder)
+    assert len(lineage.teacher.fingerprint) >= 16
+    assert lineage.data.texts == 60
+    assert len(lineage.data.hash) == 32
+    assert lineage.seed == 0
+    assert lineage.recipe["training"]["lr"] == 1e-3
+    assert {"python", "torch", "transformers", "sentence-transformers", "numpy"} <= set(lineage.versions)
     written = {
         path.relative_to(finished.student).as_posix() for path in finished.student.rglob("*") if path.is_file()
     } - {"emb.json"}
@@ -177,7 +177,7 @@ def test_existing_student_is_continued(bert_folder: Path, workplace: Path, finis
         more={**FEW, "training.lr": 1e-5, "training.lr_end": 0},
     )
     first = next(record["cosine"] for record in log(more.run) if "cosine" in record)
-    before = {f"{score['layers']}x{score['dim']}": score["cosine"] for score in finished.scores}
+    before = {f"{score.layers}x{score.dim}": score.cosine for score in finished.scores}
     assert all(first[pair] > before[pair] - 0.01 for pair in before)
 
 
@@ -238,9 +238,9 @@ def test_pairs_by_default_and_the_whole_student_always(bert_folder: Path, workpl
     result = distil(
         bert_folder, workplace / "corpus.jsonl", workplace / "default-pairs", layers=None, more={**FEW, "pairs": None}
     )
-    assert [(score["layers"], score["dim"]) for score in result.scores] == [(2, 16), (2, 32), (3, 16), (3, 32)]
+    assert [(score.layers, score.dim) for score in result.scores] == [(2, 16), (2, 32), (3, 16), (3, 32)]
     result = distil(bert_folder, workplace / "corpus.jsonl", workplace / "one-pair", more={**FEW, "pairs": [[1, 8]]})
-    assert [(score["layers"], score["dim"]) for score in result.scores] == [(1, 8), (2, 32)]
+    assert [(score.layers, score.dim) for score in result.scores] == [(1, 8), (2, 32)]
 
 
 def test_student_reads_no_further_than_the_teacher_did(
@@ -270,7 +270,7 @@ def test_default_corpus_and_default_folder(bert_folder: Path, tmp_path: Path, mo
     assert [result.run.as_posix() for result in (first, second)] == ["runs/tiny-bert", "runs/tiny-bert-2"]
     assert latest_run() == second.run
     assert weights(first.run) == weights(second.run)
-    assert Manifest.load(first.student).lineage["data"]["texts"] == 300
+    assert Manifest.load(first.student).lineage.data.texts == 300
 
 
 def test_output_folder_in_the_way(bert_folder: Path, workplace: Path, finished: Any, tmp_path: Path) -> None:
@@ -350,4 +350,4 @@ def test_teacher_with_a_projection(workplace: Path, tmp_path: Path) -> None:
     teacher = tiny_bert(tmp_path / "wide", hidden=32, dim=48)
     result = distil(teacher, workplace / "corpus.jsonl", tmp_path / "run", more={**FEW, "pairs": [[1, 40]]})
     assert Manifest.load(result.student).dim == 48
-    assert [(score["layers"], score["dim"]) for score in result.scores] == [(1, 40), (2, 48)]
+    assert [(score.layers, score.dim) for score in result.scores] == [(1, 40), (2, 48)]

@@ -100,7 +100,7 @@ def test_a_run_ends_between_its_start_and_its_training(bert_folder: Path, tmp_pa
         ).run
         found[share] = load_model(folder / "student").encoder.state_dict()
         assert not (folder / run.START).exists()
-        assert set(Manifest.load(folder / "student").lineage["projection_powers"].values()) == {1.0}
+        assert set(Manifest.load(folder / "student").lineage.projection_powers.values()) == {1.0}
     start = distil(bert_folder, corpus, tmp_path / "start", more={"training.epochs": 0, "projection.powers": [1.0]})
     before = load_model(start.student).encoder.state_dict()
     name = next(name for name in before if "layer.0.output.dense.weight" in name)

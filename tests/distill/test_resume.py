@@ -115,7 +115,7 @@ def test_finished_run_is_left_as_it_is(bert_folder: Path, workplace: Path, alone
     result = _resume(bert_folder, workplace, alone)
     assert {path: path.stat().st_mtime_ns for path in sorted(alone.rglob("*")) if path.is_file()} == before
     assert result.student == alone / "student"
-    assert [(score["layers"], score["dim"]) for score in result.scores] == [(1, 16), (2, 32)]
+    assert [(score.layers, score.dim) for score in result.scores] == [(1, 16), (2, 32)]
 
 
 def test_killed_between_the_last_step_and_the_end(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tiny import QUERY_PROMPT
 
 from emb.artifact.fingerprints import weights_hash
+from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.artifact.manifest import Manifest
 from emb.data.corpus import Text
 from emb.distill.run import tokenise
@@ -177,7 +178,7 @@ def test_a_student_reads_the_end_of_a_text_that_its_teacher_reads(bert_folder: P
 def test_a_student_of_the_same_teacher_keeps_its_heads(student_folder: Path, bert_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(student_folder, tmp_path / "student"))
     manifest = Manifest.load(folder)
-    manifest.lineage = {"teacher": {"weights": "w"}}
+    manifest.lineage = Lineage(TeacherRecord("a-teacher", weights="w"))
     manifest.write(folder)
     teacher, spec = Resolved(bert_folder, "tiny"), load_model(bert_folder).spec
     same = build_student(StudentRecipe(source=str(folder), layers=2), teacher, spec, "w", seed=0)

@@ -82,7 +82,7 @@ def test_log_holds_what_was_done(bert_folder: Path, tmp_path: Path) -> None:
     assert [record["lr"] for record in losses] == pytest.approx([1.1e-3, 1.1e-3])
     assert losses[1]["texts"] > losses[0]["texts"] > 20
     assert losses[1]["seconds"] > losses[0]["seconds"] > 0
-    assert {f"{s['layers']}x{s['dim']}": s["cosine"] for s in scores} == records[-1]["cosine"]
+    assert {f"{s.layers}x{s.dim}": s.cosine for s in scores} == records[-1]["cosine"]
 
 
 def test_zero_epochs_leave_the_closed_form_start(bert_folder: Path, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_two_precisions_in_one_process(bert_folder: Path, tmp_path: Path) -> Non
         assert training.accelerator.mixed_precision == {"fp32": "no", "bf16": "bf16"}[precision]
         training.run()
         scores = training.evaluate()
-        assert all(np.isfinite(score["cosine"]) for score in scores)
+        assert all(np.isfinite(score.cosine) for score in scores)
         assert next(training.student.parameters()).dtype == torch.float32
 
 

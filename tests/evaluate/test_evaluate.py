@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from emb.artifact.fingerprints import fingerprint, weights_hash
+from emb.artifact.lineage import TeacherRecord
 from emb.artifact.manifest import Manifest
 from emb.artifact.variants import distinct
 from emb.cli import cli
@@ -302,7 +303,7 @@ def test_documents_of_other_weights_than_the_students_teacher_are_warned_of(
     student = shutil.copytree(student_folder, tmp_path / "student")
     for weights, told in ((weights_hash(bert_folder), False), ("other", True)):
         manifest = Manifest.load(student)
-        manifest.lineage["teacher"] = {"name": "tiny-bert", "weights": weights}
+        manifest.lineage.teacher = TeacherRecord("tiny-bert", weights=weights)
         manifest.write(student)
         found = evaluate([student], [beir], teacher=bert_folder, dims=[32], layers=[2])
         assert "asymmetric" in {score.side for score in found.scores}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emb.artifact.manifest import Manifest
+from emb.artifact.manifest import Manifest, PairScores
 from emb.errors import ArtifactError, DiskError, UsageError
 from emb.export import export, pipeline
 from emb.export.quantized_files import int8_file
@@ -61,11 +61,11 @@ def test_writes_the_names_people_expect(full: Path) -> None:
 def test_manifest_says_what_it_is_and_where_it_came_from(full: Path) -> None:
     manifest = Manifest.load(full)
     assert (manifest.kind, manifest.layers, manifest.dim) == ("slice", 2, 16)
-    assert manifest.lineage["teacher"]["name"] == "tiny-teacher"
-    assert manifest.pairs == [{"layers": 2, "dim": 16, "cosine": 0.5, "overlap": 0.5}]
-    found = manifest.lineage["quantization"]
-    assert {each["name"] for each in found["candidates"]} == {"dynamic", "weight-only-128"}
-    assert manifest.variant(INT8).quantizer == found["chosen"]
+    assert manifest.lineage.teacher.name == "tiny-teacher"
+    assert manifest.pairs == [PairScores(2, 16, 0.5, 0.5)]
+    found = manifest.lineage.quantization
+    assert {each.name for each in found.candidates} == {"dynamic", "weight-only-128"}
+    assert manifest.variant(INT8).quantizer == found.chosen
     assert manifest.variant(INT8).passed
     assert np.shape(manifest.calibration["ranges"]) == (2, 16)
     assert manifest.calibration["binary"] == {"threshold": 0, "packing": "msb"}

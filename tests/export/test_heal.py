@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import signal
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tiny import SENTENCES
 from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.cli import cli
 from emb.data.corpus import Corpus, Text, split
-from emb.distill.recalled_run import Recalled, recall
+from emb.distill.past_run import PastRun, find_past_run
 from emb.errors import DataError, TeacherError, Terminated, TrainingError, UsageError
 from emb.export import export
 from emb.export import quantized_files as small
@@ -53,7 +54,7 @@ def model(bert_folder: Path) -> EmbeddingModel:
 
 
 @pytest.fixture(scope="module")
-def recalled(model: EmbeddingModel) -> Recalled:
+def past(model: EmbeddingModel) -> PastRun:
     """Texts put together from the tokenizer's words, and the model's own vectors of them."""
     rng, words = random.Random(0), " ".join(SENTENCES).split()
     corpus = Corpus([Text(" ".join(rng.choices(words, k=rng.randint(3, 30)))) for _ in range(300)])
@@ -62,7 +63,7 @@ def recalled(model: EmbeddingModel) -> Recalled:
     records = np.zeros(len(rows), np.dtype([("vector", "<f2", (model.dim,))]))
     for places, vectors in model.embed_ids(rows):
         records["vector"][places] = vectors.numpy()
-    return Recalled(
+    return PastRun(
         Recipe(teacher="itself"),
         corpus,
         train,
@@ -72,14 +73,14 @@ def recalled(model: EmbeddingModel) -> Recalled:
     )
 
 
-def _healed(model: EmbeddingModel, recalled: Recalled, place: Path, aim: Aim = FOUR_BITS, **changes: Any) -> Healed:
+def _healed(model: EmbeddingModel, past: PastRun, place: Path, aim: Aim = FOUR_BITS, **changes: Any) -> Healed:
     torch.set_num_threads(1)
-    return heal(model, PAIR, recalled, aim, TrainingRecipe(**{**SHORT, **changes}), place)
+    return heal(model, PAIR, past, aim, TrainingRecipe(**{**SHORT, **changes}), place)
 
 
-def _cosine(model: EmbeddingModel, recalled: Recalled, precision: str) -> float:
+def _cosine(model: EmbeddingModel, past: PastRun, precision: str) -> float:
     """Mean cosine to the targets of held-out texts, computed in `precision`."""
-    held_out = recalled.splits(model)[1]
+    held_out = past.splits(model)[1]
     found = np.zeros((len(held_out.rows), model.dim), np.float32)
     with fake_quantised(model) as dial:
         dial.precision = PRECISIONS[precision]
@@ -88,14 +89,14 @@ def _cosine(model: EmbeddingModel, recalled: Recalled, precision: str) -> float:
     return float(cosines(found, held_out.targets.take(range(len(found)))).mean())
 
 
-def test_healing_gives_back_what_4_bits_cost(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
-    before = _cosine(model, recalled, "int4")
-    after = _cosine(_healed(model, recalled, tmp_path / "place", max_steps=80).model, recalled, "int4")
+def test_healing_gives_back_what_4_bits_cost(model: EmbeddingModel, past: PastRun, tmp_path: Path) -> None:
+    before = _cosine(model, past, "int4")
+    after = _cosine(_healed(model, past, tmp_path / "place", max_steps=80).model, past, "int4")
     print(f"held-out cosine in 4 bits: {before:.5f} before, {after:.5f} after")
     assert 1 - after < 0.7 * (1 - before)
 
 
-def test_binary_vectors_come_nearer_to_the_teacher_s(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
+def test_binary_vectors_come_nearer_to_the_teacher_s(model: EmbeddingModel, past: PastRun, tmp_path: Path) -> None:
     student = copy.deepcopy(model)  # not the model itself: no ±1 vector is nearer to a vector than its own signs
     with torch.no_grad():
         for parameter in student.parameters():
@@ -104,15 +105,15 @@ def test_binary_vectors_come_nearer_to_the_teacher_s(model: EmbeddingModel, reca
                 * parameter.std(correction=0)
                 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
             )
-    healed = _healed(student, recalled, tmp_path / "place", Aim(binary=True), max_steps=80)
-    before, after = (_agreement(each, recalled) for each in (student, healed.model))
+    healed = _healed(student, past, tmp_path / "place", Aim(binary=True), max_steps=80)
+    before, after = (_agreement(each, past) for each in (student, healed.model))
     print(f"held-out bits that agree with the teacher's: {before:.4f} before, {after:.4f} after")
     assert 1 - after < 0.8 * (1 - before)
 
 
-def _agreement(model: EmbeddingModel, recalled: Recalled) -> float:
+def _agreement(model: EmbeddingModel, past: PastRun) -> float:
     """Share of held-out bits that are the teacher's."""
-    held_out = recalled.splits(model)[1]
+    held_out = past.splits(model)[1]
     goal = held_out.targets.take(range(len(held_out.rows))) > 0
     return float(
         np.mean(
@@ -124,29 +125,28 @@ def _agreement(model: EmbeddingModel, recalled: Recalled) -> float:
     )
 
 
-def test_no_step_changes_no_byte(model: EmbeddingModel, recalled: Recalled, tmp_path: Path) -> None:
-    healed = _healed(model, recalled, tmp_path / "place", epochs=0)
-    assert healed.facts["steps"] == 0
+def test_no_step_changes_no_byte(model: EmbeddingModel, past: PastRun, tmp_path: Path) -> None:
+    healed = _healed(model, past, tmp_path / "place", epochs=0)
+    assert healed.record.steps == 0
     for name, each in (("before", model), ("after", healed.model)):
         save_model(each, tmp_path / name)
     assert (tmp_path / "before/model.safetensors").read_bytes() == (tmp_path / "after/model.safetensors").read_bytes()
 
 
 def test_what_is_healed_for_decides_which_checkpoints_are_its_own(
-    model: EmbeddingModel, recalled: Recalled, tmp_path: Path
+    model: EmbeddingModel, past: PastRun, tmp_path: Path
 ) -> None:
     for aim in (Aim(("int4",)), Aim(("int8",)), Aim(("int4",), binary=True), Aim(("int4",))):
-        _healed(model, recalled, tmp_path / "place", aim, epochs=0)
+        _healed(model, past, tmp_path / "place", aim, epochs=0)
     assert len(list(tmp_path.glob("place-*"))) == 3
 
 
 def test_the_slice_itself_stays_and_a_seed_gives_one_result(
-    model: EmbeddingModel, recalled: Recalled, tmp_path: Path
+    model: EmbeddingModel, past: PastRun, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, second = (
-        _healed(model, recalled, tmp_path / name, Aim(("int8", "int4"), binary=True)).model.state_dict()
-        for name in "ab"
+        _healed(model, past, tmp_path / name, Aim(("int8", "int4"), binary=True)).model.state_dict() for name in "ab"
     )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -160,13 +160,13 @@ def test_an_interrupted_healing_goes_on_to_the_same_weights(
     number: signal.Signals,
     raised: type[BaseException],
     model: EmbeddingModel,
-    recalled: Recalled,
+    past: PastRun,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     aim, whole = (
         Aim(("int8", "int4"), binary=True),
-        _healed(model, recalled, tmp_path / "whole", Aim(("int8", "int4"), binary=True)),
+        _healed(model, past, tmp_path / "whole", Aim(("int8", "int4"), binary=True)),
     )
     step = _Healing._train_step
 
@@ -178,23 +178,23 @@ def test_an_interrupted_healing_goes_on_to_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr(_Healing, "_train_step", pressed)
         with pytest.raises(KeyboardInterrupt) as caught:
-            _healed(model, recalled, tmp_path / "place", aim)
+            _healed(model, past, tmp_path / "place", aim)
     assert type(caught.value) is raised
     [kept] = tmp_path.glob("place-*/checkpoints/step-*")
     assert kept.name == "step-00000007"
-    again = _healed(model, recalled, tmp_path / "place", aim)
-    assert again.facts["steps"] == 12
+    again = _healed(model, past, tmp_path / "place", aim)
+    assert again.record.steps == 12
     assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in whole.model.state_dict().items())
     forget(tmp_path / "place")
     assert not list(tmp_path.glob("place-*"))
 
 
 def test_a_healing_that_diverges_names_what_mends_a_healing(
-    model: EmbeddingModel, recalled: Recalled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: EmbeddingModel, past: PastRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_Healing, "_of_bits", lambda *_: torch.tensor(float("inf")))
     with pytest.raises(TrainingError, match="the loss is inf at step 0") as caught:
-        _healed(model, recalled, tmp_path / "place", Aim((), binary=True))
+        _healed(model, past, tmp_path / "place", Aim((), binary=True))
     assert "--heal" in caught.value.hint
     assert "--overwrite" not in caught.value.hint
 
@@ -234,20 +234,20 @@ def test_export_heals_and_says_what_it_gained(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["healed", "plain"]  # no checkpoints, no scratch
     manifest = Manifest.load(healed)
     manifest.verify(healed)
-    assert "healing" not in Manifest.load(plain).lineage
-    found = manifest.lineage["healing"]
-    assert found["weights"] == ["int8", "int4"]
-    assert found["steps"] >= 20
-    assert found["data"]["held_out"] == 6
-    assert [(each["weights"], each["vectors"]) for each in found["files"]] == [
+    assert Manifest.load(plain).lineage.healing is None
+    found = manifest.lineage.healing
+    assert found.weights == ["int8", "int4"]
+    assert found.steps >= 20
+    assert found.data.held_out == 6
+    assert [(each.weights, each.vectors) for each in found.files] == [
         ("fp32", "float32"),
         ("int8", "float32"),
         ("int8", "ubinary"),
         ("int4", "float32"),
     ]
     assert all(
-        0 <= each[side][key] <= 1
-        for each in found["files"]
+        0 <= getattr(each, side)[key] <= 1
+        for each in found.files
         for side in ("before", "after")
         for key in ("cosine", "overlap", "asymmetric")
     )
@@ -258,7 +258,7 @@ def test_export_heals_and_says_what_it_gained(
     )
     report = validate(healed, texts=sentences, threads=1)
     assert report.passed
-    assert json.loads((healed / "parity.json").read_text())["healing"] == found
+    assert json.loads((healed / "parity.json").read_text())["healing"] == asdict(found)
     page = (healed / "report.html").read_text()
     assert "<h2>Healing</h2>" in page
     assert "int8 → binary, Hamming" in page
@@ -274,13 +274,13 @@ def test_figures_before_are_those_of_the_unhealed_export(
         export(run, out=tmp_path / "plain", **given),
         export(run, out=tmp_path / "healed", heal=0.5, **given),
     )
-    _, held_out = recall(Manifest.load(run / "student").lineage).splits(load_model(plain))
+    _, held_out = find_past_run(Manifest.load(run / "student").lineage).splits(load_model(plain))
     goal = held_out.targets.take(range(len(held_out.rows)))[:, :16]
-    fp32, four = Manifest.load(healed).lineage["healing"]["files"]
+    fp32, four = Manifest.load(healed).lineage.healing.files
     for record, file in ((fp32, "onnx/model.onnx"), (four, "onnx/model_q4.onnx")):
         for folder, side in ((plain, "before"), (healed, "after")):
             vectors = load(folder, file=file, threads=1).encode_ids(held_out.rows)
-            assert record[side]["cosine"] == pytest.approx(cosines(vectors, goal).mean(), abs=1e-5)
+            assert getattr(record, side)["cosine"] == pytest.approx(cosines(vectors, goal).mean(), abs=1e-5)
 
 
 def test_texts_that_moved_are_named_or_given(
@@ -288,22 +288,22 @@ def test_texts_that_moved_are_named_or_given(
 ) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
     lineage = Manifest.load(run / "student").lineage
-    moved = json.loads(json.dumps(lineage))
-    moved["recipe"]["data"]["sources"] = ["./nowhere.jsonl"]
+    moved = copy.deepcopy(lineage)
+    moved.recipe["data"]["sources"] = ["./nowhere.jsonl"]
     with pytest.raises(DataError, match=r"not where they were.*nowhere\.jsonl[\s\S]*heal_data PATH"):
-        recall(moved)
-    found = recall(moved, [str(run.parent / "corpus.jsonl")])
-    assert found.corpus.digest == lineage["data"]["hash"]
-    assert found.fingerprint == lineage["teacher"]["fingerprint"]
+        find_past_run(moved)
+    found = find_past_run(moved, [str(run.parent / "corpus.jsonl")])
+    assert found.corpus.digest == lineage.data.hash
+    assert found.fingerprint == lineage.teacher.fingerprint
 
 
 def test_texts_that_changed_are_told(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
-    lineage = json.loads(json.dumps(Manifest.load(run / "student").lineage))
-    lineage["recipe"]["data"]["sources"] = [str(corpus_file(tmp_path, 50))]
-    assert len(recall(lineage).corpus) == 50
+    lineage = Manifest.load(run / "student").lineage
+    lineage.recipe["data"]["sources"] = [str(corpus_file(tmp_path, 50))]
+    assert len(find_past_run(lineage).corpus) == 50
     assert "have changed since" in " ".join(capsys.readouterr().err.split())
 
 
@@ -312,19 +312,17 @@ def test_the_teacher_is_asked_only_for_what_is_not_cached(
 ) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "empty"))
     lineage = Manifest.load(run / "student").lineage
-    found = recall(lineage)
-    assert found.fingerprint == lineage["teacher"]["fingerprint"]
+    found = find_past_run(lineage)
+    assert found.fingerprint == lineage.teacher.fingerprint
     assert len(found.vectors) == len(found.corpus)
-    gone = json.loads(json.dumps(lineage))
-    gone["teacher"] |= {"path": str(tmp_path / "gone"), "name": "gone"}
-    recall(gone)  # cached by now
+    gone = replace(lineage, teacher=replace(lineage.teacher, path=str(tmp_path / "gone"), name="gone"))
+    find_past_run(gone)  # cached by now
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "another"))
     with pytest.raises(TeacherError, match="gone: its vectors of these texts are not all cached"):
-        recall(gone)
-    other = json.loads(json.dumps(lineage))
-    other["teacher"]["weights"] = "0" * 64
+        find_past_run(gone)
+    other = replace(lineage, teacher=replace(lineage.teacher, weights="0" * 64))
     with pytest.raises(TeacherError, match="not on this machine"):
-        recall(other)
+        find_past_run(other)
 
 
 def test_without_a_teacher_there_is_nothing_to_heal_against(

@@ -89,7 +89,7 @@ def test_its_files_stand_beside_ours(both: Path) -> None:
         THEIR_INT8: "optimum",
     }
     assert manifest.variant(THEIR_INT8).quantizer == "avx512_vnni"
-    assert manifest.lineage["export"]["versions"]["optimum-onnx"].startswith("0.1.")
+    assert manifest.lineage.export.versions["optimum-onnx"].startswith("0.1.")
 
 
 @pytest.mark.interop

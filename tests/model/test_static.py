@@ -23,7 +23,7 @@ from emb.model.embedding_model import load_model, save_model
 from emb.model.static import MAX_LENGTH
 from emb.publish.card import card
 from emb.publish.doctor import examine
-from emb.publish.summary import Facts
+from emb.publish.published_artifact import PublishedArtifact
 from emb.similarity import cosines
 
 TEXTS = ["yes", "", "How do I open a file for reading in Python?", "the cat and the rain and the old bridge " * 20]
@@ -94,7 +94,7 @@ def test_what_is_exported_is_the_same_and_passes(folder: Path, tmp_path: Path) -
     assert [client for client, does in loads.items() if not does] == [
         name for name in loads if "optimum" in name or "text-embeddings-inference" in name
     ]
-    assert "A static text encoder (a row per token, no layers)" in card(Facts.read(artifact))
+    assert "A static text encoder (a row per token, no layers)" in card(PublishedArtifact.read(artifact))
 
 
 def test_a_static_student_learns_its_table(folder: Path, texts: Path, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_a_static_student_learns_its_table(folder: Path, texts: Path, tmp_path: 
     )
     manifest = Manifest.load(tmp_path / "run" / "student")
     assert manifest.layers == 0
-    assert manifest.lineage["recipe"]["training"]["train_token_embeddings"] is True
+    assert manifest.lineage.recipe["training"]["train_token_embeddings"] is True
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = [line["cosine"]["0x32"] for line in log if "cosine" in line]
     assert scores[-1] > scores[0] > 0
-    assert found.scores[-1]["cosine"] == pytest.approx(scores[-1], abs=1e-3)
+    assert found.scores[-1].cosine == pytest.approx(scores[-1], abs=1e-3)
     sizes = {
         path.parent.name: next(iter(load_file(path).values())).shape[0]
         for path in [tmp_path / "run" / "student" / "model.safetensors"]
@@ -129,7 +129,7 @@ def test_a_static_teacher_is_learned_from(folder: Path, texts: Path, tmp_path: P
         out=tmp_path / "run",
         max_steps=4,
     )
-    assert found.scores[-1]["dim"] == 32
+    assert found.scores[-1].dim == 32
     with pytest.raises(UsageError, match="has 0 layers") as refused:
         emb.distill(teacher=str(folder), layers=2, data=[str(texts)], out=tmp_path / "other")
     assert "static" in refused.value.hint

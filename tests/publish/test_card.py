@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from huggingface_hub import ModelCard
 
 import emb
 from emb.artifact.fingerprints import fingerprint
+from emb.artifact.lineage import DataRecord, Lineage, QuantizationRecord, SourceRecord, TeacherRecord
 from emb.artifact.manifest import Manifest
 from emb.cli import cli
 from emb.commands import console
 from emb.errors import ArtifactError
 from emb.publish.card import FILE, card, is_generated, write_card
-from emb.publish.summary import Facts, hub_id, without_paths
+from emb.publish.published_artifact import PublishedArtifact, hub_id, without_paths
 
 RECIPE = {
     "teacher": "/home/me/all-mpnet-base-v2",
@@ -45,27 +47,22 @@ def artifact(exported: Path, tmp_path: Path) -> Path:
     """A copy of it, made by a recipe on another machine."""
     folder = shutil.copytree(exported, tmp_path / exported.name)
     manifest = Manifest.load(folder)
-    teacher = {
-        "name": "all-mpnet-base-v2",
-        "path": "/home/me/all-mpnet-base-v2",
-        "revision": "abc123",
-        "fingerprint": "f1",
-        "weights": "w1",
-    }
-    manifest.lineage |= {
-        "teacher": teacher,
-        "recipe": RECIPE,
-        "data": {"hash": "d1", "texts": 1234},
-        "seed": 7,
-        "versions": {"torch": "9.9"},
-    }
+    teacher = TeacherRecord("all-mpnet-base-v2", "/home/me/all-mpnet-base-v2", "abc123", "f1", "w1")
+    manifest.lineage = replace(
+        manifest.lineage,
+        teacher=teacher,
+        recipe=RECIPE,
+        data=DataRecord("d1", 1234),
+        seed=7,
+        versions={"torch": "9.9"},
+    )
     manifest.write(folder)
     return folder
 
 
 def _lineage(folder: Path, **values: Any) -> None:
     manifest = Manifest.load(folder)
-    manifest.lineage |= values
+    manifest.lineage = replace(manifest.lineage, **values)
     manifest.write(folder)
 
 
@@ -91,7 +88,7 @@ def _evaluate(folder: Path, *scores: dict[str, Any]) -> None:
 
 
 def test_the_front_matter_is_what_the_hub_reads(artifact: Path) -> None:
-    data = ModelCard(card(Facts.read(artifact, "me/tiny"))).data
+    data = ModelCard(card(PublishedArtifact.read(artifact, "me/tiny"))).data
     assert (data.library_name, data.pipeline_tag, data.license, data.language) == (
         "sentence-transformers",
         "sentence-similarity",
@@ -104,22 +101,22 @@ def test_the_front_matter_is_what_the_hub_reads(artifact: Path) -> None:
 
 
 def test_licence_language_and_base_are_left_out_where_they_are_unknown(artifact: Path) -> None:
-    _lineage(artifact, teacher={"name": "mine"}, recipe={"student": {"source": "teacher"}})
-    data = ModelCard(text := card(Facts.read(artifact))).data
+    _lineage(artifact, teacher=TeacherRecord("mine"), recipe={"student": {"source": "teacher"}})
+    data = ModelCard(text := card(PublishedArtifact.read(artifact))).data
     assert (data.license, data.language, data.base_model) == (None, None, None)
     assert "`mine` not known" in text
-    assert ModelCard(card(Facts.read(artifact, license="mit"))).data.license == "mit"
+    assert ModelCard(card(PublishedArtifact.read(artifact, license="mit"))).data.license == "mit"
 
 
 def test_parents_under_different_licences_leave_the_choice_to_a_person(artifact: Path) -> None:
-    _lineage(artifact, teacher={"name": "embeddinggemma-300m"})
-    data = ModelCard(text := card(Facts.read(artifact))).data
+    _lineage(artifact, teacher=TeacherRecord("embeddinggemma-300m"))
+    data = ModelCard(text := card(PublishedArtifact.read(artifact))).data
     assert data.license is None
     assert "google/embeddinggemma-300m` gemma" in text
 
 
 def test_every_figure_of_the_table_of_files_is_from_parity_json(artifact: Path) -> None:
-    text = card(Facts.read(artifact))
+    text = card(PublishedArtifact.read(artifact))
     for found in json.loads((artifact / "parity.json").read_text())["variants"]:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{found['file']}`"))
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -135,7 +132,7 @@ def test_figures_of_another_file_are_not_used(artifact: Path) -> None:
     for found in value["variants"]:
         found["bytes"] += 1
     (artifact / "parity.json").write_text(json.dumps(value))
-    rows = [line for line in card(Facts.read(artifact)).splitlines() if line.startswith("| `onnx/")]
+    rows = [line for line in card(PublishedArtifact.read(artifact)).splitlines() if line.startswith("| `onnx/")]
     assert len(rows) == 2
     assert all(row.endswith("| – | – | – | – | not validated |") for row in rows)
 
@@ -146,19 +143,19 @@ def test_a_window_longer_than_what_was_learned_is_named_in_card_and_report(
     manifest = Manifest.load(artifact)
     assert (manifest.learned_length, manifest.max_length) == (48, 64)
     emb.validate(artifact, texts=sentences, threads=1)
-    assert "In training they were cut at 48" in card(Facts.read(artifact))
+    assert "In training they were cut at 48" in card(PublishedArtifact.read(artifact))
     assert "In training, texts were cut at 48 tokens; these files read up to 64." in (
         artifact / "report.html"
     ).read_text(encoding="utf-8")
     _lineage(artifact, recipe=RECIPE | {"capture": {"max_length": 64}})
     emb.validate(artifact, texts=sentences, threads=1)
-    assert "In training" not in card(Facts.read(artifact))
+    assert "In training" not in card(PublishedArtifact.read(artifact))
     assert "In training" not in (artifact / "report.html").read_text(encoding="utf-8")
 
 
 def test_without_validation_the_card_says_so(artifact: Path) -> None:
     (artifact / "parity.json").unlink()
-    assert "Not validated" in card(Facts.read(artifact))
+    assert "Not validated" in card(PublishedArtifact.read(artifact))
 
 
 def test_a_failed_gate_is_said_with_its_figures(artifact: Path) -> None:
@@ -169,7 +166,7 @@ def test_a_failed_gate_is_said_with_its_figures(artifact: Path) -> None:
     }
     (artifact / "parity.json").write_text(json.dumps(value))
     assert "**`onnx/model.onnx` failed a gate**: vector length is 0.5, at most 0.001 was asked." in card(
-        Facts.read(artifact)
+        PublishedArtifact.read(artifact)
     )
 
 
@@ -181,7 +178,7 @@ def test_scores_are_those_of_this_artifact_alone(artifact: Path) -> None:
     _evaluate(
         artifact, _score(), _score(dim=8, value=31.5), _score(side="asymmetric", weights="int8", value=44.5), *others
     )
-    text = card(Facts.read(artifact, "me/tiny"))
+    text = card(PublishedArtifact.read(artifact, "me/tiny"))
     results = ModelCard(text).data.eval_results
     assert results is not None
     assert [(one.dataset_name, one.metric_type, one.metric_value) for one in results] == [
@@ -198,12 +195,12 @@ def test_figures_of_other_weights_are_left_out_with_a_warning(
     artifact: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _evaluate(artifact, _score(), _score(weights="int8", value=55.5))
-    assert "43.21" in card(Facts.read(artifact))
+    assert "43.21" in card(PublishedArtifact.read(artifact))
     assert "warning" not in capsys.readouterr().err
     for variant in Manifest.load(artifact).variants:
         if variant.weight_dtype == "int8":  # another export
             shutil.copy(artifact / "onnx" / "model.onnx", artifact / variant.file)
-    text = card(Facts.read(artifact))
+    text = card(PublishedArtifact.read(artifact))
     assert "43.21" in text
     assert "55.50" not in text
     assert "1 figures are not of the files that lie here" in capsys.readouterr().err
@@ -211,7 +208,7 @@ def test_figures_of_other_weights_are_left_out_with_a_warning(
     for score in value["scores"]:
         del score["fingerprint"]  # an evaluation that does not say what it scored
     (artifact / "evaluation.json").write_text(json.dumps(value))
-    assert "No benchmark was run" in card(Facts.read(artifact))
+    assert "No benchmark was run" in card(PublishedArtifact.read(artifact))
     assert f"emb evaluate {artifact}" in capsys.readouterr().err
 
 
@@ -224,7 +221,7 @@ def test_figures_on_documents_of_another_teacher_are_left_out_with_a_warning(
         (artifact / "evaluation.json").write_text(
             json.dumps(value | {"fingerprints": {"teacher": {"all-mpnet-base-v2": weights}}})
         )
-        text = card(Facts.read(artifact))
+        text = card(PublishedArtifact.read(artifact))
         assert "43.21" in text
         assert ("31.50" in text) == shown
         assert ("other weights than this artifact's teacher" in capsys.readouterr().err) != shown
@@ -232,7 +229,7 @@ def test_figures_on_documents_of_another_teacher_are_left_out_with_a_warning(
 
 def test_a_renamed_artifact_keeps_its_figures(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _evaluate(artifact, _score(), _score(model="all-mpnet-base-v2", fingerprint="0" * 64, value=99))
-    text = card(Facts.read(artifact.rename(artifact.with_name("renamed"))))
+    text = card(PublishedArtifact.read(artifact.rename(artifact.with_name("renamed"))))
     assert "43.21" in text
     assert "99.00" not in text
     assert "warning" not in capsys.readouterr().err
@@ -240,7 +237,7 @@ def test_a_renamed_artifact_keeps_its_figures(artifact: Path, capsys: pytest.Cap
 
 def test_scores_of_stored_documents_say_so(artifact: Path) -> None:
     _evaluate(artifact, _score(), _score(storage="bits + float of 100", value=41.5))
-    text = card(Facts.read(artifact))
+    text = card(PublishedArtifact.read(artifact))
     assert "fp32 → bits + float of 100" in text
     results = ModelCard(text).data.eval_results
     assert results is not None
@@ -250,18 +247,18 @@ def test_scores_of_stored_documents_say_so(artifact: Path) -> None:
 def test_an_evaluation_that_is_none_is_an_error(artifact: Path) -> None:
     (artifact / "evaluation.json").write_text('{"teacher": null, "scores": [{"task": "x"}]}')
     with pytest.raises(ArtifactError, match="not what emb evaluate writes"):
-        card(Facts.read(artifact))
+        card(PublishedArtifact.read(artifact))
 
 
 def test_no_path_of_the_machine_is_told(artifact: Path) -> None:
-    text = card(Facts.read(artifact))
+    text = card(PublishedArtifact.read(artifact))
     assert "/home/me" not in text
     assert str(artifact.parent) not in text
     assert without_paths({"a": ["/x/y", "z/w", 3]}) == {"a": ["y", "z/w", 3]}
 
 
 def test_the_recipe_and_the_lineage_make_it_again(artifact: Path) -> None:
-    text = card(Facts.read(artifact, "me/tiny"))
+    text = card(PublishedArtifact.read(artifact, "me/tiny"))
     recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert recipe["capture"] == {"max_length": 48}
     assert all(
@@ -269,15 +266,15 @@ def test_the_recipe_and_the_lineage_make_it_again(artifact: Path) -> None:
     )
     assert "emb export run --layers 2 --dim 16 --int8 --min-cosine 0.99 --out tiny" in text
     assert "In training they were cut at 48" in text
-    _lineage(artifact, quantization={"min_cosine": 0.998, "reduce_range": True, "processor": "an old one"})
-    text = card(Facts.read(artifact, "me/tiny"))
+    _lineage(artifact, quantization=QuantizationRecord("dynamic", 0.998, processor="an old one", reduce_range=True))
+    text = card(PublishedArtifact.read(artifact, "me/tiny"))
     assert "--int8 --min-cosine 0.998 --reduce-range --out tiny" in text
     assert "chosen and timed on an old one" in text
 
 
 def test_commands_in_the_card_exist_with_their_options(artifact: Path) -> None:
     for name, *words in (
-        line.split()[1:] for line in card(Facts.read(artifact)).splitlines() if line.startswith("emb ")
+        line.split()[1:] for line in card(PublishedArtifact.read(artifact)).splitlines() if line.startswith("emb ")
     ):
         known = {option for parameter in cli.commands[name].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= known
@@ -285,7 +282,7 @@ def test_commands_in_the_card_exist_with_their_options(artifact: Path) -> None:
 
 def test_the_python_in_the_card_runs(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(artifact.parent)
-    blocks = re.findall(r"```python\n(.*?)```", card(Facts.read(artifact)), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", card(PublishedArtifact.read(artifact)), re.DOTALL)
     ours = [
         block
         for block in blocks
@@ -300,9 +297,9 @@ def test_the_python_in_the_card_runs(artifact: Path, monkeypatch: pytest.MonkeyP
 
 def test_an_encoder_without_a_teacher_says_what_it_is_an_export_of(artifact: Path) -> None:
     manifest = Manifest.load(artifact)
-    manifest.lineage = {"source": {"name": "bge-small-en-v1.5", "fingerprint": "s1"}}
+    manifest.lineage = Lineage(source=SourceRecord("bge-small-en-v1.5", "s1"))
     manifest.write(artifact)
-    text = card(Facts.read(artifact))
+    text = card(PublishedArtifact.read(artifact))
     assert ModelCard(text).data.base_model == ["BAAI/bge-small-en-v1.5"]
     assert "An export of `bge-small-en-v1.5`" in text
     assert "Documents by the teacher" not in text
@@ -324,16 +321,16 @@ def test_where_the_hub_has_a_model(name: str, expected: str | None) -> None:
 
 
 def test_a_generated_card_is_written_anew_and_an_edited_one_left_alone(artifact: Path) -> None:
-    path = write_card(Facts.read(artifact, "me/one"))
+    path = write_card(PublishedArtifact.read(artifact, "me/one"))
     assert path == artifact / FILE
     assert is_generated(path.read_text())
-    write_card(Facts.read(artifact, "me/two"))
+    write_card(PublishedArtifact.read(artifact, "me/two"))
     assert "me/two" in path.read_text()
     path.write_text(path.read_text().replace("# two", "# My model"))
     with pytest.raises(ArtifactError, match="edited by hand"):
-        write_card(Facts.read(artifact))
+        write_card(PublishedArtifact.read(artifact))
     assert "# My model" in path.read_text()
-    write_card(Facts.read(artifact), overwrite=True)
+    write_card(PublishedArtifact.read(artifact), overwrite=True)
     assert is_generated(path.read_text())
     Manifest.load(artifact).verify(artifact)
 
@@ -349,6 +346,6 @@ def test_the_command_writes_or_prints(artifact: Path, capsys: pytest.CaptureFixt
 
 def test_a_student_or_a_plain_folder_has_no_card(student_folder: Path, bert_folder: Path) -> None:
     with pytest.raises(ArtifactError, match="no export of it"):
-        Facts.read(student_folder)
+        PublishedArtifact.read(student_folder)
     with pytest.raises(ArtifactError, match="not an artifact"):
-        Facts.read(bert_folder)
+        PublishedArtifact.read(bert_folder)

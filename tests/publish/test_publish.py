@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def artifact(exported: Path, tmp_path: Path) -> Path:
     for name in (".DS_Store", "onnx/.model.onnx.partial", "notes.txt"):
         (folder / name).write_text("mine")
     manifest = Manifest.load(folder)
-    manifest.lineage["teacher"]["path"] = "/home/me/teacher"
+    manifest.lineage.teacher = replace(manifest.lineage.teacher, path="/home/me/teacher")
     manifest.write(folder)
     return folder
 
@@ -165,7 +166,7 @@ def test_where_it_was_made_is_not_published(hub: Hub, artifact: Path) -> None:
     )
     push(artifact, REPO)
     assert _served(hub, "emb.json")["lineage"]["teacher"] == {
-        **Manifest.load(artifact).lineage["teacher"],
+        **asdict(Manifest.load(artifact).lineage.teacher),
         "path": "teacher",
     }
     assert _served(hub, "parity.json")["artifact"] == "artifact"

@@ -17,7 +17,7 @@ import pytest
 import torch
 from tiny import tiny_bert
 
-from emb.artifact.manifest import Manifest, Variant, bytes_of
+from emb.artifact.manifest import Kind, Manifest, Variant, bytes_of
 from emb.cli import cli
 from emb.commands import console
 from emb.errors import ArtifactError, MissingExtra, UsageError
@@ -74,7 +74,7 @@ def foreign(bert_folder: Path, tmp_path: Path) -> Path:
     (folder / "ctranslate2" / "config.json").write_text("{}", encoding="utf-8")
     model = load_model(folder)
     Manifest(
-        "encoder", model.layers, model.dim, "mean", True, 64, variants=[Variant(CTRANSLATE2, exporter="ctranslate2")]
+        Kind.ENCODER, model.layers, model.dim, "mean", True, 64, variants=[Variant(CTRANSLATE2, exporter="ctranslate2")]
     ).save(folder)
     return folder
 
@@ -201,7 +201,7 @@ def test_their_files_stand_beside_ours(whole: Path, eight: Path) -> None:
             CTRANSLATE2: "ctranslate2",
         }
         assert {openvino.replace(".xml", ".bin"), "ctranslate2/vocabulary.json"} <= set(manifest.files)
-        assert {"openvino", "nncf", "ctranslate2"} <= set(manifest.lineage["export"]["versions"])
+        assert {"openvino", "nncf", "ctranslate2"} <= set(manifest.lineage.export.versions)
         assert load(folder).variant.exporter == "emb"  # type: ignore[attr-defined]
     assert [Manifest.load(eight).variant(file).quantizer for file in (OPENVINO8, CTRANSLATE2)] == [
         "nncf",

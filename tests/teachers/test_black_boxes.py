@@ -66,11 +66,11 @@ def _file(folder: Path, texts: Sequence[str]) -> str:
 
 def test_a_function_is_a_teacher(texts: list[str], start: str, tmp_path: Path) -> None:
     found = emb.distill(vectors_of, student=start, data=[_file(tmp_path, texts)], out=tmp_path / "run", **SHORT)
-    assert found.scores[-1]["dim"] == 16
+    assert found.scores[-1].dim == 16
     manifest = Manifest.load(found.student)
     assert manifest.normalize
-    assert manifest.lineage["teacher"]["name"] == "vectors_of"
-    assert manifest.lineage["teacher"]["path"] == ""
+    assert manifest.lineage.teacher.name == "vectors_of"
+    assert manifest.lineage.teacher.path == ""
     assert cosines(emb.load(found.student).encode(texts), vectors_of(texts)).mean() > 0.9
     with pytest.raises(UsageError, match="is a function"):
         emb.distill(resume=True, out=_unfinished(tmp_path / "run"))
@@ -174,7 +174,7 @@ def test_vectors_beside_their_texts(texts: list[str], start: str, tmp_path: Path
         **SHORT,
     )
     assert cosines(emb.load(found.student).encode(texts), vectors_of(texts)).mean() > 0.9
-    assert Manifest.load(found.student).lineage["recipe"]["data"]["sources"] == [str(tmp_path / "both.parquet")]
+    assert Manifest.load(found.student).lineage.recipe["data"]["sources"] == [str(tmp_path / "both.parquet")]
 
 
 def test_files_that_do_not_belong_together(texts: list[str], tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_where_all_is_cached_no_teacher_is_loaded(
     again = emb.distill(**asked, out=tmp_path / "again")
     assert not loaded
     assert again.scores == first.scores
-    assert Manifest.load(again.student).lineage["teacher"] == Manifest.load(first.student).lineage["teacher"]
+    assert Manifest.load(again.student).lineage.teacher == Manifest.load(first.student).lineage.teacher
     for changes in ({"overrides": {"capture.max_length": 8}}, {"data": [_file(tmp_path, [*texts, "one more text"])]}):
         emb.distill(**asked | changes, out=tmp_path / "other", overwrite=True)
         assert loaded.pop() == teacher

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def grid(run: Path) -> Grid:
 
 
 def test_every_trained_pair_is_exported_measured_and_told(run: Path, grid: Grid) -> None:
-    trained = {(pair["layers"], pair["dim"]) for pair in Manifest.load(run / "student").pairs}
+    trained = {(pair.layers, pair.dim) for pair in Manifest.load(run / "student").pairs}
     assert {(point.layers, point.dim) for point in grid.points} >= trained
     assert {point.weight_dtype for point in grid.points} == {"fp32", "int8"}
     assert all(point.latency_ms > 0 and point.texts_per_second > 0 and 0 < point.quality <= 1 for point in grid.points)
@@ -137,7 +138,7 @@ def test_every_trained_pair_is_exported_measured_and_told(run: Path, grid: Grid)
 def test_the_same_recipe_is_checked_not_chosen_again_at_other_dims(run: Path, grid: Grid) -> None:
     for layers in {point.layers for point in grid.points}:
         counts = [
-            len(Manifest.load(point.folder).lineage["quantization"]["candidates"])
+            len(Manifest.load(point.folder).lineage.quantization.candidates)
             for point in grid.points
             if point.layers == layers and point.weight_dtype == "int8"
         ]
@@ -187,15 +188,15 @@ def test_commands_make_the_same_files_again(run: Path, tmp_path: Path) -> None:
         "int4": f"{start} --int4 --heal 1s",
         "int8": f"{start} --int8 --reduce-range --min-cosine 0.5 --max-mb 1 --heal 1s",
     }
-    healing = Manifest.load(found.points[0].folder).lineage["healing"]
-    assert {each["weights"] for each in healing["files"]} == {"fp32", "int8", "int4"}
-    assert healing["seconds"] > 0
+    healing = Manifest.load(found.points[0].folder).lineage.healing
+    assert {each.weights for each in healing.files} == {"fp32", "int8", "int4"}
+    assert healing.seconds > 0
 
 
 def test_what_a_healed_slice_gained_is_not_said_of_files_made_from_it_later(run: Path, tmp_path: Path) -> None:
     [healed] = emb.export(run, layers=[1], dims=[16], threads=1, int4=True, heal=1.0, out=tmp_path / "healed")
     [again] = emb.export(healed, threads=1, out=tmp_path / "again")
-    before, after = (Manifest.load(folder).lineage["healing"] for folder in (healed, again))
-    assert before["files"]
-    assert after == before | {"files": []}
+    before, after = (Manifest.load(folder).lineage.healing for folder in (healed, again))
+    assert before.files
+    assert after == replace(before, files=[])
     assert emb.validate(again, threads=1, max_texts=20).healing is None

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from emb.artifact.manifest import Manifest
+from emb.artifact.lineage import DataRecord, HealedFile, HealingRecord, Lineage
+from emb.artifact.manifest import Kind, Manifest, PairScores
 from emb.report.charts import Axis, Series, line_chart
 from emb.report.gain_table import gain_rows
 from emb.validate.findings import Gate, ParityReport, VariantReport
@@ -104,7 +105,7 @@ def _report(*variants: VariantReport) -> ParityReport:
 
 
 def _manifest(**lineage: Any) -> Manifest:
-    return Manifest("slice", 2, 16, "mean", True, 64, lineage=lineage)
+    return Manifest(Kind.SLICE, 2, 16, "mean", True, 64, lineage=Lineage.read(lineage))
 
 
 @pytest.fixture
@@ -118,8 +119,8 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(line) for line in log) + '\n{"step": 10', encoding="utf-8")
     (tmp_path / "run.json").write_text("{}", encoding="utf-8")
     (tmp_path / "student").mkdir()
-    pairs = [{"layers": layers, "dim": dim, "cosine": 0.5, "overlap": 0.4} for layers in (2, 3) for dim in (16, 48)]
-    Manifest("student", 3, 48, "mean", True, 64, pairs=pairs).save(tmp_path / "student")
+    pairs = [PairScores(layers, dim, cosine=0.5, overlap=0.4) for layers in (2, 3) for dim in (16, 48)]
+    Manifest(Kind.STUDENT, 3, 48, "mean", True, 64, pairs=pairs).save(tmp_path / "student")
     row = {
         "task": "scifact",
         "metric": "nDCG@10",
@@ -207,13 +208,34 @@ def test_a_log_cut_short_is_read_to_there(run: Path) -> None:
 
 def test_candidates_and_their_front(run: Path) -> None:
     tried = [
-        {"name": "chosen", "bytes": 10, "min_cosine": 0.995, "texts_per_second": 200, "passed": True},
-        {"name": "slow", "bytes": 20, "min_cosine": 0.999, "texts_per_second": 100, "passed": True},
-        {"name": "worse", "bytes": 20, "min_cosine": 0.992, "texts_per_second": 150, "passed": True},
-        {"name": "coarse", "bytes": 9, "min_cosine": 0.9, "texts_per_second": 300, "passed": False},
-        {"name": "did not run", "bytes": 0, "min_cosine": None, "texts_per_second": None, "passed": False},
+        {
+            "name": "chosen",
+            "what": "w",
+            "bytes": 10,
+            "min_cosine": 0.995,
+            "texts_per_second": 200,
+            "passed": True,
+        },
+        {"name": "slow", "what": "w", "bytes": 20, "min_cosine": 0.999, "texts_per_second": 100, "passed": True},
+        {
+            "name": "worse",
+            "what": "w",
+            "bytes": 20,
+            "min_cosine": 0.992,
+            "texts_per_second": 150,
+            "passed": True,
+        },
+        {"name": "coarse", "what": "w", "bytes": 9, "min_cosine": 0.9, "texts_per_second": 300, "passed": False},
+        {
+            "name": "did not run",
+            "what": "w",
+            "bytes": 0,
+            "min_cosine": None,
+            "texts_per_second": None,
+            "passed": False,
+        },
     ]
-    manifest = _manifest(quantization={"chosen": "chosen", "min_cosine": 0.99, "plotted_files": tried})
+    manifest = _manifest(quantization={"chosen": "chosen", "min_cosine": 0.99, "candidates": tried})
     report = _report(
         _variant("onnx/model.onnx", "fp32", None, 40, 1.0, 50.0),
         _variant("onnx/int8.onnx", "int8", "chosen", 10, 0.995, 400.0),
@@ -253,10 +275,9 @@ def test_gains_are_told_before_and_after_and_bits_as_bits() -> None:
         dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.1),
         dict.fromkeys(("cosine", "overlap", "asymmetric"), 0.2),
     )
-    files = [
-        {"weights": "int8", "vectors": vectors, "before": before, "after": after} for vectors in ("float32", "ubinary")
-    ]
-    assert gain_rows({"files": files}) == [
+    files = [HealedFile("int8", vectors, before, after) for vectors in ("float32", "ubinary")]
+    healing = HealingRecord(["int8"], True, 1, 2, 3.0, DataRecord("d", 2, 1), {}, files)
+    assert gain_rows(healing) == [
         ("int8", *["0.1000 → 0.2000"] * 3),
         ("int8 → binary, Hamming", *["0.1000 → 0.2000"] * 3),
     ]

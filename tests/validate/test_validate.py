@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from emb.artifact.manifest import LayerDimPair, Manifest, Variant
+from emb.artifact.lineage import Lineage, TeacherRecord
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, Variant
 from emb.artifact.runs import write_status
 from emb.data.probes import probes
 from emb.errors import ArtifactError, TeacherError, UsageError
@@ -56,7 +57,7 @@ def _artifact(folder: Path, source: Path, layers: int, dim: int, embed: Embed | 
     spec = model.spec
     prompts = {"query": "", "document": "", **spec.prompts}
     Manifest(
-        "slice",
+        Kind.SLICE,
         layers,
         dim,
         spec.pooling,
@@ -319,7 +320,7 @@ def test_against_a_teacher(artifact: Path, bert_folder: Path, student_folder: Pa
 
 
 def test_a_teacher_that_cannot_be_had(artifact: Path, bert_folder: Path, sentences: list[str]) -> None:
-    _edit(artifact, lineage={"teacher": {"name": "./gone", "path": str(artifact / "gone")}})
+    _edit(artifact, lineage=Lineage(TeacherRecord("./gone", str(artifact / "gone"))))
     report = validate(artifact, texts=sentences)
     assert report.passed
     assert report.teacher == {"name": None, "reason": "./gone is not on this machine; give it with --against"}
@@ -327,7 +328,7 @@ def test_a_teacher_that_cannot_be_had(artifact: Path, bert_folder: Path, sentenc
     with pytest.raises(TeacherError):
         validate(artifact, texts=sentences, against="./gone")
     # The folder of a Python package's model is called "model"; tables name the teacher.
-    _edit(artifact, lineage={"teacher": {"name": "a-teacher", "path": str(bert_folder)}})
+    _edit(artifact, lineage=Lineage(TeacherRecord("a-teacher", str(bert_folder))))
     assert validate(artifact, texts=sentences).teacher["name"] == "a-teacher"
 
 

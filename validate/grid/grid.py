@@ -115,8 +115,8 @@ def _axes(
     """The layers and dims asked for; else the trained ones, or of a plain encoder all layers and common dims."""
     trained = source.manifest.pairs if source.manifest else []
     return (
-        list(layers) or sorted({pair["layers"] for pair in trained} or {model().layers}),
-        list(dims) or sorted({pair["dim"] for pair in trained} or _common(model().dim)),
+        list(layers) or sorted({each.layers for each in trained} or {model().layers}),
+        list(dims) or sorted({each.dim for each in trained} or _common(model().dim)),
     )
 
 

@@ -1,15 +1,15 @@
-"""The texts a student was distilled on and the teacher's vectors for them, found again afterwards."""
+"""The distillation that an artifact comes from, found again: its recipe, its texts, the teacher's vectors for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from emb.artifact.fingerprints import weights_hash
+from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.data.corpus import Corpus, split
 from emb.distill.run import corpus_of, targets_of, tokenise
 from emb.distill.train import Split
@@ -23,7 +23,7 @@ from emb.teachers.registry import Resolved, remembered
 
 
 @dataclass(frozen=True)
-class Recalled:
+class PastRun:
     """What a student was distilled with: its recipe, both parts of the corpus, the teacher's vectors for them in that
     order.
     """
@@ -47,7 +47,7 @@ class Recalled:
         return first, second
 
 
-def recall(lineage: Mapping[str, Any], sources: Sequence[str] = (), *, trust_remote_code: bool = False) -> Recalled:
+def find_past_run(lineage: Lineage, sources: Sequence[str] = (), *, trust_remote_code: bool = False) -> PastRun:
     """Find what the model of this `lineage` was distilled with; `sources` replace the places its texts came from.
 
     The teacher itself is needed only for texts whose vectors are not cached.
@@ -57,21 +57,21 @@ def recall(lineage: Mapping[str, Any], sources: Sequence[str] = (), *, trust_rem
         DataError: the texts are no longer where they were.
         TeacherError: vectors are missing, and the teacher is not at hand or is another.
     """
-    if not lineage.get("teacher") or not lineage.get("recipe"):
+    if not lineage.teacher or not lineage.recipe:
         raise UsageError(
             "the model was not distilled by emb, so there is no teacher to train it against",
             "give a run of `emb distill`, its student, or an export of it",
         )
-    recipe = Recipe.model_validate(lineage["recipe"])
+    recipe = Recipe.model_validate(lineage.recipe)
     corpus = _corpus(recipe, sources)
-    if not sources and corpus.digest != lineage["data"]["hash"]:
+    if not sources and lineage.data and corpus.digest != lineage.data.hash:
         warn("the texts have changed since the distillation: some that are held out now may have been trained on")
     train, held_out = split(corpus, recipe.data.holdout)
-    texts, fingerprint = [*train.texts, *held_out.texts], lineage["teacher"]["fingerprint"]
-    found = cached(fingerprint, texts)
-    if found is None:
-        found, fingerprint = _captured(recipe, lineage["teacher"], train, held_out, trust_remote_code)
-    return Recalled(recipe, corpus, train, held_out, found, fingerprint)
+    texts, fingerprint = [*train.texts, *held_out.texts], lineage.teacher.fingerprint
+    found = cached(fingerprint, texts) if fingerprint else None
+    if found is None or fingerprint is None:
+        found, fingerprint = _captured(recipe, lineage.teacher, train, held_out, trust_remote_code)
+    return PastRun(recipe, corpus, train, held_out, found, fingerprint)
 
 
 def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
@@ -85,24 +85,23 @@ def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
 
 
 def _captured(
-    recipe: Recipe, named: Mapping[str, Any], train: Corpus, held_out: Corpus, trust_remote_code: bool
+    recipe: Recipe, named: TeacherRecord, train: Corpus, held_out: Corpus, trust_remote_code: bool
 ) -> tuple[TeacherEmbeddings, str]:
-    targets = targets_of(recipe, _teacher(named), train, held_out, trust_remote_code)
+    targets = targets_of(recipe, _same_teacher(named), train, held_out, trust_remote_code)
     places = np.concatenate([targets.train.places, targets.held_out.places])
     return TeacherEmbeddings(targets.train.shards, places), targets.fingerprint
 
 
-def _teacher(named: Mapping[str, Any]) -> Resolved:
+def _same_teacher(named: TeacherRecord) -> Resolved:
     """The very teacher, where it lay or under its name."""
     for found in remembered(named):
-        if weights_hash(found.path) == named.get("weights"):
+        if weights_hash(found.path) == named.weights:
             return found
     hint = (
         "set EMB_CACHE to where its vectors are, give texts that were cached with --heal-data, or put the teacher at"
         " $EMB_MODELS"
     )
     raise TeacherError(
-        f"{named.get('name')}: its vectors of these texts are not all cached, and the teacher itself is not on this"
-        " machine",
+        f"{named.name}: its vectors of these texts are not all cached, and the teacher itself is not on this machine",
         hint,
     )

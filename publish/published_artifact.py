@@ -5,19 +5,20 @@ there.
 from __future__ import annotations
 
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from emb.artifact.fingerprints import fingerprint
+from emb.artifact.lineage import Lineage
 from emb.artifact.manifest import Manifest, Variant, bytes_of, is_artifact
 from emb.artifact.variants import distinct
 from emb.errors import ArtifactError
 from emb.evaluate.scores import Evaluation, Score
 from emb.files import read_json
 from emb.progress import warn
-from emb.teachers.registry import Teacher, find
+from emb.teachers.registry import RegistryEntry, find
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _METRICS = {"nDCG@10": ("information-retrieval", "ndcg_at_10"), "Spearman": ("semantic-similarity", "cosine_spearman")}
@@ -25,7 +26,7 @@ _TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "
 
 
 @dataclass(frozen=True)
-class Facts:
+class PublishedArtifact:
     """An artifact under the name it is published by, "owner/name" or only a name; `license` overrides what follows from
     the parents.
     """
@@ -36,7 +37,7 @@ class Facts:
     license: str | None = None
 
     @classmethod
-    def read(cls, folder: Path, name: str | None = None, license: str | None = None) -> Facts:
+    def read(cls, folder: Path, name: str | None = None, license: str | None = None) -> PublishedArtifact:
         """Open an artifact.
 
         Raises:
@@ -50,32 +51,27 @@ class Facts:
         return cls(folder, manifest, name or folder.resolve().name, license)
 
     @cached_property
-    def lineage(self) -> dict[str, Any]:
+    def lineage(self) -> Lineage:
         """The manifest's lineage without the paths of the machine it was made on."""
-        return dict(without_paths(self.manifest.lineage))
+        return Lineage.read(without_paths(asdict(self.manifest.lineage)))
 
     @cached_property
     def parents(self) -> list[str]:
         """Names of the models it was made from: what the student started from, then the teacher."""
-        recipe, teacher, source = (self.lineage.get(key) or {} for key in ("recipe", "teacher", "source"))
-        start = str((recipe.get("student") or {}).get("source") or "teacher")
-        names = [
-            None if start == "teacher" or start.startswith("fresh:") else start,
-            teacher.get("name"),
-            source.get("name"),
-        ]
-        return [str(name) for name in names if name]
+        start = str(((self.lineage.recipe or {}).get("student") or {}).get("source") or "teacher")
+        made_from = [each.name for each in (self.lineage.teacher, self.lineage.source) if each]
+        return made_from if start == "teacher" or start.startswith("fresh:") else [start, *made_from]
 
     @cached_property
-    def known(self) -> list[Teacher]:
+    def known(self) -> list[RegistryEntry]:
         """The registry's entries of the parents it knows."""
         return [entry for name in self.parents if (entry := find(name.split("/")[-1]))]
 
     @property
     def teacher(self) -> str | None:
         """The teacher by its hub id, or by name where the hub may not have it."""
-        name = (self.lineage.get("teacher") or {}).get("name")
-        return None if name is None else hub_id(name) or str(name)
+        teacher = self.lineage.teacher
+        return None if teacher is None else hub_id(teacher.name) or teacher.name
 
     @cached_property
     def parity(self) -> dict[str, Any]:
@@ -125,10 +121,8 @@ class Facts:
 
     def _by_own_teacher(self, scores: list[Score], found: Evaluation, path: Path) -> list[Score]:
         """`scores` without those on documents of other weights than the artifact's teacher's, where both are known."""
-        own, used = (
-            (self.manifest.lineage.get("teacher") or {}).get("weights"),
-            found.fingerprints.get("teacher", {}).get(str(found.teacher)),
-        )
+        teacher = self.manifest.lineage.teacher
+        own, used = teacher.weights if teacher else None, found.fingerprints.get("teacher", {}).get(str(found.teacher))
         if None in (own, used) or own == used or all(score.side == "symmetric" for score in scores):
             return scores
         warn(
@@ -167,47 +161,51 @@ def without_paths(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def front_matter(facts: Facts) -> str:
+def front_matter(published: PublishedArtifact) -> str:
     """The card's YAML: library, base models, licence and language where they are known, and the scores that were
     measured.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
-        EvalResult(**_result(facts, score)) for score in facts.evaluation.scores if score.dim == facts.manifest.dim
+        EvalResult(**_result(published, score))
+        for score in published.evaluation.scores
+        if score.dim == published.manifest.dim
     ]
     data = ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
-        tags=[*_TAGS, *(["knowledge-distillation"] if facts.teacher else [])],
-        base_model=_base_models(facts),
-        license=_license(facts),
-        language=_language(facts),
-        model_name=facts.name.split("/")[-1] if results else None,
+        tags=[*_TAGS, *(["knowledge-distillation"] if published.teacher else [])],
+        base_model=_base_models(published),
+        license=_license(published),
+        language=_language(published),
+        model_name=published.name.split("/")[-1] if results else None,
         eval_results=results or None,
     )
     return f"---\n{data.to_yaml()}\n---\n"
 
 
-def _base_models(facts: Facts) -> list[str] | None:
-    return list(dict.fromkeys(found for name in facts.parents if (found := hub_id(name)))) or None
+def _base_models(published: PublishedArtifact) -> list[str] | None:
+    return list(dict.fromkeys(found for name in published.parents if (found := hub_id(name)))) or None
 
 
-def _license(facts: Facts) -> str | None:
+def _license(published: PublishedArtifact) -> str | None:
     # One parent of unknown or other licence, and which one applies is for a person to say.
-    licences = {entry.licence for entry in facts.known}
-    return facts.license or (licences.pop() if len(licences) == 1 and len(facts.known) == len(facts.parents) else None)
+    licences = {entry.licence for entry in published.known}
+    return published.license or (
+        licences.pop() if len(licences) == 1 and len(published.known) == len(published.parents) else None
+    )
 
 
-def _language(facts: Facts) -> str | None:
+def _language(published: PublishedArtifact) -> str | None:
     # A student reads what its start reads, whatever its teacher reads besides.
-    return facts.known[0].languages if facts.known else None
+    return published.known[0].languages if published.known else None
 
 
-def _result(facts: Facts, score: Score) -> dict[str, Any]:
+def _result(published: PublishedArtifact, score: Score) -> dict[str, Any]:
     task, metric = _METRICS.get(score.metric, ("feature-extraction", score.metric))
     precision = score.weights if score.vectors == "float32" else f"{score.weights}, {score.vectors} vectors"
-    documents = "" if score.side == "symmetric" else f", documents by {facts.evaluation.teacher}"
+    documents = "" if score.side == "symmetric" else f", documents by {published.evaluation.teacher}"
     stored = f", documents stored as {score.storage}" if score.storage else ""
     name = f"{score.metric} × 100, {score.dim} dims, {precision}{documents}{stored}"
     return {

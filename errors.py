@@ -122,7 +122,6 @@ _EXTRA_OF = dict.fromkeys(
     (
         "accelerate",
         "datasets",
-        "filelock",
         "huggingface_hub",
         "onnx",
         "pydantic",

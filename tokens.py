@@ -16,6 +16,7 @@ from emb.progress import warn
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 Batch = tuple[Ids, Ids]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 Rows = Sequence[np.ndarray[Any, Any]]  # token ids of texts, each (tokens,)
 MAX_TEXTS = 1024  # of a batch, however short they are
 
@@ -102,7 +103,7 @@ class TextTokenizer:
 
 def token_budget_batches(
     lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, max_texts: int = MAX_TEXTS
-) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+) -> list[Indices]:
     """Indices of texts of like length, grouped so that texts × longest ≤ `budget` tokens.
 
     Longest first, so that the largest batch (and any lack of memory) comes at once. A text longer than the budget

@@ -10,12 +10,12 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from emb.errors import DataError, needs_extra
+from emb.data.parquet import open_parquet
+from emb.errors import DataError
 from emb.progress import warn
 
 Record: TypeAlias = dict[str, Any]
@@ -269,10 +269,7 @@ def _rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _parquet(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None) -> Located:
-    with parquet_errors(path):
-        import pyarrow.parquet
-
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle)
+    with open_parquet(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle, named=path) as table:
         names = table.schema_arrow.names
         _require(field, names, str(path))
         _refuse_twins(names, str(path))
@@ -281,27 +278,6 @@ def _parquet(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | 
             for record in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", record
-
-
-@contextmanager
-def parquet_errors(path: Path) -> Iterator[None]:
-    """Whatever pyarrow says of a file is said as a DataError.
-
-    Raises:
-        DataError: a file that is damaged, encrypted, or holds what Python has no value for.
-        MissingExtra: pyarrow is not installed.
-    """
-    with needs_extra():
-        from pyarrow.lib import ArrowException
-
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: holds strings that are not UTF-8 ({error.reason})", "write the column anew from UTF-8 strings"
-        ) from error
-    except (ArrowException, OSError, ValueError, OverflowError) as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})", "copy or download it again") from error
 
 
 def _refuse_twins(names: Sequence[str], where: str) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from emb.errors import DataError, needs_extra
+from emb.data.parquet import open_parquet
+from emb.errors import DataError
 from emb.similarity import Vectors
 
 _HINT = (
     "give a .npy file (texts, dim) of floats, a .parquet file that emb encode wrote, or a folder of the teacher cache"
 )
+_NAME_IT = "name another with --column"
 
 
 def read_vectors(path: Path, *, column: str = "vector", limit: int | None = None) -> Vectors:
@@ -53,11 +55,12 @@ def _shard(path: Path) -> Vectors:
 
 
 def _parquet(path: Path, column: str) -> Vectors:
-    with needs_extra():
-        import pyarrow.lib
-        import pyarrow.parquet
+    with open_parquet(path) as table:
+        names = table.schema_arrow.names
+        if column not in names:
+            raise DataError(f"{path}: no column {column!r} of vectors, but {', '.join(names)}", _NAME_IT)
+        chunks = table.read(columns=[column]).column(column).combine_chunks()
     try:
-        chunks = pyarrow.parquet.read_table(path, columns=[column]).column(column).combine_chunks()
         return np.asarray(chunks.values if hasattr(chunks, "values") else chunks).reshape(len(chunks), -1)
-    except (KeyError, ValueError, pyarrow.lib.ArrowException) as error:
-        raise DataError(f"{path}: no column {column!r} of vectors ({error})", "name it with --column") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: column {column!r} holds no vectors of one length ({error})", _NAME_IT) from error

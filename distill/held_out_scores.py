@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from emb.artifact.manifest import LayerDimPair, PairScores
+from emb.model.batches import gathered, over_batches
 from emb.model.embedding_model import EmbeddingModel
 from emb.similarity import cosines, neighbour_overlap
-from emb.tokens import Rows, token_budget_batches
+from emb.tokens import Rows
 
 
 def held_out_scores(
@@ -49,13 +50,7 @@ def exit_vectors(
     tokens_per_batch: int,
 ) -> dict[int, np.ndarray[Any, Any]]:
     """What `compute` (the student, or its `pooled`) gives for each text at `exits`: `(texts, width)` float32."""
-    padder, device = student.tokenizer(), next(student.parameters()).device
-    outputs: dict[int, np.ndarray[Any, Any]] = {}
-    with torch.inference_mode():
-        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
-            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
-            for n, vectors in compute(ids, mask, exits).items():
-                outputs.setdefault(n, np.zeros((len(rows), vectors.shape[1]), np.float32))[batch] = (
-                    vectors.float().cpu().numpy()
-                )
-    return outputs
+    found = over_batches(
+        partial(compute, exits=exits), student, student.tokenizer(), rows, tokens_per_batch=tokens_per_batch
+    )
+    return gathered(found, len(rows))

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from emb.distill.checkpoint import load_checkpoint, save_checkpoint
 from emb.distill.interrupt import deferred_interrupt
-from emb.distill.schedule import BatchPlan, Indices, learning_rate
+from emb.distill.schedule import BatchPlan, learning_rate
 from emb.errors import TrainingError
 from emb.files import atomic_path
 from emb.machine import resolve_dtype
 from emb.progress import bar, note
 from emb.recipes.recipe import TrainingRecipe
+from emb.tokens import Indices
 
 _TIMED_STEPS = 20
 _LOG_EVERY = 20

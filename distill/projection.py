@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from emb.model.batches import over_batches
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import bar
 from emb.teachers.cache import TeacherEmbeddings
-from emb.tokens import Rows, token_budget_batches
+from emb.tokens import Rows
 
 
 def fit_projections(
@@ -32,13 +34,15 @@ def fit_projections(
     """
     grams = {n: torch.zeros(student.hidden, student.hidden, dtype=torch.float64) for n in exits}
     cross = {n: torch.zeros(student.hidden, targets.dim, dtype=torch.float64) for n in exits}
-    padder, device = student.tokenizer(), next(student.parameters()).device
+    device = next(student.parameters()).device
     half = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
-    with torch.inference_mode(), half, bar("closed-form projections (texts)", len(rows)) as advance:
-        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
-            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch]))
+    compute = partial(student.pooled, exits=exits)
+    with half, bar("closed-form projections (texts)", len(rows)) as advance:
+        for batch, pooled in over_batches(
+            compute, student, student.tokenizer(), rows, tokens_per_batch=tokens_per_batch
+        ):
             goal = torch.from_numpy(targets.take(batch)).double()
-            for n, features in student.pooled(ids, mask, exits).items():
+            for n, features in pooled.items():
                 states = features.double().cpu()
                 grams[n] += states.T @ states
                 cross[n] += states.T @ goal

@@ -32,7 +32,8 @@ from emb.distill.projection import fit_projections
 from emb.distill.student import build_student, with_defaults
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, CheckpointError, UsageError
-from emb.files import atomic_folder, atomic_path, disk_errors
+from emb.files import atomic_folder, atomic_path
+from emb.locks import locked
 from emb.machine import device, resolve_dtype
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model, save_model
@@ -452,22 +453,14 @@ def _latest() -> Path:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    from filelock import FileLock, Timeout
+    def busy() -> None:
+        raise UsageError(f"{out}: another process is working on this run", "wait for it, or choose another --out")
 
-    lock = FileLock(out / LOCK)
-    try:
-        with disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UsageError(
-            f"{out}: another process is working on this run", "wait for it, or choose another --out"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-        _remove_if_vacant(out)
+    with locked(out / LOCK, busy):
+        try:
+            yield
+        finally:
+            _remove_if_vacant(out)
 
 
 def _remove_if_vacant(out: Path) -> None:

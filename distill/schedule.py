@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import numpy as np
 
 from emb.recipes.recipe import TrainingRecipe
-from emb.tokens import token_budget_batches
+from emb.tokens import Indices, token_budget_batches
 
-Indices = np.ndarray[Any, np.dtype[np.int64]]
 _POOL = 4096
 
 

@@ -15,11 +15,12 @@ from emb.artifact.manifest import LayerDimPair, PairScores
 from emb.distill.held_out_scores import held_out_scores
 from emb.distill.loop import Loop
 from emb.distill.losses import objective_of, pair_losses
-from emb.distill.schedule import Indices
+from emb.model.batches import tensors
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note
 from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.cache import TeacherEmbeddings
+from emb.tokens import Indices
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,8 @@ class Training(Loop):
 
     def batch_loss(self, batch: Indices) -> Tensor:
         """The objective, from the student's own vectors of the texts of a batch."""
-        device = self.accelerator.device
-        ids, mask = (
-            torch.from_numpy(array).to(device) for array in self.padder.pad([self.train.rows[i] for i in batch])
-        )
-        targets = torch.from_numpy(self.train.targets.take(batch)).to(device)
+        ids, mask = tensors(self.padder.pad([self.train.rows[index] for index in batch]), self.student)
+        targets = torch.from_numpy(self.train.targets.take(batch)).to(ids.device)
         outputs = {n: vectors.float() for n, vectors in self.model(ids, mask, self.exits).items()}
         return self.loss(outputs, targets)
 

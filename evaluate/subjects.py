@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from emb.artifact.fingerprints import fingerprint, verify_model
 from emb.artifact.manifest import Kind, Manifest, Variant, is_artifact, weights_name
@@ -18,7 +16,7 @@ from emb.evaluate.scores import Output
 from emb.progress import bar
 from emb.quantize.vectors.ranges import as_floats
 from emb.similarity import Vectors
-from emb.tokens import Cut, count_cut, tell, token_budget_batches
+from emb.tokens import Cut, count_cut, tell
 
 if TYPE_CHECKING:
     from emb.model.embedding_model import EmbeddingModel
@@ -160,26 +158,17 @@ class TorchSubject:
 
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]:
         """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
-        import torch
+        from emb.model.batches import gathered, over_batches
 
-        from emb.machine import device
-
-        place = device()
         tokenizer = self.model.tokenizer()
         rows = tokenizer.encode(texts, self.model.spec.prompt(kind))
         tell(count_cut(tokenizer, texts, self.model.spec.prompt(kind), rows), f"{self.name} ({kind})")
-        found: dict[int, Vectors] = {}
-        with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance, torch.inference_mode():
-            for batch in token_budget_batches(
-                [len(row) for row in rows], _BUDGET_GPU if place.type == "cuda" else _BUDGET_CPU
-            ):
-                ids, mask = (torch.from_numpy(array).to(place) for array in tokenizer.pad([rows[i] for i in batch]))
-                for exit_, vectors in self.model(ids, mask, self.exits).items():
-                    found.setdefault(exit_, np.zeros((len(texts), vectors.shape[1]), np.float32))[batch] = (
-                        vectors.float().cpu().numpy()
-                    )
-                advance(int(mask.sum()))
-        weights = "fp32" if next(self.model.parameters()).dtype == torch.float32 else "bf16"
+        compute, place = partial(self.model, exits=self.exits), next(self.model.parameters())
+        budget = _BUDGET_GPU if place.device.type == "cuda" else _BUDGET_CPU
+        with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance:
+            batches = over_batches(compute, self.model, tokenizer, rows, tokens_per_batch=budget, done=advance)
+            found = gathered(batches, len(rows))
+        weights = "fp32" if str(place.dtype) == "torch.float32" else "bf16"
         return {Output(exit_, weights): vectors for exit_, vectors in found.items()}
 
 

@@ -10,10 +10,11 @@ import torch
 from emb.artifact.manifest import LayerDimPair
 from emb.errors import ArtifactError
 from emb.export.graph import architecture
+from emb.model.batches import tensors
 from emb.model.embedding_model import EmbeddingModel
 from emb.runtime.sessions import open_session
 from emb.similarity import Vectors
-from emb.tokens import Batch, Ids
+from emb.tokens import Ids
 
 LONGEST = 512  # tokens: longer than the windows of local attention, short enough to take seconds
 _SHORT = 24  # short rows: branches taken by what the ids are show on some of them
@@ -33,7 +34,7 @@ def check_graph(model: EmbeddingModel, path: Path) -> None:
     session, padder = open_session(path), model.tokenizer()
     for rows in (_rows(model), _short_rows(model)):
         with torch.inference_mode():
-            expected = np.concatenate([model.embed(*_tensors(padder.pad([row]))).float().numpy() for row in rows])
+            expected = np.concatenate([model.embed(*tensors(padder.pad([row]), model)).float().numpy() for row in rows])
         for side in ("right", "left"):
             ids, mask = padder.pad(rows, side)
             (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
@@ -53,7 +54,7 @@ def check_slice(model: EmbeddingModel, sliced: EmbeddingModel, pair: LayerDimPai
     """
     if pair.layers not in model.exits:
         return  # nothing was trained there: the slice is what it is
-    ids, mask = _tensors(model.tokenizer().pad(_rows(model)[:2]))
+    ids, mask = tensors(model.tokenizer().pad(_rows(model)[:2]), model)
     with torch.inference_mode():
         expected, found = (each.embed(ids, mask, pair).float().numpy() for each in (model, sliced))
     _compare(
@@ -86,8 +87,3 @@ def _short_rows(model: EmbeddingModel) -> list[Ids]:
         *(np.where(row == pad, (pad + 1) % words, row) for row in rows),
         np.asarray(model.tokenizer().encode([""])[0], np.int64),
     ]
-
-
-def _tensors(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    ids, mask = batch
-    return torch.from_numpy(ids), torch.from_numpy(mask)

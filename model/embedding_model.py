@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import logging
 import threading
@@ -22,13 +23,14 @@ from emb.artifact.layout import EXITS_FILE, write_limits, write_older_keys, writ
 from emb.artifact.manifest import LayerDimPair, Manifest, is_artifact
 from emb.errors import ArtifactError, EmbError, UsageError, first_line
 from emb.files import read_json, write_json
+from emb.model.batches import over_batches
 from emb.model.dense import dense_parts, linear, projections, read_dense
 from emb.model.intake import check_folder, check_loading, check_weights, loading_noted
 from emb.model.module_settings import refuse_settings
 from emb.model.reference import check_reference
 from emb.model.static import StaticEncoder, read_static
 from emb.progress import note
-from emb.tokens import TextTokenizer, prompt_of, token_budget_batches
+from emb.tokens import Indices, TextTokenizer, prompt_of
 
 POOLINGS = ("mean", "cls", "lasttoken")
 
@@ -164,13 +166,12 @@ class EmbeddingModel(nn.Module):
         *,
         tokens_per_batch: int = 512,
         side: str = "right",
-    ) -> Iterator[tuple[np.ndarray[Any, Any], Tensor]]:
+    ) -> Iterator[tuple[Indices, Tensor]]:
         """Yield `(indices, vectors)` for tokenised texts in token-budget batches, longest first."""
-        padder, device = self.tokenizer(), next(self.parameters()).device
-        for batch in token_budget_batches([len(row) for row in rows], tokens_per_batch):
-            ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad([rows[i] for i in batch], side))
-            with torch.inference_mode():
-                yield batch, self.embed(ids, mask, pair).float().cpu()
+        compute = functools.partial(self.embed, pair=pair)
+        batches = over_batches(compute, self, self.tokenizer(), rows, tokens_per_batch=tokens_per_batch, side=side)
+        for batch, vectors in batches:
+            yield batch, vectors.float().cpu()
 
     @contextlib.contextmanager
     def _counted_from_the_text(self, mask: Tensor) -> Iterator[None]:

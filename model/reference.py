@@ -105,7 +105,6 @@ def _beyond(loaded: Any, model: EmbeddingModel) -> bool:
 
 
 def _vector(model: EmbeddingModel, text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    padder, device = model.tokenizer(), next(model.parameters()).device
-    ids, mask = (torch.from_numpy(array).to(device) for array in padder.pad(padder.encode([text])))
-    with torch.inference_mode():
-        return np.asarray(model.embed(ids, mask).float().cpu()[0].numpy())
+    padder = model.tokenizer()
+    [(_, vectors)] = model.embed_ids(padder.encode([text]))
+    return np.asarray(vectors[0].numpy())

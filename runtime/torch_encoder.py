@@ -9,6 +9,7 @@ import torch
 from emb.artifact.fingerprints import verify_model
 from emb.artifact.manifest import LayerDimPair, Manifest, is_artifact
 from emb.machine import usable_device
+from emb.model.batches import tensors
 from emb.model.embedding_model import EmbeddingModel, load_model
 from emb.runtime.encoder import Encoder
 from emb.similarity import Vectors
@@ -33,8 +34,7 @@ class TorchEncoder(Encoder):
     @torch.inference_mode()
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` float32 of one padded batch, inputs `(batch, tokens)`."""
-        device = next(self.model.parameters()).device
-        ids, mask = (torch.from_numpy(array).to(device) for array in (input_ids, attention_mask))
+        ids, mask = tensors((input_ids, attention_mask), self.model)
         return self.model.embed(ids, mask, self.pair).float().cpu().numpy()
 
 

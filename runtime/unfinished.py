@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from emb.errors import ArtifactError
 from emb.files import disk_errors
+from emb.locks import locked, opened
 from emb.progress import note
 
 DATA, LIST = "data", "blocks"
@@ -117,8 +117,7 @@ def open_unfinished(out: Path, identity: str | None) -> Iterator[Unfinished]:
     """
     folder = out.with_name(f".{out.name}.{identity or uuid.uuid4().hex[:12]}.unfinished")
     with disk_errors(out):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / LIST, out) as listing, _opened(folder / DATA) as data:
+        with _locked(folder / LIST, out) as listing, opened(folder / DATA) as data:
             job = Unfinished(folder, listing, data)
             try:
                 yield job
@@ -154,36 +153,8 @@ def _listed(content: bytes, size: int) -> Iterator[Block]:
         yield Block(made_from, int(end), int(texts))
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open for reading and writing; what a full disk left in the buffer must not raise again."""
-    path.touch()
-    handle = path.open("r+b")
-    try:
-        yield handle
-    finally:
-        with suppress(OSError):
-            handle.close()
+def _locked(path: Path, out: Path) -> AbstractContextManager[IO[bytes]]:
+    def busy() -> None:
+        raise ArtifactError(f"{out}: another process is writing it", "wait for it, or choose another name")
 
-
-@contextmanager
-def _locked(path: Path, out: Path) -> Iterator[IO[bytes]]:
-    """Open a file that only one process has at a time; the lock falls with the process, however it ends."""
-    with _opened(path) as handle:
-        if not _lock(handle) or not path.exists() or not os.path.samestat(path.stat(), os.fstat(handle.fileno())):
-            raise ArtifactError(f"{out}: another process is writing it", "wait for it, or choose another name")
-        yield handle
-
-
-def _lock(handle: IO[bytes]) -> bool:
-    if sys.platform == "win32":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
+    return locked(path, busy)

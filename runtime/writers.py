@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from emb.data.records import Record, parquet_errors, suffix
+from emb.data.parquet import open_parquet
+from emb.data.records import Record, suffix
 from emb.errors import DataError, needs_extra
 from emb.runtime.unfinished import DATA, Unfinished
 from emb.similarity import Vectors
@@ -107,10 +108,10 @@ class Parquet:
         with needs_extra():
             import pyarrow.parquet
         self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
-        with parquet_errors(source):
-            self.schema = (
-                pyarrow.parquet.read_schema(source) if suffix(source) == ".parquet" and source.suffix != ".gz" else None
-            )
+        self.schema = None
+        if suffix(source) == ".parquet" and source.suffix != ".gz":
+            with open_parquet(source) as table:
+                self.schema = table.schema_arrow
         self.path = job.folder / "whole.parquet"
         self.writer: Any = None
         self.records: list[Record] = []
@@ -163,7 +164,8 @@ class Parquet:
         # more memory than all else.
         empty = io.BytesIO()
         self.arrow.parquet.write_table(schema.empty_table(), empty)
-        leaves = [column.path for column in self.arrow.parquet.ParquetFile(empty).schema]
+        with open_parquet(empty) as table:
+            leaves = [column.path for column in table.schema]
         whole = schema.append(self.arrow.field(self.column, self._lists(self.vectors[0]).type))
         return self.stack.enter_context(self.arrow.parquet.ParquetWriter(self.path, whole, use_dictionary=leaves))
 

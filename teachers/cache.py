@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from emb.errors import CacheError
-from emb.files import atomic_path, disk_errors
+from emb.files import atomic_path
+from emb.locks import locked
 from emb.progress import note, warn
 from emb.similarity import Vectors
 
@@ -76,21 +77,9 @@ class TeacherCache:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold this cache for writing; a second process waits, then finds the work done."""
-        from filelock import FileLock, Timeout
-
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                note(f"waiting for another process that fills {self.folder}")
-                lock.acquire()
-        try:
+        with locked(self.folder / ".lock", lambda: note(f"waiting for another process that fills {self.folder}")):
             self.refresh()
             yield
-        finally:
-            lock.release()
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Indices of the first occurrence of each key that has no vector yet."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_packaging import ROOT, shipped
 
-BASE = {"doors", "errors", "files", "machine", "progress", "similarity", "tokens"}
+BASE = {"doors", "errors", "files", "locks", "machine", "progress", "similarity", "tokens"}
 # What each room may import besides the files of the root; quantize and validate are two rooms each.
 MAY_IMPORT = {
     "artifact": set(),
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
-ORDER = ["errors", "doors", "files", "progress", "machine", "similarity", "tokens"]
+ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "tokens"]
 
 
 def _room(module: str) -> str:
@@ -105,3 +105,10 @@ def test_every_room_is_in_the_table() -> None:
     }
     assert rooms - {"commands", "quantize"} == set(MAY_IMPORT)
     assert {path.stem for path in ROOT.glob("*.py")} == {*ORDER, "cli", "__init__"}
+
+
+def test_other_rooms_reach_the_export_through_its_face() -> None:
+    face = {"export.options", "export.pipeline", "export.source"}
+    others = [path for room in MAY_IMPORT if _room(room) != "export" for path in _files(room)]
+    used = {module for path in others for module in _imports(path) if _room(module) == "export"}
+    assert {module.rpartition(".")[0] for module in used} == face

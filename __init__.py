@@ -14,6 +14,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emb.distill import rotate
 from emb.validate.grid import export_grid
 
 if TYPE_CHECKING:  # to a type checker each of these is its function
@@ -26,7 +27,7 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "distill", "export", "export_grid", "load", "validate"]
+__all__ = ["__version__", "distill", "export", "export_grid", "load", "rotate", "validate"]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

@@ -15,6 +15,7 @@ from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
 from emb.commands.publish import card, doctor, push
+from emb.commands.rotate import rotate
 from emb.commands.validate import validate
 from emb.report.tables import table
 
@@ -91,7 +92,7 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, export, validate, encode, evaluate, codec, card, push, doctor):
+for _command in (distill, rotate, export, validate, encode, evaluate, codec, card, push, doctor):
     cli.add_command(_command)
 
 

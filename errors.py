@@ -27,6 +27,7 @@ from contextlib import contextmanager
 _COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows is meant for a terminal, from Python too
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
 _ARGUMENTS = {
+    "for": "documents",
     "codec": "codecs",
     "dim": "dims",
     "precision": "precisions",

@@ -36,12 +36,17 @@ class LayerDimPair:
 
 @dataclass(frozen=True)
 class PairScores:
-    """What a pair reached on held-out texts: mean `cosine` to the teacher, and `overlap` of the ten nearest."""
+    """What a pair reached on held-out texts: mean `cosine` to the teacher, and `overlap` of the ten nearest.
+
+    `retention`, where the documents to be searched were given: how far its queries find in them what the teacher's
+    own find, 1 being as well (`distill.retention`).
+    """
 
     layers: int
     dim: int
     cosine: float
     overlap: float
+    retention: float | None = None
 
     @property
     def pair(self) -> LayerDimPair:

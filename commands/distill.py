@@ -40,6 +40,21 @@ from emb.report.tables import table
         "Default: the Python documentation and docstrings of this machine."
     ),
 )
+@click.option(
+    "--for",
+    "documents",
+    multiple=True,
+    metavar="PATH",
+    help=(
+        "Documents that will be searched, by the teacher's vectors: makes a small encoder for queries to them. A file"
+        " or folder as for --data, or a BEIR folder, of which the corpus alone is read; repeat for several."
+    ),
+)
+@click.option(
+    "--for-queries",
+    is_flag=True,
+    help="Makes a small encoder for queries, cut from the teacher, whatever will be searched.",
+)
 @click.option("--field", metavar="NAME", help="Column or key that holds the text.")
 @click.option("--kind-field", metavar="NAME", help="Column or key that says query or document.")
 @click.option(
@@ -53,9 +68,9 @@ from emb.report.tables import table
 )
 @click.option(
     "--layers",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=0),
     metavar="N",
-    help="Layers of it to keep; without --student, layers of the teacher.",
+    help="Layers of it to keep; without --student, layers of the teacher. 0: a row per token and no layers.",
 )
 @click.option("--recipe", metavar="NAME|FILE", help="Recipe to follow: a shipped one by name, or a YAML file.")
 @click.option(
@@ -72,20 +87,35 @@ from emb.report.tables import table
 @remote_code
 @output
 @reports
-def distill(settings: Sequence[tuple[str, Any]], data: Sequence[str], **options: Any) -> Outcome:
+def distill(
+    settings: Sequence[tuple[str, Any]], data: Sequence[str], documents: Sequence[str], **options: Any
+) -> Outcome:
     """Train a small student to give the vectors of a teacher."""
     import emb
 
-    result = emb.distill(data=list(data), overrides=dict(settings), **options)
+    result = emb.distill(data=list(data), documents=list(documents), overrides=dict(settings), **options)
     return Outcome(
         {"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result.run, result.scores)
     )
 
 
+_HEADER = {
+    "layers": "layers",
+    "dim": "dim",
+    "cosine": "cosine to teacher",
+    "overlap": "overlap@10",
+    "retention": "kept in your documents",
+}
+
+
 def _distilled(run: Path, scores: Sequence[PairScores]) -> str:
-    rows = [(each.layers, each.dim, each.cosine, each.overlap) for each in scores]
-    best = f"--layers {scores[0].layers} --dim {scores[0].dim} " if scores else ""
-    return (
-        f"{table(rows, ('layers', 'dim', 'cosine to teacher', 'overlap@10'))}\n\nrun: {run}\nnext: emb export {run}"
-        f" {best}--int8"
+    shown = (
+        "layers",
+        "dim",
+        "cosine",
+        "overlap",
+        *(["retention"] if scores and scores[0].retention is not None else []),
     )
+    rows = [[getattr(each, name) for name in shown] for each in scores]
+    best = f"--layers {scores[0].layers} --dim {scores[0].dim} " if scores else ""
+    return f"{table(rows, [_HEADER[name] for name in shown])}\n\nrun: {run}\nnext: emb export {run} {best}--int8"

@@ -116,6 +116,16 @@ def read_source(source: str, columns: Columns) -> Iterator[Text]:
 
 
 def _read_folder(folder: Path, columns: Columns) -> Iterator[Text]:
+    for path in data_files(folder):
+        yield from _read_file(path, columns)
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files below a folder that hold records, without README, LICENSE and the like; what is left out is said.
+
+    Raises:
+        DataError: there is none.
+    """
     found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files = [path for path in found if _is_data(path.relative_to(folder))]
     left_out = [str(path) for path in (path.relative_to(folder) for path in found) if not _is_data(path)]
@@ -124,8 +134,7 @@ def _read_folder(folder: Path, columns: Columns) -> Iterator[Text]:
     if left_out:
         more = f" and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
         note(f"{folder}: not read as texts: {', '.join(left_out[:5])}{more}")
-    for path in files:
-        yield from _read_file(path, columns)
+    return files
 
 
 def _is_data(path: Path) -> bool:

@@ -12,6 +12,7 @@ from emb.doors import open_door
 from emb.errors import needs_extra
 
 if TYPE_CHECKING:
+    from emb.distill.rotation import Rotated
     from emb.teachers.protocol import Teacher
 
 
@@ -31,6 +32,8 @@ def distill(
     data: Sequence[str | Path] = (),
     field: str | None = None,
     kind_field: str | None = None,
+    documents: Sequence[str | Path] = (),
+    for_queries: bool = False,
     student: str | Path | None = None,
     layers: int | None = None,
     recipe: str | Path | None = None,
@@ -52,8 +55,12 @@ def distill(
             Parquet file with a column of texts and one of vectors (`capture.column`), which is then the data as well.
         data: files, folders or hub data sets; none means the texts every machine has.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
+        documents: files or folders that will be searched: the student becomes an encoder for queries to them, trained
+            on pseudo-queries cut from them and on `data` beside; the scores then have a `retention`.
+        for_queries: make an encoder for queries without knowing the documents: all texts are trained on as queries.
         student: a name or folder, "teacher", or "fresh:LAYERSxHIDDEN"; None takes the registry's recommendation.
-        layers: keep so many layers of the student's source (of the teacher, if no student is named).
+        layers: keep so many layers of the student's source (of the teacher, if no student is named); 0 leave a row
+            per token, a static encoder.
         recipe: a shipped recipe or a YAML file; every other argument overrides it.
         out: the run's folder; None means `runs/<teacher>`.
         resume: go on with an interrupted run, to the same weights as if it had not stopped.
@@ -74,6 +81,8 @@ def distill(
     named = {
         "teacher": teacher_name(teacher, given_teacher, teacher_vectors),
         "data.sources": [str(source) for source in data] or None,
+        "data.documents": [str(source) for source in documents] or None,
+        "data.as_queries": for_queries or None,
         "data.field": field,
         "data.kind_field": kind_field,
         "student.source": student,
@@ -92,6 +101,49 @@ def distill(
         teacher=given_teacher,
     )
     return DistillResult(run, run / "student", scores)
+
+
+def rotate(
+    teacher: str | Path,
+    *,
+    documents: Sequence[str | Path] = (),
+    data: Sequence[str | Path] = (),
+    field: str | None = None,
+    out: str | Path,
+    moved: Sequence[tuple[str | Path, str | Path]] = (),
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+) -> Rotated:
+    """Write a teacher whose vectors are turned so that their first dims say most (`distill.rotation`).
+
+    Every product of two of its vectors stays as it was at full dim.
+
+    Args:
+        teacher: a name of `emb models`, a hub id, or a folder.
+        documents: files or folders that will be searched, to fit the rotation to.
+        data: texts to fit it to where the documents are not known; none means the texts every machine has.
+        field: the field of a record that holds the text.
+        out: the folder of the rotated model, which distillation, evaluation and any client open like another.
+        moved: indexes of the plain teacher's vectors, each with the .npy file that its rotation goes to.
+        overwrite: replace what is in the way.
+        trust_remote_code: let the teacher's repository run code of its own.
+
+    Raises:
+        EmbError: whatever a user can mend; see `emb.errors`.
+    """
+    with needs_extra():
+        from emb.distill.rotation import rotate as run
+        from emb.recipes.recipe import load_recipe
+
+    named = {
+        "teacher": str(teacher),
+        "data.documents": [str(source) for source in documents] or None,
+        "data.sources": [str(source) for source in data] or None,
+        "data.field": field,
+    }
+    recipe = load_recipe(None, {key: value for key, value in named.items() if value is not None})
+    places = [(Path(source), Path(target)) for source, target in moved]
+    return run(recipe, Path(out), overwrite=overwrite, moved=places, trust_remote_code=trust_remote_code)
 
 
 open_door(__name__, distill)

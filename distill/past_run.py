@@ -11,7 +11,7 @@ import numpy as np
 from emb.artifact.fingerprints import weights_hash
 from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.data.corpus import Corpus, split
-from emb.distill.run import corpus_of, targets_of, tokenise
+from emb.distill.targets import corpus_of, targets_of, tokenise
 from emb.distill.train import Split
 from emb.errors import DataError, TeacherError, UsageError
 from emb.model.embedding_model import EmbeddingModel

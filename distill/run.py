@@ -19,50 +19,41 @@ from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from emb.artifact.fingerprints import weights_hash
 from emb.artifact.lineage import DataRecord, Lineage, TeacherRecord
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
 from emb.artifact.runs import HELD_OUT, free_name, latest_run, run_status, write_status
-from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
-from emb.data.default_corpus import default_corpus
+from emb.data.corpus import Columns, Corpus, Text, split
+from emb.data.pseudo_queries import Cuts
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
+from emb.distill.held_out_scores import exit_vectors
 from emb.distill.losses import objective_of
 from emb.distill.projection import fit_projections
+from emb.distill.query_encoder import with_query_defaults
+from emb.distill.retention import known_items, with_retention
 from emb.distill.student import build_student, with_defaults
+from emb.distill.targets import Targets, corpus_of, document_vectors, documents_of, targets_of, tokenise
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path
 from emb.locks import locked
 from emb.machine import device, resolve_dtype
 from emb.model.dense import linear
-from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model, save_model
+from emb.model.embedding_model import EmbeddingModel, save_model
+from emb.model.static import StaticEncoder
 from emb.progress import is_quiet, note, set_quiet
 from emb.recipes.recipe import DataRecipe, Recipe, dump, load_recipe
 from emb.teachers.cache import TeacherEmbeddings
-from emb.teachers.capture import cached, capture, recorded
-from emb.teachers.folder import FolderTeacher
 from emb.teachers.function import FUNCTION
 from emb.teachers.protocol import Teacher as VectorTeacher
-from emb.teachers.protocol import TeacherIdentity
 from emb.teachers.registry import Resolved, resolve
 from emb.teachers.vector_file import SUFFIXES, VectorFileTeacher
 
 RECIPE = "recipe.yaml"
-_ANY_LENGTH = 32768  # tokens: how far such a teacher reads is its own affair
 START = "start.safetensors"  # the weights that training begins from
 LOCK = ".lock"
-
-
-@dataclasses.dataclass(frozen=True)
-class Targets:
-    """The teacher as training sees it: its facts, and its vectors for both parts of the corpus."""
-
-    fingerprint: str
-    weights: str
-    spec: ModelSpec
-    train: TeacherEmbeddings
-    held_out: TeacherEmbeddings
+# Of random token rows: a step moves few of them, so it is long, and batches are of hundreds of texts.
+STATIC = {"lr": 1e-2, "lr_end": 1e-5, "epochs": 6.0, "tokens_per_batch": 8192, "weight_decay": 0.0, "warmup_steps": 0}
 
 
 def run_distillation(
@@ -90,7 +81,7 @@ def run_distillation(
         if run_status(out) == "finished":
             note(f"{out} is finished already")
             return out, Manifest.load(out / "student").pairs
-    recipe = load_recipe(recipe_name, overrides)
+    recipe = with_query_defaults(load_recipe(recipe_name, overrides))
     objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
     found = _teacher_of(recipe, teacher, trust_remote_code)
     recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
@@ -189,96 +180,14 @@ def _carry_out(
     training.run()
     powers = _finish(training, out / START, recipe)
     scores = training.evaluate()
+    if recipe.data.documents and processes.is_main_process:
+        scores = _retained(training, scores, recipe, teacher, held_out, trust_remote_code)
     processes.wait_for_everyone()
     if processes.is_main_process:
         _save(student, out, scores, _lineage(recipe, teacher, corpus, targets, powers))
         write_status(out, "finished", teacher=teacher.name, steps=training.step)
         (out / START).unlink(missing_ok=True)
     return scores
-
-
-def corpus_of(recipe: Recipe) -> Corpus:
-    """The texts of a recipe."""
-    data = recipe.data
-    corpus = (
-        read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit)
-        if data.sources
-        else default_corpus(data.limit)
-    )
-    queries = sum(item.kind == "query" for item in corpus.texts)
-    note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries")
-    return corpus
-
-
-def targets_of(recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool) -> Targets:
-    """The teacher's vectors; it leaves memory before training begins, and is not opened where all are cached."""
-    texts = [*train.texts, *held_out.texts]
-    if teacher.vectors is not None:
-        identity, spec, vectors = teacher.vectors.identity, _spec_of(teacher.vectors), capture(teacher.vectors, texts)
-    else:
-        weights = weights_hash(teacher.path)
-        found = _cached(recipe, teacher, weights, texts)
-        identity, spec, vectors = found or _captured(recipe, teacher, weights, texts, trust_remote_code)
-    parts = vectors.places[: len(train)], vectors.places[len(train) :]
-    first, second = (TeacherEmbeddings(vectors.shards, part) for part in parts)
-    return Targets(identity.fingerprint, identity.weights, spec, first, second)
-
-
-_Captured = tuple[TeacherIdentity, ModelSpec, TeacherEmbeddings]
-
-
-def _spec_of(teacher: VectorTeacher) -> ModelSpec:
-    """What a student takes over from a teacher of which there is nothing but vectors."""
-    return ModelSpec(
-        normalize=teacher.normalized, max_length=_ANY_LENGTH, similarity="cosine" if teacher.normalized else "dot"
-    )
-
-
-def _cached(recipe: Recipe, teacher: Resolved, weights: str, texts: Sequence[Text]) -> _Captured | None:
-    """What the cache has of this very folder, whose files hash to `weights`, if it has all of `texts`."""
-    dtype, fields = _dtype_name(recipe), {field.name for field in dataclasses.fields(ModelSpec)}
-    for fingerprint, facts in recorded():
-        known = facts.get("spec", {}).keys() == fields  # another version of this package may know others
-        if not known or facts.get("weights") != weights or facts.get("dtype") != dtype:
-            continue
-        spec = ModelSpec(**facts["spec"])
-        entry = teacher.teacher.prompts if teacher.teacher else None
-        same_prompts = facts.get("own_prompts") or entry is None or dict(entry) == spec.prompts
-        if (
-            same_prompts
-            and facts["max_length"] == min(spec.max_length, recipe.capture.max_length)
-            and (vectors := cached(fingerprint, texts)) is not None
-        ):
-            note(f"teacher: all {len(texts):,} texts are cached")
-            return TeacherIdentity(weights, facts["max_length"], dtype), spec, vectors
-    return None
-
-
-def _captured(
-    recipe: Recipe, teacher: Resolved, weights: str, texts: Sequence[Text], trust_remote_code: bool
-) -> _Captured:
-    """What the loaded teacher gives."""
-    dtype = resolve_dtype(recipe.capture.dtype)
-    model = load_model(teacher.path, dtype=dtype, trust_remote_code=trust_remote_code).to(device())
-    spec = teacher_spec(model.spec, teacher)
-    facts = {"spec": dataclasses.asdict(spec), "own_prompts": any(model.spec.prompts.values())}
-    model.spec = dataclasses.replace(spec, max_length=min(spec.max_length, recipe.capture.max_length))
-    identity = TeacherIdentity(weights, model.spec.max_length, _dtype_name(recipe))
-    folder = FolderTeacher(model, identity, recipe.capture.tokens_per_batch)
-    vectors = capture(folder, texts, facts)
-    folder.tell_cut()
-    return identity, spec, vectors
-
-
-def _dtype_name(recipe: Recipe) -> str:
-    return str(resolve_dtype(recipe.capture.dtype)).removeprefix("torch.")
-
-
-def teacher_spec(spec: ModelSpec, teacher: Resolved) -> ModelSpec:
-    """The folder's own facts; prompts the folder lacks come from the registry."""
-    if any(spec.prompts.values()) or teacher.teacher is None:
-        return spec
-    return dataclasses.replace(spec, prompts=dict(teacher.teacher.prompts))
 
 
 def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
@@ -289,9 +198,11 @@ def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Rec
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
         "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],
     }
-    training = recipe.training.model_copy(
-        update={key: value for key, value in implied.items() if getattr(recipe.training, key) is None}
-    )
+    given = recipe.training.model_fields_set
+    implied = {key: value for key, value in implied.items() if getattr(recipe.training, key) is None}
+    if isinstance(student.encoder, StaticEncoder) and student.encoder.weights is not None:
+        implied |= {key: value for key, value in STATIC.items() if key not in given}
+    training = recipe.training.model_copy(update=implied)
     return recipe.model_copy(update={"pairs": _pairs(recipe, student, targets.train.dim), "training": training})
 
 
@@ -327,13 +238,6 @@ def _start(out: Path, recipe: Recipe, teacher: Resolved, held_out: Corpus) -> No
             encoding="utf-8",
         )
     write_status(out, "running", teacher=teacher.name)
-
-
-def tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -> list[Any]:
-    """Token ids of each text behind the prompt of its kind, at most `max_length` of them."""
-    # Cut where the teacher stopped reading: its vector says nothing about the rest.
-    tokenizer = student.tokenizer().cut_at(max_length)
-    return tokenizer.encode([item.text for item in texts], [student.spec.prompt(item.kind) for item in texts])
 
 
 def _start_heads(
@@ -384,6 +288,8 @@ def _kept(path: Path) -> dict[str, torch.Tensor]:
 def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
     """Average the weights and flatten the projections as the recipe says; the powers chosen, per exit."""
     student, held_out = training.student, training.held_out
+    if isinstance(student.encoder, StaticEncoder):
+        student.encoder.fold()
     if recipe.training.average < 1:
         average(student, _kept(start), recipe.training.average)
     if not student.spec.normalize:
@@ -396,6 +302,8 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
         recipe.projection.powers,
         tokens_per_batch=recipe.training.tokens_per_batch,
     )
+    if not chosen:
+        return {}
     note(
         "projections end with their singular values to the power of "
         + ", ".join(f"{power} (layer {n})" for n, power in chosen.items())
@@ -403,9 +311,32 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
     return {str(n): power for n, power in chosen.items()}
 
 
+def _retained(
+    training: Training,
+    scores: list[PairScores],
+    recipe: Recipe,
+    teacher: Resolved,
+    held_out: Corpus,
+    trust_remote_code: bool,
+) -> list[PairScores]:
+    """The scores with what each pair keeps of the teacher's search in the documents named."""
+    documents, student = documents_of(recipe), training.student
+    whole = Corpus([Text(each.whole) for each in documents])
+    vectors = document_vectors(recipe, teacher, whole, trust_remote_code)
+    cuts = Cuts(**recipe.data.cuts.model_dump())
+    items = known_items(held_out.texts, documents, vectors, cuts, recipe.training.seed)
+    outputs = exit_vectors(student, student, training.held_out.rows, training.exits, recipe.training.tokens_per_batch)
+    found = {pair: outputs[pair.layers][:, : pair.dim] for pair in training.pairs}
+    return with_retention(scores, items, training.held_targets, found, student.spec.similarity)
+
+
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     """Everything the weights depend on; when to evaluate and to save may change on the way."""
     values = recipe.model_dump(mode="json", exclude={"training": True, "capture": {"column"}})
+    unset = DataRecipe().model_dump(mode="json")
+    for key in ("documents", "as_queries", "mix", "cuts"):  # runs that began before these were there go on
+        if values["data"][key] == unset[key]:
+            del values["data"][key]
     values["training"] = {key: value for key, value in recipe.training.identity().items() if key != "evaluate_every"}
     content = json.dumps([values, corpus.digest, fingerprint], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()

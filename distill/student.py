@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from emb.artifact.manifest import Manifest, is_artifact
 from emb.data.corpus import KINDS
 from emb.errors import UsageError
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, cut_layers, load_model
+from emb.model.static import StaticEncoder, wrapped_tokenizer
 from emb.recipes.recipe import StudentRecipe
 from emb.teachers.registry import Resolved, resolve
 
@@ -33,7 +35,7 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
     entry = teacher.teacher
     if entry and entry.student and recipe.layers is None:
         return recipe.model_copy(update={"source": entry.student, "layers": entry.student_layers})
-    layers = recipe.layers or (entry.student_layers if entry else None)
+    layers = recipe.layers if recipe.layers is not None else entry.student_layers if entry else None
     return recipe.model_copy(update={"source": "teacher", "layers": layers})
 
 
@@ -55,6 +57,8 @@ def build_student(
         UsageError: more layers than the source has, or a shape that cannot be built.
     """
     source = recipe.source or "teacher"
+    if recipe.layers == 0:
+        return _static_student(source, teacher, teacher_spec, seed=seed, trust_remote_code=trust_remote_code)
     fresh = _FRESH.fullmatch(source)
     if source.startswith("fresh:") and not fresh:
         raise UsageError(f"--student {source}: not a shape", "write fresh:LAYERSxHIDDEN, for example fresh:6x384")
@@ -63,12 +67,8 @@ def build_student(
     encoder = _fresh_encoder(base, int(fresh[1]), int(fresh[2]), seed) if fresh else base.encoder
     spec = dataclasses.replace(
         base.spec,
-        normalize=teacher_spec.normalize,
-        prompts={kind: teacher_spec.prompt(kind) for kind in KINDS},
         max_length=min(base.spec.max_length, teacher_spec.max_length),
-        default_prompt=None,
-        similarity=teacher_spec.similarity,
-        truncation_side=teacher_spec.truncation_side,  # what the teacher did not read, its vector says nothing about
+        **_taken_over(teacher_spec),
     )
     student = EmbeddingModel(encoder, base.hf_tokenizer, spec)
     keep = kept_layers(student.layers, recipe.layers or student.layers, recipe.keep)
@@ -81,18 +81,66 @@ def build_student(
     return student
 
 
-def kept_layers(depth: int, layers: int, keep: str) -> list[int]:
-    """0-based indices of the layers that stay: the first, or evenly spread ones ending at the last.
+def _taken_over(teacher_spec: ModelSpec) -> dict[str, Any]:
+    """What every student has from its teacher."""
+    return {
+        "normalize": teacher_spec.normalize,
+        "prompts": {kind: teacher_spec.prompt(kind) for kind in KINDS},
+        "default_prompt": None,
+        "similarity": teacher_spec.similarity,
+        "truncation_side": teacher_spec.truncation_side,  # what the teacher did not read, its vector says nothing about
+    }
+
+
+def _static_student(
+    source: str, teacher: Resolved, teacher_spec: ModelSpec, *, seed: int, trust_remote_code: bool
+) -> EmbeddingModel:
+    """No layers at all: a random row per token of the source's tokenizer, as wide as the teacher's vectors."""
+    folder = teacher.path if source == "teacher" else resolve(source, trust_remote_code=trust_remote_code).path
+    base = load_model(folder, trust_remote_code=trust_remote_code)
+    tokenizer = wrapped_tokenizer(base.hf_tokenizer.backend_tokenizer)
+    spec = dataclasses.replace(
+        base.spec,
+        pooling="mean",
+        lowercase=False,
+        max_length=int(tokenizer.model_max_length),
+        **_taken_over(teacher_spec),
+    )
+    width = base.dim if source == "teacher" else base.hidden
+    table = cast(torch.nn.Embedding, base.encoder.get_input_embeddings())
+    student = EmbeddingModel(StaticEncoder.fresh(table.num_embeddings, width, seed), tokenizer, spec)
+    if source != "teacher":
+        student.heads = nn.ModuleDict()  # a projection into the teacher's space is fitted first
+    return student
+
+
+def kept_layers(depth: int, layers: int, keep: str | Sequence[int]) -> list[int]:
+    """0-based indices of the layers that stay.
+
+    The first ones; ones spread evenly and ending at the last; the two ends, as many below as above; or those named
+    (0-based).
 
     Raises:
-        UsageError: more layers than there are.
+        UsageError: more layers than there are, or one named that is not there or twice.
     """
+    if not isinstance(keep, str):
+        return _named_layers(depth, keep)
     if layers > depth:
         hint = f"choose 1 to {depth}" if depth else "leave it out: a static model has none to choose from"
         raise UsageError(f"--layers {layers}: the student's source has {depth} layers", hint)
+    if keep == "ends":
+        return [*range(layers // 2), *range(depth - layers + layers // 2, depth)]
     if keep == "first" or layers == 1:
         return list(range(layers))
     return [round(index * (depth - 1) / (layers - 1)) for index in range(layers)]
+
+
+def _named_layers(depth: int, keep: Sequence[int]) -> list[int]:
+    if not keep or list(keep) != sorted(set(keep)) or not 0 <= keep[0] <= keep[-1] < depth:
+        raise UsageError(
+            f"student.keep {list(keep)}: the source's layers are 0 to {depth - 1}", "name each once, in ascending order"
+        )
+    return list(keep)
 
 
 def _fresh_encoder(base: EmbeddingModel, layers: int, hidden: int, seed: int) -> Any:

@@ -46,6 +46,12 @@ def projections(head: nn.Module) -> list[nn.Linear]:
     return [module for module in head.modules() if isinstance(module, nn.Linear)]
 
 
+def is_linear(head: nn.Module) -> bool:
+    """Whether a head is one linear map, or none: sums may be taken before it or behind it."""
+    steps = list(head) if isinstance(head, nn.Sequential) else [head]
+    return all(isinstance(step, nn.Identity) or (isinstance(step, nn.Linear) and step.bias is None) for step in steps)
+
+
 def dense_parts(head: nn.Module) -> Iterator[DensePart]:
     """What a head writes, one part per Dense."""
     steps = list(head) if isinstance(head, nn.Sequential) else [head]

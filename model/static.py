@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
 
 MAX_LENGTH = 32768  # tokens, where the tokenizer names no window: a mean has none
+_SPREAD = 0.02  # of random numbers in a row
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
 
@@ -28,11 +31,13 @@ class StaticEncoder(PreTrainedModel):
     """Token states `(batch, tokens, hidden)` that are the tokens' own rows; their mean is the text vector."""
 
     config_class = StaticConfig
+    weights: nn.Parameter | None
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
         # StaticEmbedding's own name, under which it is saved.
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.register_parameter("weights", None)
         self.post_init()  # type: ignore[no-untyped-call, unused-ignore]
 
     @classmethod
@@ -41,6 +46,25 @@ class StaticEncoder(PreTrainedModel):
         encoder: StaticEncoder = cls(StaticConfig(*rows.shape))
         encoder.embedding.weight = nn.Parameter(rows)
         return encoder
+
+    @classmethod
+    def fresh(cls, vocab_size: int, hidden: int, seed: int) -> StaticEncoder:
+        """Random rows, each with a weight of 1 that is trained beside it.
+
+        A row says where a token points and its weight how much that counts in a mean; Adam, which moves every number
+        by about as much, would take long to learn the second from the first.
+        """
+        drawn = torch.Generator().manual_seed(seed)
+        encoder = cls.from_rows(torch.randn(vocab_size, hidden, generator=drawn) * _SPREAD)
+        encoder.weights = nn.Parameter(torch.full((vocab_size,), math.log(math.e - 1)))  # softplus gives 1
+        return encoder
+
+    def fold(self) -> None:
+        """Put the weights into the rows: the same vectors, as StaticEmbedding and model2vec read them."""
+        if self.weights is not None:
+            rows = self.embedding.weight.detach() * nn.functional.softplus(self.weights.detach())[:, None]
+            self.embedding.weight = nn.Parameter(rows)
+            self.weights = None
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The table."""
@@ -51,7 +75,10 @@ class StaticEncoder(PreTrainedModel):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
         """The rows of `input_ids` `(batch, tokens)`; the mask counts in pooling alone."""
-        return BaseModelOutput(last_hidden_state=self.embedding(input_ids))
+        rows = self.embedding(input_ids)
+        if self.weights is not None:
+            rows = rows * nn.functional.softplus(self.weights)[input_ids].unsqueeze(-1)
+        return BaseModelOutput(last_hidden_state=rows)
 
 
 def wrapped_tokenizer(tokenizer: Any) -> PreTrainedTokenizerFast:

@@ -23,19 +23,37 @@ class StudentRecipe(_Section):
     """Where the student starts.
 
     `source` is "teacher", "fresh:LAYERSxHIDDEN", or a model's name or path; without one the registry's
-    recommendation for the teacher applies. `layers` cuts the source; `keep` says which layers stay: the first ones,
-    or ones spread evenly over the depth.
+    recommendation for the teacher applies. `layers` cuts the source, 0 of them leave a row per token; `keep` says
+    which layers stay: the first ones, the two ends, ones spread evenly over the depth, or a list of 0-based numbers.
     """
 
     source: str | None = None
-    layers: int | None = Field(None, ge=1)
-    keep: Literal["first", "spread"] = "first"
+    layers: int | None = Field(None, ge=0)
+    keep: Literal["first", "spread", "ends"] | list[Annotated[int, Field(ge=0)]] = "first"
+
+
+class CutsRecipe(_Section):
+    """Pseudo-queries of each document besides its title and first sentence: sentences (or a fourth of its own, where
+    that is more), spans of a few words, groups of rare words.
+    """
+
+    sentences: int = Field(4, ge=0)
+    spans: int = Field(2, ge=0)
+    keywords: int = Field(1, ge=0)
 
 
 class DataRecipe(_Section):
-    """The corpus: no `sources` means the texts every machine has (Python's own documentation)."""
+    """The corpus: no `sources` means the texts every machine has (Python's own documentation).
+
+    `documents` are those that will be searched: pseudo-queries are cut from them, and `mix` is the share of texts from
+    `sources` among all. `as_queries` makes queries of whatever `sources` hold.
+    """
 
     sources: list[str] = []
+    documents: list[str] = []
+    as_queries: bool = False
+    mix: float = Field(0.5, ge=0, lt=1)
+    cuts: CutsRecipe = CutsRecipe()
     field: str = "text"
     kind_field: str = "kind"
     limit: int | None = Field(None, ge=1)

@@ -61,7 +61,7 @@ class TeacherCache:
     """
 
     def __init__(self, folder: Path, dim: int) -> None:
-        self.folder = folder
+        self.folder, self.dim = folder, dim
         self.record = np.dtype([("key", f"V{_KEY_BYTES}"), ("vector", "<f2", (dim,))])
         self.shards: list[np.ndarray[Any, Any]] = []
         self.index: dict[bytes, tuple[int, int]] = {}

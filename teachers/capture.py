@@ -16,7 +16,7 @@ from emb.files import cache_root, read_json, write_json
 from emb.progress import bar, note
 from emb.similarity import Vectors, first_not_finite
 from emb.teachers.cache import TeacherCache, TeacherEmbeddings, row_key
-from emb.teachers.protocol import Teacher
+from emb.teachers.protocol import Teacher, TeacherIdentity
 
 FACTS = "teacher.json"
 _FLUSH_TEXTS = 8192
@@ -67,6 +67,26 @@ def recorded() -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted((cache_root() / "teacher").glob(f"*/{FACTS}")):
         with contextlib.suppress(EmbError, OSError):
             yield path.parent.name, dict(read_json(path))
+
+
+def move_cached(weights: str, to_weights: str, rotation: Vectors) -> int:
+    """Give the teacher `to_weights`, whose vectors are those of the teacher `weights` rotated, all that is cached for
+    that one, so that nothing is encoded again; returns how many vectors.
+    """
+    count = 0
+    for fingerprint, facts in recorded():
+        if facts.get("weights") != weights:
+            continue
+        old = TeacherCache(cache_root() / "teacher" / fingerprint, int(facts["dim"]))
+        identity = TeacherIdentity(to_weights, facts["max_length"], facts["dtype"])
+        folder = cache_root() / "teacher" / identity.fingerprint
+        new = TeacherCache(folder, old.dim)
+        with new.lock():
+            write_json(folder / FACTS, facts | vars(identity))
+            for shard in old.shards:
+                new.append([key.tobytes() for key in shard["key"]], shard["vector"].astype(np.float32) @ rotation.T)
+                count += len(shard)
+    return count
 
 
 def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:

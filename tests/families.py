@@ -187,6 +187,20 @@ _ROBERTA = _byte_bpe(
     "<s> $A </s>",
     kind="RobertaTokenizer",
 )
+
+
+def _two_inputs(write: Callable[[Path], int]) -> Callable[[Path], int]:
+    """As published models that know no second segment have it: their tokenizers name the inputs they make."""
+
+    def written(folder: Path) -> int:
+        count = write(folder)
+        names = ["input_ids", "attention_mask"]
+        tiny.name_tokenizer(folder, "PreTrainedTokenizerFast", model_input_names=names)
+        return count
+
+    return written
+
+
 _MODERN = _byte_bpe(
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
     {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
@@ -236,7 +250,7 @@ FAMILIES: dict[str, Family] = {
             attention_dropout=0.0,
             max_position_embeddings=64,
         ),
-        tiny.write_wordpiece,
+        _two_inputs(tiny.write_wordpiece),
     ),
     "modernbert": Family(
         _transformer(
@@ -250,7 +264,7 @@ FAMILIES: dict[str, Family] = {
             local_attention=WINDOW,
             max_position_embeddings=256,
         ),
-        _MODERN,
+        _two_inputs(_MODERN),
     ),
     "qwen3": Family(
         _transformer("Qwen3", **_SIZES, **_GROUPED, **_FAST, bos_token_id=0, eos_token_id=0, pad_token_id=0),

@@ -16,8 +16,8 @@ from emb.artifact.fingerprints import weights_hash
 from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.artifact.manifest import Manifest
 from emb.data.corpus import Text
-from emb.distill.run import tokenise
 from emb.distill.student import build_student, kept_layers, with_defaults
+from emb.distill.targets import tokenise
 from emb.errors import TeacherError, UsageError
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, layer_stack, load_model, save_model
 from emb.recipes.recipe import StudentRecipe

@@ -4,6 +4,7 @@ name.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import shlex
@@ -54,6 +55,8 @@ def _with_residual(folder: Path) -> Path:
     """Two projections with the input added: one of other width, which projects it too, and one of the same."""
     from sentence_transformers.models import Dense
 
+    if "use_residual" not in inspect.signature(Dense).parameters:
+        pytest.skip("this sentence-transformers has no residual Dense")
     torch.manual_seed(0)
     started = SentenceTransformer(str(tiny_bert(folder / "base")), device="cpu")
     modules = [

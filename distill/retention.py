@@ -1,0 +1,79 @@
+"""How much of the teacher's search in the user's own documents a student keeps, before any real query is known.
+
+A pseudo-query should find the document it was cut from (known-item search, Azzopardi et al. 2007). Among the
+teacher's document vectors, its nDCG@10 with the student's query vectors, divided by that with the teacher's own, is
+what real queries can expect to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from emb.artifact.manifest import LayerDimPair, PairScores
+from emb.data.corpus import Text
+from emb.data.documents import Document
+from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.similarity import Vectors, similarities, unit
+
+_CUT = 10
+ENOUGH = 30  # pseudo-queries; fewer say nothing
+
+
+@dataclass(frozen=True)
+class KnownItems:
+    """Places of held-out pseudo-queries among the held-out texts, the document each was cut from, and the teacher's
+    vectors of all documents `(documents, dim)`.
+    """
+
+    rows: list[int]
+    sources: list[int]
+    documents: Vectors
+
+
+def known_items(
+    held_out: Sequence[Text], documents: Sequence[Document], vectors: Vectors, cuts: Cuts, seed: int
+) -> KnownItems:
+    """Which held-out texts were cut from which of `documents`, whose `vectors` are by the teacher."""
+    source = {each.text: each.document for each in pseudo_queries(documents, cuts, seed)}
+    rows = [row for row, item in enumerate(held_out) if item.text in source]
+    return KnownItems(rows, [source[held_out[row].text] for row in rows], vectors)
+
+
+def with_retention(
+    scores: Sequence[PairScores],
+    items: KnownItems,
+    teacher: Vectors,
+    student: Mapping[LayerDimPair, Vectors],
+    measure: str = "cosine",
+) -> list[PairScores]:
+    """`scores` with what each pair keeps of the teacher's nDCG@10 at full dim, both sides cut to the pair's dim.
+
+    `teacher` and `student` hold vectors of all held-out texts. Fewer than 30 pseudo-queries give no figure.
+    """
+    if len(items.rows) < ENOUGH:
+        return list(scores)
+    whole = found_again(teacher[items.rows], items.documents, items.sources, measure)
+    found = []
+    for each in scores:
+        queries, documents = (side[:, : each.dim] for side in (student[each.pair][items.rows], items.documents))
+        kept = found_again(queries, documents, items.sources, measure) / max(whole, 1e-9)
+        found.append(replace(each, retention=kept))
+    return found
+
+
+def found_again(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> float:
+    """Mean nDCG@10 of queries that have one relevant document each, in row `sources` of `documents`.
+
+    Of documents that are equally near, the first comes first: a query without a vector finds nothing by luck.
+    """
+    if measure == "cosine":
+        queries, documents, measure = unit(queries), unit(documents), "dot"
+    order, gains = np.arange(len(documents)), []
+    for query, source in zip(queries, sources, strict=True):  # one by one: a corpus may be large
+        [near] = similarities(query[None], documents, measure)
+        ahead = (near > near[source]).sum() + ((near == near[source]) & (order < source)).sum()
+        gains.append(1 / np.log2(ahead + 2) if ahead < _CUT else 0.0)
+    return float(np.mean(gains))

@@ -1,0 +1,139 @@
+"""A rotation that gives any teacher dims worth cutting.
+
+An orthonormal rotation leaves every dot product as it is. The one along the principal axes of a teacher's vectors
+puts into the first dims what most of their products come from, so that a cut loses least (the optimal linear
+compression of inner products, Eckart and Young 1936). Second moments are taken, not covariances: what is searched
+by are products, and a mean that all vectors share is part of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from emb.artifact.fingerprints import weights_hash
+from emb.data.corpus import Corpus, Text
+from emb.distill.targets import corpus_of, document_vectors, documents_of
+from emb.errors import ArtifactError, DataError, UsageError
+from emb.files import atomic_folder, atomic_path, refuse_existing
+from emb.model.dense import is_linear, linear, projections
+from emb.model.embedding_model import load_model, save_model
+from emb.progress import note
+from emb.recipes.recipe import Recipe
+from emb.similarity import Vectors, unit
+from emb.teachers.capture import move_cached
+from emb.teachers.registry import resolve
+
+_SHARES = (32, 64, 128, 256, 384, 512)  # dims whose share is told
+_EXACT = 1e-3  # largest change of a product that rounding may make
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """A rotated teacher's folder, its width, how many vectors the rotation was fitted to, and the share of their
+    squared length that the first dims hold, by dim.
+    """
+
+    folder: Path
+    dim: int
+    vectors: int
+    shares: dict[int, float]
+
+
+def principal_rotation(vectors: Vectors) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The rotation `(dim, dim)` float32 to multiply vectors by (`rotation @ vector`), and the energy of its dims.
+
+    Rows are the eigenvectors of the second moments of `vectors` `(texts, dim)`, the largest first; each is turned so
+    that its largest number is positive, which makes the result one and the same on every machine.
+
+    Raises:
+        DataError: fewer vectors than would fill a tenth of the dims.
+    """
+    count, dim = vectors.shape
+    if count < max(2, dim // 10):
+        raise DataError(
+            f"{count:,} vectors are too few to find {dim} directions in", f"give at least {max(2, dim // 10):,} texts"
+        )
+    moments = vectors.T.astype(np.float64) @ vectors.astype(np.float64) / count
+    energy, directions = np.linalg.eigh(moments)
+    rotation = directions[:, ::-1].T
+    largest = rotation[np.arange(dim), np.abs(rotation).argmax(axis=1)]
+    return (rotation * np.sign(largest)[:, None]).astype(np.float32), np.maximum(energy[::-1], 0.0)
+
+
+def rotate(
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    moved: Sequence[tuple[Path, Path]] = (),
+    trust_remote_code: bool = False,
+) -> Rotated:
+    """Write the teacher of `recipe` once more, with a rotation fitted to its vectors of the recipe's documents, or
+    texts where it names none; rotate the vectors that are cached for it, and the indexes `moved` (from, to), too.
+
+    Raises:
+        EmbError: no such teacher or texts; a teacher behind whose projection no rotation can stand; `out` is taken.
+    """
+    refuse_existing(out, overwrite)
+    for _, target in moved:
+        refuse_existing(target, overwrite)
+    teacher = resolve(recipe.teacher, trust_remote_code=trust_remote_code)
+    documents = documents_of(recipe)
+    corpus = Corpus([Text(each.whole) for each in documents]) if documents else corpus_of(recipe)
+    vectors = document_vectors(recipe, teacher, corpus, trust_remote_code)
+    rotation, energy = principal_rotation(unit(vectors))
+    indexes = [(_index(source, len(rotation)), target) for source, target in moved]
+    with atomic_folder(out, replace=overwrite) as folder:
+        _write(teacher.path, rotation, folder, trust_remote_code)
+    note(f"{out}: {recipe.teacher}, rotated")
+    move_cached(weights_hash(teacher.path), weights_hash(out), rotation)
+    for vectors_of_index, target in indexes:
+        with atomic_path(target) as partial, partial.open("wb") as handle:
+            np.save(handle, vectors_of_index @ rotation.T, allow_pickle=False)
+    shares = np.cumsum(energy) / energy.sum()
+    told = {dim: float(shares[dim - 1]) for dim in _SHARES if dim < len(rotation)}
+    return Rotated(out, len(rotation), len(corpus), told)
+
+
+def _write(source: Path, rotation: np.ndarray[Any, Any], folder: Path, trust_remote_code: bool) -> None:
+    """The model with the rotation behind its last projection, as one more projection or inside of it."""
+    model = load_model(source, trust_remote_code=trust_remote_code)
+    deepest, turn = str(model.exits[-1]), torch.from_numpy(rotation)
+    head = model.heads[deepest]
+    before = [step for step in head if not isinstance(step, nn.Identity)] if isinstance(head, nn.Sequential) else [head]
+    before = [step for step in before if not isinstance(step, nn.Identity)]
+    if len(before) == 1 and is_linear(head):
+        model.heads = nn.ModuleDict({deepest: linear(turn @ projections(head)[0].weight.detach())})
+    else:
+        model.heads = nn.ModuleDict({deepest: nn.Sequential(*before, linear(turn)) if before else linear(turn)})
+    save_model(model, folder)
+    _prove(source, folder, turn, trust_remote_code)
+
+
+def _prove(source: Path, folder: Path, turn: torch.Tensor, trust_remote_code: bool) -> None:
+    """Both folders as sentence-transformers has them: the second gives the first's vectors, turned."""
+    plain, turned = (load_model(each, trust_remote_code=trust_remote_code) for each in (source, folder))
+    rows = plain.tokenizer().encode(["time", "How many people know the number of the house?", "water for all of them"])
+    for (_, one), (_, other) in zip(plain.embed_ids(rows), turned.embed_ids(rows), strict=True):
+        error = float((one @ turn.T - other).abs().max() / one.abs().max())
+        if not error <= _EXACT:
+            raise ArtifactError(
+                f"{source}: rotated, it gives other vectors (relative error {error:.2g})",
+                "its modules are not carried as they should be",
+            )
+
+
+def _index(path: Path, dim: int) -> Vectors:
+    from emb.data.vector_files import read_vectors
+
+    vectors = read_vectors(path)
+    if vectors.shape[1] != dim:
+        raise UsageError(f"{path}: vectors of {vectors.shape[1]} dims, the teacher has {dim}", "give whole vectors")
+    return vectors

@@ -1,0 +1,228 @@
+"""Query encoders: what a recipe leaves open, layers cut from the teacher or none at all, and what is kept of search."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from tiny import SENTENCES, tiny_bert
+
+import emb
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
+from emb.data.corpus import Text
+from emb.data.documents import Document
+from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.distill.query_encoder import with_query_defaults
+from emb.distill.retention import KnownItems, found_again, known_items, with_retention
+from emb.distill.student import kept_layers
+from emb.errors import UsageError
+from emb.model.embedding_model import load_model
+from emb.model.static import StaticEncoder
+from emb.recipes.recipe import Recipe, load_recipe
+from emb.tokens import TextTokenizer
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher, documents, general texts and a cache."""
+    folder = tmp_path_factory.mktemp("place")
+    tiny_bert(folder / "teacher", layers=4)
+    rows = [{"title": a.split()[0], "text": f"{a} {b}"} for a in SENTENCES for b in SENTENCES[::3]]
+    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "general.txt").write_text("\n".join(f"{a} {b}" for a in SENTENCES for b in SENTENCES[::5]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _cache(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMB_CACHE", str(place / "cache"))
+
+
+@pytest.fixture(scope="module")
+def static(place: Path) -> Any:
+    """A run that made a static encoder for the documents."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMB_CACHE", str(place / "cache"))
+        return emb.distill(
+            str(place / "teacher"),
+            documents=[place / "docs.jsonl"],
+            data=[place / "general.txt"],
+            layers=0,
+            out=place / "static",
+            overrides={"pairs": [[0, 16], [0, 32]], "training.epochs": 20},
+        )
+
+
+def _filled(**values: Any) -> Recipe:
+    return with_query_defaults(load_recipe(None, {"teacher": "t", **values}))
+
+
+def test_a_query_encoder_is_cut_from_the_teacher_with_short_windows() -> None:
+    recipe = _filled(**{"data.documents": ["d"]})
+    assert (recipe.student.source, recipe.student.layers, recipe.student.keep) == ("teacher", 4, "spread")
+    assert recipe.capture.max_length == 64
+    assert _filled(**{"data.as_queries": True}).student.layers == 4
+
+
+def test_what_the_recipe_says_stays() -> None:
+    given = {"data.documents": ["d"], "student.layers": 2, "student.keep": "ends", "capture.max_length": 99}
+    recipe = _filled(**given, **{"training.epochs": 7})
+    assert (recipe.student.layers, recipe.student.keep, recipe.capture.max_length) == (2, "ends", 99)
+    assert recipe.training.epochs == 7
+    own = _filled(**{"data.documents": ["d"], "student.source": "mine"})
+    assert (own.student.source, own.student.layers) == ("mine", None)
+
+
+def test_another_recipe_is_left_alone() -> None:
+    recipe = load_recipe(None, {"teacher": "t"})
+    assert with_query_defaults(recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("layers", "keep", "kept"),
+    [
+        (1, "ends", [11]),
+        (2, "ends", [0, 11]),
+        (3, "ends", [0, 10, 11]),
+        (4, "ends", [0, 1, 10, 11]),
+        (12, "ends", list(range(12))),
+        (2, "spread", [0, 11]),
+        (3, [1, 4, 9], [1, 4, 9]),
+    ],
+)
+def test_which_layers_stay(layers: int, keep: Any, kept: list[int]) -> None:
+    assert kept_layers(12, layers, keep) == kept
+
+
+@pytest.mark.parametrize("keep", [[], [0, 12], [3, 3], [4, 2]])
+def test_layers_that_are_not_there_or_twice_are_refused(keep: list[int]) -> None:
+    with pytest.raises(UsageError, match="layers are 0 to 11"):
+        kept_layers(12, len(keep), keep)
+
+
+def test_named_layers_are_those_of_the_teacher(place: Path, tmp_path: Path) -> None:
+    found = emb.distill(
+        str(place / "teacher"),
+        documents=[place / "docs.jsonl"],
+        out=tmp_path / "run",
+        overrides={"student.keep": [0, 3], "student.layers": 2, "training.epochs": 0},
+    )
+    kept, whole = load_model(found.student).encoder, load_model(place / "teacher").encoder
+    for mine, theirs in zip(kept.encoder.layer, (whole.encoder.layer[0], whole.encoder.layer[3]), strict=True):
+        torch.testing.assert_close(mine.output.dense.weight, theirs.output.dense.weight)
+
+
+def test_the_static_encoder_learns_the_teacher_s_queries(static: Any, place: Path) -> None:
+    manifest = Manifest.load(static.student)
+    assert (manifest.kind, manifest.layers, manifest.dim) == (Kind.STUDENT, 0, 32)
+    assert [each.pair for each in static.scores] == [LayerDimPair(0, 16), LayerDimPair(0, 32)]
+    assert static.scores[-1].cosine > 0.9
+    assert static.scores[-1].retention > 0.6
+    training = manifest.lineage.recipe["training"]
+    assert (training["lr"], training["tokens_per_batch"], training["epochs"]) == (1e-2, 8192, 20)
+
+
+def test_it_is_a_static_embedding_for_any_client(static: Any, tmp_path: Path) -> None:
+    [artifact] = emb.export(static.run, dims=[16], int8=True, out=tmp_path / "out", threads=1)
+    assert not list(artifact.glob("*_Dense"))  # the cut is in the table
+    model = SentenceTransformer(str(artifact), device="cpu")
+    assert type(model[0]).__name__ == "StaticEmbedding"
+    assert tuple(model[0].embedding.weight.shape)[1] == 16
+    expected = model.encode(SENTENCES)
+    np.testing.assert_allclose(emb.load(artifact, file="onnx/model.onnx").encode(SENTENCES), expected, atol=1e-6)
+    whole = emb.load(static.student).encode(SENTENCES)[:, :16]
+    np.testing.assert_allclose(expected, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
+    assert emb.validate(artifact, threads=1, max_texts=20).passed
+
+
+def test_a_static_query_reads_no_special_token(static: Any) -> None:
+    tokenizer = TextTokenizer.from_folder(static.student, 64)
+    special = {tokenizer.tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]")}
+    assert not special & set(tokenizer.encode([SENTENCES[0]])[0])
+
+
+def test_weights_are_folded_into_the_rows() -> None:
+    encoder, ids = StaticEncoder.fresh(9, 4, seed=0), torch.arange(9)[None]
+    assert encoder.weights is not None
+    torch.nn.init.normal_(encoder.weights)
+    before = encoder(ids).last_hidden_state
+    encoder.fold()
+    assert encoder.weights is None
+    torch.testing.assert_close(encoder(ids).last_hidden_state, before)
+    encoder.fold()  # once is enough
+    torch.testing.assert_close(encoder(ids).last_hidden_state, before)
+
+
+def test_a_fresh_table_is_that_of_its_seed() -> None:
+    one, same, other = (StaticEncoder.fresh(9, 4, seed).embedding.weight for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_a_static_run_resumes_to_the_same_weights(static: Any, place: Path, tmp_path: Path) -> None:
+    again = emb.distill(
+        str(place / "teacher"),
+        documents=[place / "docs.jsonl"],
+        data=[place / "general.txt"],
+        layers=0,
+        out=tmp_path / "again",
+        overrides={"pairs": [[0, 16], [0, 32]], "training.epochs": 20},
+    )
+    one, other = (load_model(each.student).encoder.embedding.weight for each in (static, again))
+    torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+DOCUMENTS = [Document("", f"{a} {b}") for a, b in pairwise(SENTENCES)]
+BASIS = np.eye(len(DOCUMENTS), dtype=np.float32)
+
+
+def test_known_items_are_held_out_cuts_and_their_documents() -> None:
+    cuts = pseudo_queries(DOCUMENTS, Cuts(), 0)
+    held_out = [Text("of no document", "query"), *(Text(each.text, "query") for each in cuts[::4])]
+    found = known_items(held_out, DOCUMENTS, BASIS, Cuts(), 0)
+    assert found.rows == list(range(1, len(held_out)))
+    assert found.sources == [each.document for each in cuts[::4]]
+
+
+def test_found_again_is_ndcg_of_one_document() -> None:
+    assert found_again(BASIS[:2], BASIS, [0, 1]) == 1.0
+    mixed = BASIS[0] + 2 * BASIS[1] + 3 * BASIS[2]
+    assert found_again(mixed[None], BASIS, [0]) == pytest.approx(1 / np.log2(4))
+    assert found_again(mixed[None], BASIS, [1]) == pytest.approx(1 / np.log2(3))
+    falling = np.arange(len(BASIS), 0, -1, dtype=np.float32)
+    assert found_again(falling[None], BASIS, [10]) == 0.0
+
+
+def test_a_query_without_a_vector_finds_nothing_by_luck() -> None:
+    assert found_again(np.zeros((1, len(BASIS)), np.float32), BASIS, [15]) == 0.0
+
+
+def test_lengths_count_where_the_teacher_s_do() -> None:
+    documents = np.asarray([[1, 0], [3, 3]], np.float32)
+    query = np.asarray([[1, 0]], np.float32)
+    assert found_again(query, documents, [0]) == 1.0
+    assert found_again(query, documents, [0], "dot") < 1.0
+
+
+def test_retention_is_the_student_s_share_of_the_teacher_s_own() -> None:
+    rows = list(range(40))
+    documents = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
+    noise = np.random.default_rng(1).normal(size=(40, 16)).astype(np.float32)
+    scores = [PairScores(0, dim, 0.9, 0.9) for dim in (4, 16)]
+    items = KnownItems(rows, rows, documents)
+    teacher = documents + 0.9 * noise
+    pairs = {each.pair: teacher[:, : each.dim] for each in scores}
+    cut, same = with_retention(scores, items, teacher, pairs)
+    assert same.retention == 1.0
+    assert cut.retention is not None
+    assert 0 < cut.retention < 1
+    worse = {each.pair: (documents + 3 * noise)[:, : each.dim] for each in scores}
+    assert with_retention(scores, items, teacher, worse)[1].retention < 1
+    few = KnownItems(rows[:20], rows[:20], documents)
+    assert with_retention(scores, few, teacher, pairs) == scores

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emb.artifact.manifest import PairScores
 from emb.commands.console import Outcome, reports
 from emb.commands.options import duration, setting
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
+
+if TYPE_CHECKING:
+    from emb.distill import DistillResult
 
 
 @click.command()
@@ -94,9 +96,7 @@ def distill(
     import emb
 
     result = emb.distill(data=list(data), documents=list(documents), overrides=dict(settings), **options)
-    return Outcome(
-        {"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result.run, result.scores)
-    )
+    return Outcome({"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result))
 
 
 _HEADER = {
@@ -108,14 +108,11 @@ _HEADER = {
 }
 
 
-def _distilled(run: Path, scores: Sequence[PairScores]) -> str:
-    shown = (
-        "layers",
-        "dim",
-        "cosine",
-        "overlap",
-        *(["retention"] if scores and scores[0].retention is not None else []),
+def _distilled(result: DistillResult) -> str:
+    shown = [name for name in _HEADER if any(getattr(each, name) is not None for each in result.scores)]
+    rows = [[getattr(each, name) for name in shown] for each in result.scores]
+    pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
+    return (
+        f"{table(rows, [_HEADER[name] for name in shown])}\n\nrun: {result.run}\n"
+        f"next: emb export {result.run} {pair}--int8"
     )
-    rows = [[getattr(each, name) for name in shown] for each in scores]
-    best = f"--layers {scores[0].layers} --dim {scores[0].dim} " if scores else ""
-    return f"{table(rows, [_HEADER[name] for name in shown])}\n\nrun: {run}\nnext: emb export {run} {best}--int8"

@@ -30,7 +30,7 @@ def fitted_corpus(
 ) -> Corpus:
     """Pseudo-queries of `documents`, and as many texts of `general` that they are the share `mix` of all.
 
-    Which ones is decided by their own hashes: more text moves none that was taken.
+    Which ones is decided by their own hashes, whatever their order.
     """
     own = [each.text for each in pseudo_queries(documents, cuts, seed)]
     beside = as_queries(general, seed).texts if general and mix else []

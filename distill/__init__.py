@@ -24,6 +24,13 @@ class DistillResult:
     student: Path
     scores: list[PairScores]
 
+    @property
+    def advised(self) -> PairScores | None:
+        """The (layers, dim) pair to export: the smallest that keeps about as much as any (`distill.retention`)."""
+        from emb.distill.retention import advised
+
+        return advised(self.scores)
+
 
 def distill(
     teacher: str | Path | Callable[..., Any] | Teacher | None = None,

@@ -19,6 +19,7 @@ from emb.data.pseudo_queries import Cuts, pseudo_queries
 from emb.similarity import Vectors, similarities, unit
 
 _CUT = 10
+_NEAR = 0.02  # about what the choice of a thousand pseudo-queries moves a figure by
 ENOUGH = 30  # pseudo-queries; fewer say nothing
 
 
@@ -62,6 +63,17 @@ def with_retention(
         kept = found_again(queries, documents, items.sources, measure) / max(whole, 1e-9)
         found.append(replace(each, retention=kept))
     return found
+
+
+def advised(scores: Sequence[PairScores]) -> PairScores | None:
+    """The pair to take: of those within two points of the best retention the one with fewest layers, then dims.
+
+    Without retention it is the smallest; without scores there is none.
+    """
+    known = [each for each in scores if each.retention is not None]
+    best = max((each.retention or 0.0 for each in known), default=0.0)
+    near = [each for each in known if (each.retention or 0.0) >= best - _NEAR] or scores
+    return min(near, key=lambda each: (each.layers, each.dim), default=None)
 
 
 def found_again(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> float:

@@ -66,10 +66,12 @@ def test_the_same_every_time_by_seed_and_document() -> None:
 
 
 def test_keywords_are_rare_words() -> None:
-    common = [Document("", f"report number{n} on the weather of the coast") for n in range(30)]
-    odd = Document("", "report on the weather of the coast with a zeppelin and quicksilver and ambergris too early")
-    keywords = _texts([*common, odd], Cuts(sentences=0, spans=0, keywords=1))[-1].split()
-    assert not {"report", "weather", "coast", "the"} & set(keywords)
+    common = "the report says that weather along this coast was often rather windy"
+    rare = "zeppelin quicksilver ambergris porphyry tamarind obelisk cinnabar vellum halyard mistral"
+    documents = [*(Document("", f"{common} number{n}") for n in range(30)), Document("", f"{common} {rare}")]
+    keywords = _texts(documents, Cuts(sentences=0, spans=0, keywords=1))[-1].split()
+    assert set(keywords) <= set(rare.split())
+    assert keywords == [word for word in rare.split() if word in keywords]
 
 
 def test_each_text_once_whatever_its_case_and_of_its_first_document() -> None:
@@ -158,11 +160,9 @@ def test_general_texts_are_the_share_that_was_asked(mix: float) -> None:
     found = fitted_corpus(documents, general, cuts=Cuts(), mix=mix, seed=0)
     beside = [item for item in found.texts if item.text.startswith("who lives")]
     assert len(beside) / len(found) == pytest.approx(mix, abs=0.01)
-    more = Corpus([*general.texts, *(Text(f"is {n} odd?", "query") for n in range(500))])
-    again = [each.text for each in fitted_corpus(documents, more, cuts=Cuts(), mix=mix, seed=0).texts]
-    assert [text for text in again if text.startswith("who lives")] == [
-        item.text for item in beside if item.text in again
-    ]
+    turned = Corpus(general.texts[::-1])
+    again = fitted_corpus(documents, turned, cuts=Cuts(), mix=mix, seed=0)
+    assert {item.text for item in again.texts} == {item.text for item in found.texts}
 
 
 def test_general_texts_are_no_more_than_there_are() -> None:

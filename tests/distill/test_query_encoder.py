@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 from tiny import SENTENCES, tiny_bert
 
 import emb
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
+from emb.cli import cli
 from emb.data.corpus import Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import Cuts, pseudo_queries
 from emb.distill.query_encoder import with_query_defaults
-from emb.distill.retention import KnownItems, found_again, known_items, with_retention
+from emb.distill.retention import KnownItems, advised, found_again, known_items, with_retention
 from emb.distill.student import kept_layers
 from emb.errors import UsageError
 from emb.model.embedding_model import load_model
@@ -226,3 +228,31 @@ def test_retention_is_the_student_s_share_of_the_teacher_s_own() -> None:
     assert with_retention(scores, items, teacher, worse)[1].retention < 1
     few = KnownItems(rows[:20], rows[:20], documents)
     assert with_retention(scores, few, teacher, pairs) == scores
+
+
+@pytest.mark.parametrize(
+    ("kept", "taken"),
+    [
+        ([0.90, 0.97, 0.98], (2, 8)),  # near the best, with fewer layers
+        ([0.90, 0.95, 0.98], (4, 8)),
+        ([0.99, 0.97, 0.98], (0, 8)),
+        ([None, None, None], (0, 8)),
+    ],
+)
+def test_the_pair_to_take_is_the_smallest_that_keeps_about_as_much(
+    kept: list[float | None], taken: tuple[int, int]
+) -> None:
+    scores = [PairScores(n, 8, 0.9, 0.9, value) for n, value in zip((0, 2, 4), kept, strict=True)]
+    found = advised([*scores, *(PairScores(each.layers, 16, 0.9, 0.9, each.retention) for each in scores)])
+    assert found is not None
+    assert (found.layers, found.dim) == taken
+    assert advised([]) is None
+
+
+def test_the_command_says_what_is_kept_and_what_to_export(static: Any, place: Path, tmp_path: Path) -> None:
+    arguments = ["--teacher", str(place / "teacher"), "--for", str(place / "docs.jsonl"), "--layers", "0"]
+    settings = ["--set", "training.epochs=1", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(cli, ["distill", *arguments, *settings])
+    assert done.exit_code == 0, done.output
+    assert "kept in your documents" in done.stdout
+    assert f"next: emb export {tmp_path / 'run'} --layers 0 --dim " in done.stdout

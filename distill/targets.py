@@ -51,6 +51,8 @@ def corpus_of(recipe: Recipe) -> Corpus:
         cuts = Cuts(**data.cuts.model_dump())
         corpus = fitted_corpus(documents_of(recipe), given, cuts=cuts, mix=data.mix, seed=recipe.training.seed)
     else:
+        if given is None:
+            note("no --data and no --for: the documentation on this machine is the corpus, which is for trying only")
         corpus = given or default_corpus(data.limit)
         corpus = as_queries(corpus, recipe.training.seed) if data.as_queries else corpus
     queries = sum(item.kind == "query" for item in corpus.texts)

@@ -17,9 +17,10 @@ from tiny import SENTENCES, tiny_bert
 import emb
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
 from emb.cli import cli
-from emb.data.corpus import Text
+from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.distill import targets
 from emb.distill.query_encoder import with_query_defaults
 from emb.distill.retention import KnownItems, advised, found_again, known_items, with_retention
 from emb.distill.student import kept_layers
@@ -79,6 +80,17 @@ def test_what_the_recipe_says_stays() -> None:
     assert recipe.training.epochs == 7
     own = _filled(**{"data.documents": ["d"], "student.source": "mine"})
     assert (own.student.source, own.student.layers) == ("mine", None)
+
+
+def test_the_default_corpus_is_said_to_be_for_trying_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(targets, "default_corpus", lambda limit: Corpus([Text("a text")]))
+    targets.corpus_of(load_recipe(None, {"teacher": "t"}))
+    assert "for trying only" in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "own.txt").write_text("\n".join(SENTENCES))
+    targets.corpus_of(load_recipe(None, {"teacher": "t", "data.sources": [str(tmp_path / "own.txt")]}))
+    assert "for trying only" not in " ".join(capsys.readouterr().err.split())
 
 
 def test_another_recipe_is_left_alone() -> None:

@@ -36,6 +36,6 @@ def with_query_defaults(recipe: Recipe) -> Recipe:
 
 
 def _filled(section: Any, defaults: dict[str, Any]) -> BaseModel:
-    """`section` with `defaults` for what was not said; what is filled in does not count as said."""
+    """`section` with `defaults` for what was not said."""
     open_ = {key: value for key, value in defaults.items() if key not in section.model_fields_set}
     return section.model_copy(update=open_)  # type: ignore[no-any-return]

@@ -288,10 +288,10 @@ def _kept(path: Path) -> dict[str, torch.Tensor]:
 def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
     """Average the weights and flatten the projections as the recipe says; the powers chosen, per exit."""
     student, held_out = training.student, training.held_out
-    if isinstance(student.encoder, StaticEncoder):
-        student.encoder.fold()
     if recipe.training.average < 1:
         average(student, _kept(start), recipe.training.average)
+    if isinstance(student.encoder, StaticEncoder):
+        student.encoder.fold()
     if not student.spec.normalize:
         return {}  # the length of the vectors means something, and would change
     chosen = flatten_projections(

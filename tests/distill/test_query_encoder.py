@@ -173,6 +173,24 @@ def test_weights_are_folded_into_the_rows() -> None:
     torch.testing.assert_close(encoder(ids).last_hidden_state, before)
 
 
+def test_averaging_goes_before_folding(place: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"documents": [place / "docs.jsonl"], "layers": 0}
+    tables = [
+        load_model(
+            emb.distill(
+                str(place / "teacher"),
+                out=tmp_path / str(share),
+                overrides={"training.average": share, "training.epochs": 2},
+                **given,
+            ).student
+        ).encoder.embedding.weight
+        for share in (1.0, 0.5, 1e-9)
+    ]
+    start = StaticEncoder.fresh(*tables[0].shape, seed=0).embedding.weight
+    torch.testing.assert_close(tables[2], start, atol=1e-6, rtol=0)
+    assert not torch.allclose(tables[1], tables[0], atol=1e-3)
+
+
 def test_a_fresh_table_is_that_of_its_seed() -> None:
     one, same, other = (StaticEncoder.fresh(9, 4, seed).embedding.weight for seed in (0, 0, 1))
     assert torch.equal(one, same)

@@ -278,7 +278,10 @@ def _hint(error: Exception) -> str:
 def save_model(model: EmbeddingModel, folder: Path) -> None:
     """Write `model` as a sentence-transformers folder that both current and older clients read."""
     with quiet():
-        model.encoder.save_pretrained(folder, safe_serialization=True)
+        if isinstance(model.encoder, StaticEncoder):
+            model.encoder.write(folder, normalize=model.spec.normalize)
+        else:
+            model.encoder.save_pretrained(folder, safe_serialization=True)
         model.hf_tokenizer.save_pretrained(folder)
     _keep_window(model.encoder.config, folder)
     write_older_keys(folder)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutput
+
+from emb.files import write_json
 
 MAX_LENGTH = 32768  # tokens, where the tokenizer names no window: a mean has none
 _SPREAD = 0.02  # of random numbers in a row
@@ -35,7 +39,6 @@ class StaticEncoder(PreTrainedModel):
 
     def __init__(self, config: StaticConfig) -> None:
         super().__init__(config)
-        # StaticEmbedding's own name, under which it is saved.
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         self.register_parameter("weights", None)
         self.post_init()  # type: ignore[no-untyped-call, unused-ignore]
@@ -65,6 +68,17 @@ class StaticEncoder(PreTrainedModel):
             rows = self.embedding.weight.detach() * nn.functional.softplus(self.weights.detach())[:, None]
             self.embedding.weight = nn.Parameter(rows)
             self.weights = None
+
+    def write(self, folder: Path, *, normalize: bool) -> None:
+        """Save table and config under the names that model2vec has for them, which sentence-transformers reads too."""
+        table = self.embedding.weight.detach().cpu().contiguous()
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({"embeddings": table}, folder / "model.safetensors")
+        sizes = {"vocab_size": len(table), "hidden_size": table.shape[1]}
+        write_json(
+            folder / "config.json",
+            {"model_type": "model2vec", "architectures": ["StaticModel"], "normalize": normalize, **sizes},
+        )
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The table."""

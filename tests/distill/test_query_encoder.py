@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny import SENTENCES, tiny_bert
 
@@ -148,6 +149,8 @@ def test_it_is_a_static_embedding_for_any_client(static: Any, tmp_path: Path) ->
     model = SentenceTransformer(str(artifact), device="cpu")
     assert type(model[0]).__name__ == "StaticEmbedding"
     assert tuple(model[0].embedding.weight.shape)[1] == 16
+    assert set(load_file(artifact / "model.safetensors")) == {"embeddings"}  # model2vec's name, and a flag it reads
+    assert json.loads((artifact / "config.json").read_text(encoding="utf-8"))["normalize"] is True
     expected = model.encode(SENTENCES)
     np.testing.assert_allclose(emb.load(artifact, file="onnx/model.onnx").encode(SENTENCES), expected, atol=1e-6)
     whole = emb.load(static.student).encode(SENTENCES)[:, :16]

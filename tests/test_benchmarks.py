@@ -39,6 +39,7 @@ def test_every_benchmark_is_here() -> None:
         "base_shapes",
         "peers",
         "roofline",
+        "rotation",
         "stream",
     } == set(SCRIPTS)
 

@@ -20,7 +20,7 @@ from emb.artifact.manifest import Manifest
 from emb.cli import cli
 from emb.commands import console
 from emb.data.corpus import Columns, Text
-from emb.distill import run as room
+from emb.distill import targets as room
 from emb.errors import DataError, EmbError, TeacherError, UsageError
 from emb.similarity import cosines
 from emb.teachers.capture import capture

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
-from emb.commands.options import numbers
+from emb.commands.options import layer_numbers, numbers
 from emb.commands.shared import Lists, flat, model_names, no_verify, remote_code
 from emb.report.tables import table
 
@@ -41,7 +41,7 @@ from emb.report.tables import table
     help="Dims to cut the vectors to. Default: common sizes up to the model's own.",
 )
 @click.option(
-    "--layers", type=numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all."
+    "--layers", type=layer_numbers, metavar="N[,N…]", multiple=True, help="Exits of a student to score. Default: all."
 )
 @click.option(
     "--dtype",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
-from emb.commands.options import duration, numbers
+from emb.commands.options import duration, layer_numbers, numbers
 from emb.commands.shared import Lists, flat, no_verify, output, remote_code
 from emb.report.tables import table
 
@@ -20,7 +20,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 @click.argument("source", required=False, metavar="[RUN]")
 @click.option(
     "--layers",
-    type=numbers,
+    type=layer_numbers,
     metavar="N[,N…]",
     multiple=True,
     help="Layers to keep, one that was trained as an exit; several make several exports. Default: all.",

@@ -11,9 +11,18 @@ from emb.recipes.durations import seconds_of
 
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers above zero, separated by commas: `4` or `2,4,6`."""
+    return _numbers(text, 1)
+
+
+def layer_numbers(text: str) -> tuple[int, ...]:
+    """Numbers of layers, separated by commas; a static model has 0."""
+    return _numbers(text, 0)
+
+
+def _numbers(text: str, least: int) -> tuple[int, ...]:
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise click.BadParameter(f"{text!r} is not a whole number above 0, nor several separated by commas")
+    if not all(part.strip().isdecimal() and int(part) >= least for part in parts):
+        raise click.BadParameter(f"{text!r} is not a whole number above {least - 1}, nor several separated by commas")
     return tuple(int(part) for part in parts)
 
 

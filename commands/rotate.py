@@ -39,7 +39,7 @@ from emb.report.tables import table
 @click.option("--overwrite", is_flag=True, help="Replace what --out holds.")
 @remote_code
 @reports
-def rotate(teacher: str, documents: Sequence[str], data: Sequence[str], **options: Any) -> Outcome:
+def rotate(teacher: str, documents: Sequence[str], data: Sequence[str], field: str | None, **options: Any) -> Outcome:
     """Turn a teacher's vectors so that their first dims say most.
 
     Every cosine stays as it is at full dim, and a cut to fewer dims loses less. The rotated model is a folder that any
@@ -48,10 +48,10 @@ def rotate(teacher: str, documents: Sequence[str], data: Sequence[str], **option
     """
     import emb
 
-    found = emb.rotate(teacher, documents=list(documents), data=list(data), **options)
+    found = emb.rotate(teacher, documents=list(documents), data=list(data), field=field, **options)
     rows = [(dim, share) for dim, share in found.shares.items()]
     return Outcome(
         vars(found),
         f"{table(rows, ('dims', 'share of squared length'))}\n\n{found.folder}\nnext: emb distill --teacher"
-        f" {found.folder}{''.join(f' --for {path}' for path in documents)}",
+        f" {found.folder}{''.join(f' --for {path}' for path in documents)}{f' --field {field}' if field else ''}",
     )

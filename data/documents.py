@@ -53,7 +53,8 @@ def _files(source: str) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
         corpora = [file for name in ("corpus.jsonl", "corpus.jsonl.gz") if (file := path / name).is_file()]
-        return corpora[:1] or data_files(path)
+        known = any((path / name).exists() for name in ("qrels", "queries.jsonl", "queries.jsonl.gz"))
+        return corpora[:1] if known and corpora else data_files(path)
     if not path.is_file():
         raise DataError(f"{source}: no such file or folder", "check the path given to --for")
     if path.name.startswith(_QUERIES) and (path.parent / "qrels").is_dir():
@@ -63,7 +64,7 @@ def _files(source: str) -> list[Path]:
 
 def _documents(path: Path, field: str) -> Iterator[Document]:
     for where, record in read_records(path, field, (field, TITLE)):
-        title = record.get(TITLE) or ""
+        title = "" if record.get(TITLE) is None else record[TITLE]
         if not isinstance(title, str):
             raise DataError(f"{where}: {TITLE} is no string", f"write titles as text, or rename the field {TITLE!r}")
         found = Document(" ".join(title.split()), text_of(record, field, where).strip())

@@ -7,9 +7,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from emb.data.corpus import Corpus, Text, checked
+from emb.data.corpus import MIN_TEXTS, Corpus, Text, checked
 from emb.data.documents import Document
 from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.errors import DataError
 from emb.progress import note
 
 # Of passages that only stand in for queries: the first sentence, another, a span.
@@ -38,7 +39,13 @@ def fitted_corpus(
     taken = sorted((item.text for item in beside), key=_rank)[:wanted]
     note(f"{len(documents):,} documents: {len(own):,} pseudo-queries, and {len(taken):,} general texts beside them")
     found = Corpus([Text(text, "query") for text in dict.fromkeys([*own, *taken])])
-    return checked(found, len(found), ["the documents given with --for"])
+    if len(found) < MIN_TEXTS:
+        raise DataError(
+            f"the documents given with --for: {len(own)} pseudo-queries, and {len(taken)} texts beside them; at least"
+            f" {MIN_TEXTS} are needed",
+            "name more documents, or train on other texts: emb distill --for-queries --data PATH",
+        )
+    return found
 
 
 def _rank(text: str) -> bytes:

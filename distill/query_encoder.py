@@ -18,12 +18,18 @@ _STUDENT = {"source": "teacher", "layers": LAYERS, "keep": "spread"}
 _TRAINING = {"epochs": 2.0}
 
 
-def with_query_defaults(recipe: Recipe) -> Recipe:
-    """The recipe, with the student, window and length of training of a query encoder where it says none."""
+def with_query_defaults(recipe: Recipe, depth: int | None = None) -> Recipe:
+    """The recipe, with the student, window and length of training of a query encoder where it says none.
+
+    `depth` is the number of the teacher's layers, if that is known: of fewer than four all are kept.
+    """
     if not recipe.data.documents and not recipe.data.as_queries:
         return recipe
     own = recipe.student.model_fields_set
-    student = {key: value for key, value in _STUDENT.items() if key not in own}
+    student: dict[str, Any] = {key: value for key, value in _STUDENT.items() if key not in own}
+    if "layers" in student:
+        named = recipe.student.keep
+        student["layers"] = len(named) if isinstance(named, list) else min(LAYERS, LAYERS if depth is None else depth)
     if "source" in own:  # a model that somebody chose is not cut unless they say so
         student = {}
     return recipe.model_copy(

@@ -19,16 +19,16 @@ from torch import nn
 
 from emb.artifact.fingerprints import weights_hash
 from emb.data.corpus import Corpus, Text
-from emb.distill.targets import corpus_of, document_vectors, documents_of
+from emb.distill.targets import corpus_of, document_vectors, documents_of, teacher_spec
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.files import atomic_folder, atomic_path, refuse_existing
 from emb.model.dense import is_linear, linear, projections
 from emb.model.embedding_model import load_model, save_model
 from emb.progress import note
 from emb.recipes.recipe import Recipe
-from emb.similarity import Vectors, unit
+from emb.similarity import Vectors, first_not_finite, unit
 from emb.teachers.capture import move_cached
-from emb.teachers.registry import resolve
+from emb.teachers.registry import Resolved, resolve
 
 _SHARES = (32, 64, 128, 256, 384, 512)  # dims whose share is told
 _EXACT = 1e-3  # largest change of a product that rounding may make
@@ -81,19 +81,18 @@ def rotate(
     Raises:
         EmbError: no such teacher or texts; a teacher behind whose projection no rotation can stand; `out` is taken.
     """
-    refuse_existing(out, overwrite)
-    for _, target in moved:
-        refuse_existing(target, overwrite)
     teacher = resolve(recipe.teacher, trust_remote_code=trust_remote_code)
+    _check_places(teacher.path, out, [target for _, target in moved], overwrite)
+    weights = weights_hash(teacher.path)
     documents = documents_of(recipe)
     corpus = Corpus([Text(each.whole) for each in documents]) if documents else corpus_of(recipe)
     vectors = document_vectors(recipe, teacher, corpus, trust_remote_code)
     rotation, energy = principal_rotation(unit(vectors))
     indexes = [(_index(source, len(rotation)), target) for source, target in moved]
     with atomic_folder(out, replace=overwrite) as folder:
-        _write(teacher.path, rotation, folder, trust_remote_code)
+        _write(teacher, rotation, folder, trust_remote_code)
     note(f"{out}: {recipe.teacher}, rotated")
-    move_cached(weights_hash(teacher.path), weights_hash(out), rotation)
+    move_cached(weights, weights_hash(out), rotation)
     for vectors_of_index, target in indexes:
         with atomic_path(target) as partial, partial.open("wb") as handle:
             np.save(handle, vectors_of_index @ rotation.T, allow_pickle=False)
@@ -102,9 +101,27 @@ def rotate(
     return Rotated(out, len(rotation), len(corpus), told)
 
 
-def _write(source: Path, rotation: np.ndarray[Any, Any], folder: Path, trust_remote_code: bool) -> None:
-    """The model with the rotation behind its last projection, as one more projection or inside of it."""
+def _check_places(source: Path, out: Path, targets: Sequence[Path], overwrite: bool) -> None:
+    """Nothing is written into the teacher's folder, nor over a file by a folder or the other way round."""
+    here, there = source.resolve(), out.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise UsageError(f"--out {out}: in the way of the teacher itself, {source}", "choose a folder beside it")
+    if out.is_file():
+        raise UsageError(f"--out {out}: a file", "give a folder")
+    refuse_existing(out, overwrite)
+    for target in targets:
+        if target.suffix != ".npy" or target.is_dir() or out.resolve() in target.resolve().parents:
+            raise UsageError(f"--move … {target}: not a place for an index", "give a .npy file outside of --out")
+        refuse_existing(target, overwrite)
+
+
+def _write(teacher: Resolved, rotation: np.ndarray[Any, Any], folder: Path, trust_remote_code: bool) -> None:
+    """The model with the rotation behind its last projection, as one more projection or inside of it, and with the
+    prompts that it goes by here.
+    """
+    source = teacher.path
     model = load_model(source, trust_remote_code=trust_remote_code)
+    model.spec = teacher_spec(model.spec, teacher)
     deepest, turn = str(model.exits[-1]), torch.from_numpy(rotation)
     head = model.heads[deepest]
     before = [step for step in head if not isinstance(step, nn.Identity)] if isinstance(head, nn.Sequential) else [head]
@@ -134,6 +151,8 @@ def _index(path: Path, dim: int) -> Vectors:
     from emb.data.vector_files import read_vectors
 
     vectors = read_vectors(path)
+    if first_not_finite(vectors) is not None:
+        raise DataError(f"{path}: NaN or infinity in row {first_not_finite(vectors)}", "write that index anew")
     if vectors.shape[1] != dim:
         raise UsageError(f"{path}: vectors of {vectors.shape[1]} dims, the teacher has {dim}", "give whole vectors")
     return vectors

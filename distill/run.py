@@ -31,7 +31,7 @@ from emb.distill.losses import objective_of
 from emb.distill.projection import fit_projections
 from emb.distill.query_encoder import with_query_defaults
 from emb.distill.retention import known_items, with_retention
-from emb.distill.student import build_student, with_defaults
+from emb.distill.student import build_student, depth_of, with_defaults
 from emb.distill.targets import Targets, corpus_of, document_vectors, documents_of, targets_of, tokenise
 from emb.distill.train import Split, Training
 from emb.errors import ArtifactError, CheckpointError, UsageError
@@ -81,9 +81,10 @@ def run_distillation(
         if run_status(out) == "finished":
             note(f"{out} is finished already")
             return out, Manifest.load(out / "student").pairs
-    recipe = with_query_defaults(load_recipe(recipe_name, overrides))
+    recipe = load_recipe(recipe_name, overrides)
     objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
     found = _teacher_of(recipe, teacher, trust_remote_code)
+    recipe = with_query_defaults(recipe, None if found.vectors else depth_of(found.path))
     recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
     out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,8 @@ from transformers import AutoModel
 
 from emb.artifact.manifest import Manifest, is_artifact
 from emb.data.corpus import KINDS
-from emb.errors import UsageError
+from emb.errors import ArtifactError, UsageError
+from emb.files import read_json
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, cut_layers, load_model
 from emb.model.static import StaticEncoder, wrapped_tokenizer
 from emb.recipes.recipe import StudentRecipe
@@ -37,6 +39,16 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
         return recipe.model_copy(update={"source": entry.student, "layers": entry.student_layers})
     layers = recipe.layers if recipe.layers is not None else entry.student_layers if entry else None
     return recipe.model_copy(update={"source": "teacher", "layers": layers})
+
+
+def depth_of(folder: Path) -> int | None:
+    """How many layers the model in `folder` has, by its config alone; None where that does not say."""
+    try:
+        config = read_json(folder / "config.json")
+    except ArtifactError:
+        return None
+    known = (config.get(name) for name in ("num_hidden_layers", "n_layers", "num_layers") if isinstance(config, dict))
+    return next((int(number) for number in known if isinstance(number, int)), None)
 
 
 def build_student(
@@ -124,7 +136,7 @@ def kept_layers(depth: int, layers: int, keep: str | Sequence[int]) -> list[int]
         UsageError: more layers than there are, or one named that is not there or twice.
     """
     if not isinstance(keep, str):
-        return _named_layers(depth, keep)
+        return _named_layers(depth, layers, keep)
     if layers > depth:
         hint = f"choose 1 to {depth}" if depth else "leave it out: a static model has none to choose from"
         raise UsageError(f"--layers {layers}: the student's source has {depth} layers", hint)
@@ -135,11 +147,13 @@ def kept_layers(depth: int, layers: int, keep: str | Sequence[int]) -> list[int]
     return [round(index * (depth - 1) / (layers - 1)) for index in range(layers)]
 
 
-def _named_layers(depth: int, keep: Sequence[int]) -> list[int]:
+def _named_layers(depth: int, layers: int, keep: Sequence[int]) -> list[int]:
     if not keep or list(keep) != sorted(set(keep)) or not 0 <= keep[0] <= keep[-1] < depth:
         raise UsageError(
             f"student.keep {list(keep)}: the source's layers are 0 to {depth - 1}", "name each once, in ascending order"
         )
+    if layers not in (depth, len(keep)):  # where no number is given it is that of all
+        raise UsageError(f"student.keep {list(keep)}: {len(keep)} layers, not {layers}", "leave out --layers")
     return list(keep)
 
 

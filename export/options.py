@@ -53,6 +53,8 @@ def refuse_impossible(options: Options, pairs: Sequence[LayerDimPair]) -> None:
         raise UsageError(f"--vectors {', '.join(sorted(unknown))}: unknown", f"known: {', '.join(VECTOR_DTYPES)}")
     if options.heal and not (options.int8 or options.int4 or "binary" in options.vectors):
         raise UsageError("--heal: no file to heal for", "add --int8, --int4 or --binary")
+    if options.heal and not all(pair.layers for pair in pairs):
+        raise UsageError("--heal: a static model has no layers to train under rounding", "leave it out")
     if options.heal_data and not options.heal:
         raise UsageError("--heal-data without --heal", "say for how long: --heal 10m")
     if options.max_mb and not options.int8:

@@ -117,6 +117,12 @@ def test_of_an_evaluation_set_the_corpus_alone_is_read(tmp_path: Path) -> None:
     assert read_documents([str(_beir(tmp_path / "set"))]) == [HARBOUR, MILL]
 
 
+def test_a_folder_that_is_no_evaluation_set_is_read_whole(tmp_path: Path) -> None:
+    for name, text in (("corpus", "in the first file"), ("more", "in the second one")):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": text}) + "\n", encoding="utf-8")
+    assert [each.text for each in read_documents([str(tmp_path)])] == ["in the first file", "in the second one"]
+
+
 def test_queries_of_an_evaluation_set_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = _beir(tmp_path / "set")
     (folder / "queries.jsonl").write_text('{"_id": "q", "text": "who built the quay?"}\n', encoding="utf-8")
@@ -133,7 +139,7 @@ def test_documents_once_and_those_without_a_text_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [('{"text": ""}\n', "no document with a text"), ('{"text": "a b c", "title": 3}\n', "title is no string")],
+    [('{"text": ""}\n', "no document with a text"), ('{"text": "a b c", "title": 0}\n', "title is no string")],
 )
 def test_what_is_no_document_is_told(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "d.jsonl"
@@ -163,6 +169,13 @@ def test_general_texts_are_the_share_that_was_asked(mix: float) -> None:
     turned = Corpus(general.texts[::-1])
     again = fitted_corpus(documents, turned, cuts=Cuts(), mix=mix, seed=0)
     assert {item.text for item in again.texts} == {item.text for item in found.texts}
+
+
+def test_too_few_documents_are_told_with_what_helps() -> None:
+    general = Corpus([Text(f"q {n}", "query") for n in range(400)])
+    with pytest.raises(DataError, match="3 pseudo-queries, and 3 texts beside them") as caught:
+        fitted_corpus([Document("Two words", "Hello")], general, cuts=Cuts(), mix=0.5, seed=0)
+    assert "--for-queries" in caught.value.hint
 
 
 def test_general_texts_are_no_more_than_there_are() -> None:

@@ -24,8 +24,9 @@ from emb.data.pseudo_queries import Cuts, pseudo_queries
 from emb.distill import targets
 from emb.distill.query_encoder import with_query_defaults
 from emb.distill.retention import KnownItems, advised, found_again, known_items, with_retention
-from emb.distill.student import kept_layers
+from emb.distill.student import depth_of, kept_layers
 from emb.errors import UsageError
+from emb.files import write_json
 from emb.model.embedding_model import load_model
 from emb.model.static import StaticEncoder
 from emb.recipes.recipe import Recipe, load_recipe
@@ -115,6 +116,26 @@ def test_which_layers_stay(layers: int, keep: Any, kept: list[int]) -> None:
     assert kept_layers(12, layers, keep) == kept
 
 
+def test_of_a_shallow_teacher_all_layers_are_kept() -> None:
+    recipe = load_recipe(None, {"teacher": "t", "data.documents": ["d"]})
+    assert [with_query_defaults(recipe, depth).student.layers for depth in (None, 2, 4, 12, 0)] == [4, 2, 4, 4, 0]
+    named = load_recipe(None, {"teacher": "t", "data.documents": ["d"], "student.keep": [0, 5]})
+    assert with_query_defaults(named, 12).student.layers == 2
+
+
+def test_the_depth_is_read_from_the_config(place: Path, tmp_path: Path) -> None:
+    assert depth_of(place / "teacher") == 4
+    assert depth_of(tmp_path) is None
+    write_json(tmp_path / "config.json", {"n_layers": 6})
+    assert depth_of(tmp_path) == 6
+
+
+def test_a_list_of_layers_and_another_number_are_refused() -> None:
+    with pytest.raises(UsageError, match="2 layers, not 3"):
+        kept_layers(12, 3, [0, 11])
+    assert kept_layers(12, 12, [0, 11]) == [0, 11]  # no number was given
+
+
 @pytest.mark.parametrize("keep", [[], [0, 12], [3, 3], [4, 2]])
 def test_layers_that_are_not_there_or_twice_are_refused(keep: list[int]) -> None:
     with pytest.raises(UsageError, match="layers are 0 to 11"):
@@ -156,6 +177,25 @@ def test_it_is_a_static_embedding_for_any_client(static: Any, tmp_path: Path) ->
     whole = emb.load(static.student).encode(SENTENCES)[:, :16]
     np.testing.assert_allclose(expected, whole / np.linalg.norm(whole, axis=1, keepdims=True), atol=1e-5)
     assert emb.validate(artifact, threads=1, max_texts=20).passed
+
+
+def test_every_kind_of_file_of_a_static_student(static: Any, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"dims": [16], "out": tmp_path / "out", "threads": 1}
+    with pytest.raises(UsageError, match="no layers to train under rounding"):
+        emb.export(static.run, int8=True, heal=1.0, **given)
+    [artifact] = emb.export(static.run, int8=True, fp16=True, vectors=["int8", "binary"], **given)
+    report = emb.validate(artifact, threads=1, max_texts=20)
+    assert {(each.weight_dtype, each.vector_dtype) for each in report.variants} >= {
+        ("fp32", "float32"),
+        ("int8", "float32"),
+        ("int8", "int8"),
+        ("int8", "ubinary"),
+    }
+    coded = next(each for each in report.variants if each.vector_dtype == "int8")
+    assert all(each.passed for each in report.variants if each is not coded), str(report)
+    # Rows of single tokens leave the ranges of texts, so the gate of 16 coded dims is not for this tiny table; but the
+    # empty text, which has no vector, costs nothing.
+    assert coded.min_cosine > 0.5
 
 
 def test_a_static_query_reads_no_special_token(static: Any) -> None:
@@ -288,4 +328,7 @@ def test_the_command_says_what_is_kept_and_what_to_export(static: Any, place: Pa
     done = CliRunner().invoke(cli, ["distill", *arguments, *settings])
     assert done.exit_code == 0, done.output
     assert "kept in your documents" in done.stdout
-    assert f"next: emb export {tmp_path / 'run'} --layers 0 --dim " in done.stdout
+    advice = done.stdout.split("next: emb ")[1].split()
+    assert advice[:4] == ["export", str(tmp_path / "run"), "--layers", "0"]
+    again = CliRunner().invoke(cli, [*advice, "--threads", "1", "--out", str(tmp_path / "out")])
+    assert again.exit_code == 0, again.output

@@ -15,7 +15,9 @@ from tiny import SENTENCES, tiny_bert
 import emb
 from emb.distill.rotation import principal_rotation
 from emb.errors import ArtifactError, DataError, UsageError
+from emb.model.embedding_model import load_model
 from emb.similarity import unit
+from emb.teachers.registry import find
 
 
 @pytest.fixture(scope="module")
@@ -124,13 +126,49 @@ def test_what_was_cached_and_indexed_is_turned_not_encoded_again(
     assert (one * other).sum(axis=1).min() > 0.999  # moved vectors are those the rotated teacher gives
 
 
-def test_what_cannot_be_moved_or_is_in_the_way_is_told_first(tmp_path: Path, documents: Path, cache: Path) -> None:
+@pytest.mark.parametrize("place", ["teacher", "teacher/inside", "."])
+def test_the_teacher_itself_is_never_written_over(
+    tmp_path: Path, documents: Path, cache: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = tiny_bert(tmp_path / "teacher")
-    np.save(tmp_path / "cut.npy", np.ones((4, 8), np.float32))
-    with pytest.raises(UsageError, match="8 dims, the teacher has 32"):
-        emb.rotate(
-            teacher, documents=[documents], out=tmp_path / "out", moved=[(tmp_path / "cut.npy", tmp_path / "x.npy")]
-        )
-    assert not (tmp_path / "out").exists()
+    before = {path: path.read_bytes() for path in sorted(teacher.rglob("*")) if path.is_file()}
+    with pytest.raises(UsageError, match="in the way of the teacher"):
+        emb.rotate(teacher, documents=[documents], out=tmp_path / place, overwrite=True)
+    assert {path: path.read_bytes() for path in sorted(teacher.rglob("*")) if path.is_file()} == before
+
+
+def test_what_cannot_be_moved_or_is_in_the_way_is_told_first(tmp_path: Path, documents: Path, cache: Path) -> None:
+    teacher, index = tiny_bert(tmp_path / "teacher"), tmp_path / "index.npy"
+
+    def moved(vectors: Any, target: str = "new.npy") -> None:
+        np.save(index, np.asarray(vectors, np.float32))
+        emb.rotate(teacher, documents=[documents], out=tmp_path / "out", moved=[(index, tmp_path / target)])
+
+    for vectors, target, error, told in (
+        (np.ones((4, 8)), "new.npy", UsageError, "8 dims, the teacher has 32"),
+        (np.full((4, 32), np.nan), "new.npy", DataError, "NaN or infinity in row 0"),
+        (np.ones((4, 32)), "new.parquet", UsageError, "not a place for an index"),
+        (np.ones((4, 32)), "out/new.npy", UsageError, "not a place for an index"),
+    ):
+        with pytest.raises(error, match=told):
+            moved(vectors, target)
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="a file"):
+        moved(np.ones((4, 32)))
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine").write_text("mine")
     with pytest.raises(ArtifactError, match="already exists"):
-        emb.rotate(teacher, documents=[documents], out=teacher)
+        emb.rotate(teacher, documents=[documents], out=tmp_path / "taken")
+
+
+def test_prompts_that_only_the_registry_knows_go_into_the_folder(
+    tmp_path: Path, documents: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_bert(tmp_path / "models" / "bge-small-en-v1.5")
+    monkeypatch.setenv("EMB_MODELS", str(tmp_path / "models"))
+    out = emb.rotate("bge-small-en-v1.5", documents=[documents], out=tmp_path / "rotated").folder
+    known = find("bge-small-en-v1.5")
+    assert known is not None
+    assert known.prompts["query"]
+    assert load_model(out).spec.prompt("query") == known.prompts["query"]

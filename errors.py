@@ -28,6 +28,7 @@ _COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows 
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
 _ARGUMENTS = {
     "for": "documents",
+    "move": "moved",
     "codec": "codecs",
     "dim": "dims",
     "precision": "precisions",

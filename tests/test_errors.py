@@ -26,6 +26,7 @@ DOORS = (
     emb.distill,
     emb.export,
     emb.export_grid,
+    emb.rotate,
     emb.validate,
     emb.load,
     evaluate,

@@ -2,7 +2,8 @@
 # Trains, on any machine with CUDA (or, slowly, without), what docs/query-encoders.md cannot train on two cores:
 #   part 1: query encoders cut from the teacher, four and six layers, on all of the text
 #   part 2: the MiniLM-shaped student for both sides
-# Each part resumes where it was stopped, evaluates, and leaves its scores as JSON.
+# Each part resumes where it was stopped, evaluates, and leaves its scores as JSON. So far only the first training of
+# part 1 has been run, on a CPU; no GPU has run any of it.
 #
 #   TEACHER=all-mpnet-base-v2 TEXT=en.jsonl.gz SETS="cranfield scifact" OUT=gpu scripts/gpu_student.sh 1|2
 #   LIMIT=5000 TIME=20s … scripts/gpu_student.sh 1      # a dry run on a hundredth of the text

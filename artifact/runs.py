@@ -11,6 +11,7 @@ from emb.files import read_json, write_json
 
 FILE = "run.json"
 HELD_OUT = "held-out.jsonl"  # the texts that were kept from training
+STATIC = "static"  # a run of its own inside a run: the static encoder that was made beside the student
 
 
 def write_status(run: Path, status: str, **facts: Any) -> None:

@@ -57,6 +57,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Makes a small encoder for queries, cut from the teacher, whatever will be searched.",
 )
+@click.option(
+    "--rotate/--no-rotate",
+    default=None,
+    help=(
+        "With --for: turn the teacher's vectors so that they can be cut; documents then go by the folder teacher of the"
+        " run. Default: unless the teacher was trained to be cut."
+    ),
+)
 @click.option("--field", metavar="NAME", help="Column or key that holds the text.")
 @click.option("--kind-field", metavar="NAME", help="Column or key that says query or document.")
 @click.option(

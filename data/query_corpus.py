@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from emb.data.corpus import MIN_TEXTS, Corpus, Text, checked
 from emb.data.documents import Document
-from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
 from emb.errors import DataError
 from emb.progress import note
 
@@ -26,18 +26,17 @@ def as_queries(corpus: Corpus, seed: int) -> Corpus:
     return checked(found, len(found), ["the texts given, as queries"])
 
 
-def fitted_corpus(
-    documents: Sequence[Document], general: Corpus | None, *, cuts: Cuts, mix: float, seed: int
-) -> Corpus:
-    """Pseudo-queries of `documents`, and as many texts of `general` that they are the share `mix` of all.
+def fitted_corpus(cut: Sequence[PseudoQuery], general: Corpus | None, *, mix: float, seed: int) -> Corpus:
+    """The pseudo-queries `cut` from documents, and as many texts of `general` that they are the share `mix` of all.
 
     Which ones is decided by their own hashes, whatever their order.
     """
-    own = [each.text for each in pseudo_queries(documents, cuts, seed)]
+    own = [each.text for each in cut]
     beside = as_queries(general, seed).texts if general and mix else []
     wanted = min(len(beside), round(len(own) * mix / (1 - mix)))
     taken = sorted((item.text for item in beside), key=_rank)[:wanted]
-    note(f"{len(documents):,} documents: {len(own):,} pseudo-queries, and {len(taken):,} general texts beside them")
+    documents = len({each.document for each in cut})
+    note(f"{documents:,} documents: {len(own):,} pseudo-queries, and {len(taken):,} general texts beside them")
     found = Corpus([Text(text, "query") for text in dict.fromkeys([*own, *taken])])
     if len(found) < MIN_TEXTS:
         raise DataError(

@@ -41,6 +41,7 @@ def distill(
     kind_field: str | None = None,
     documents: Sequence[str | Path] = (),
     for_queries: bool = False,
+    rotate: bool | None = None,
     student: str | Path | None = None,
     layers: int | None = None,
     recipe: str | Path | None = None,
@@ -65,6 +66,8 @@ def distill(
         documents: files or folders that will be searched: the student becomes an encoder for queries to them, trained
             on pseudo-queries cut from them and on `data` beside; the scores then have a `retention`.
         for_queries: make an encoder for queries without knowing the documents: all texts are trained on as queries.
+        rotate: turn the teacher to `documents`, so that vectors can be cut; its folder is then `teacher` in the run,
+            and documents are encoded by that. None means: unless the teacher was trained to be cut.
         student: a name or folder, "teacher", or "fresh:LAYERSxHIDDEN"; None takes the registry's recommendation.
         layers: keep so many layers of the student's source (of the teacher, if no student is named); 0 leave a row
             per token, a static encoder.
@@ -90,6 +93,7 @@ def distill(
         "data.sources": [str(source) for source in data] or None,
         "data.documents": [str(source) for source in documents] or None,
         "data.as_queries": for_queries or None,
+        "rotate": rotate,
         "data.field": field,
         "data.kind_field": kind_field,
         "student.source": student,

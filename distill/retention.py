@@ -14,8 +14,7 @@ import numpy as np
 
 from emb.artifact.manifest import LayerDimPair, PairScores
 from emb.data.corpus import Text
-from emb.data.documents import Document
-from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.data.pseudo_queries import PseudoQuery
 from emb.similarity import Vectors, similarities, unit
 
 _CUT = 10
@@ -34,11 +33,9 @@ class KnownItems:
     documents: Vectors
 
 
-def known_items(
-    held_out: Sequence[Text], documents: Sequence[Document], vectors: Vectors, cuts: Cuts, seed: int
-) -> KnownItems:
-    """Which held-out texts were cut from which of `documents`, whose `vectors` are by the teacher."""
-    source = {each.text: each.document for each in pseudo_queries(documents, cuts, seed)}
+def known_items(held_out: Sequence[Text], cut: Sequence[PseudoQuery], vectors: Vectors) -> KnownItems:
+    """Which held-out texts are among those `cut` from documents, whose `vectors` are by the teacher."""
+    source = {each.text: each.document for each in cut}
     rows = [row for row, item in enumerate(held_out) if item.text in source]
     return KnownItems(rows, [source[held_out[row].text] for row in rows], vectors)
 

@@ -89,8 +89,7 @@ def rotate(
     vectors = document_vectors(recipe, teacher, corpus, trust_remote_code)
     rotation, energy = principal_rotation(unit(vectors))
     indexes = [(_index(source, len(rotation)), target) for source, target in moved]
-    with atomic_folder(out, replace=overwrite) as folder:
-        _write(teacher, rotation, folder, trust_remote_code)
+    write_rotated(teacher, rotation, out, trust_remote_code, overwrite=overwrite)
     note(f"{out}: {recipe.teacher}, rotated")
     move_cached(weights, weights_hash(out), rotation)
     for vectors_of_index, target in indexes:
@@ -115,7 +114,25 @@ def _check_places(source: Path, out: Path, targets: Sequence[Path], overwrite: b
         refuse_existing(target, overwrite)
 
 
-def _write(teacher: Resolved, rotation: np.ndarray[Any, Any], folder: Path, trust_remote_code: bool) -> None:
+def write_rotated(
+    teacher: Resolved, rotation: Vectors, out: Path, trust_remote_code: bool, *, overwrite: bool = False
+) -> None:
+    """Write the teacher's folder once more, at `out`, with the rotation `(dim, dim)` behind its vectors.
+
+    Raises:
+        ArtifactError: the folder gives other vectors than the teacher's, rotated.
+    """
+    with atomic_folder(out, replace=overwrite) as folder:
+        _write(teacher, rotation, folder, trust_remote_code)
+
+
+def share_of_first(vectors: Vectors, dims: int) -> float:
+    """The share of the squared length of `vectors` `(texts, dim)` that their first `dims` hold."""
+    energy = np.square(vectors, dtype=np.float64).sum(axis=0)
+    return float(energy[:dims].sum() / max(energy.sum(), 1e-30))
+
+
+def _write(teacher: Resolved, rotation: Vectors, folder: Path, trust_remote_code: bool) -> None:
     """The model with the rotation behind its last projection, as one more projection or inside of it, and with the
     prompts that it goes by here.
     """

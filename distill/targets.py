@@ -12,7 +12,7 @@ from emb.artifact.fingerprints import weights_hash
 from emb.data.corpus import Columns, Corpus, Text, read_corpus
 from emb.data.default_corpus import default_corpus
 from emb.data.documents import Document, read_documents
-from emb.data.pseudo_queries import Cuts
+from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
 from emb.data.query_corpus import as_queries, fitted_corpus
 from emb.machine import device, resolve_dtype
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model
@@ -43,18 +43,18 @@ class Targets:
 _Captured = tuple[TeacherIdentity, ModelSpec, TeacherEmbeddings]
 
 
-def corpus_of(recipe: Recipe) -> Corpus:
-    """The texts of a recipe."""
-    data = recipe.data
+def corpus_of(recipe: Recipe, cut: Sequence[PseudoQuery] | None = None) -> Corpus:
+    """The texts of a recipe; `cut` are the pseudo-queries of its documents where they are known already."""
+    data, seed = recipe.data, recipe.training.seed
     given = read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit) if data.sources else None
     if data.documents:
-        cuts = Cuts(**data.cuts.model_dump())
-        corpus = fitted_corpus(documents_of(recipe), given, cuts=cuts, mix=data.mix, seed=recipe.training.seed)
+        cut = pseudo_queries(documents_of(recipe), Cuts(**data.cuts.model_dump()), seed) if cut is None else cut
+        corpus = fitted_corpus(cut, given, mix=data.mix, seed=seed)
     else:
         if given is None:
             note("no --data and no --for: the documentation on this machine is the corpus, which is for trying only")
         corpus = given or default_corpus(data.limit)
-        corpus = as_queries(corpus, recipe.training.seed) if data.as_queries else corpus
+        corpus = as_queries(corpus, seed) if data.as_queries else corpus
     queries = sum(item.kind == "query" for item in corpus.texts)
     note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries")
     return corpus

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from emb.export.lineage import manifest_for
 from emb.export.options import Options, refuse_impossible
 from emb.export.quantized_files import int8_file, write_small
 from emb.export.slice import resolve_pairs, slice_model
-from emb.export.source import Source, find_source, place_for
+from emb.export.source import Source, by_model, find_source, place_for
 from emb.export.toolchains.registry import add_others, check_exporters
 from emb.export.vector_graphs import VECTOR_DTYPES, write_vectors
 from emb.files import atomic_folder, refuse_existing
@@ -48,18 +48,44 @@ def run_export(
     """Export every pair; nothing is written before every pair and folder has been checked. `apart` gives even a single
     one a folder of its own below `out`.
     """
-    found = find_source(source, verify, trust_remote_code=options.trust_remote_code)
+    whole = find_source(source, verify, trust_remote_code=options.trust_remote_code)
+    models = by_model(whole, layers, verify)
+    plans = [_planned(found, own, dims, options, out, apart or len(models) > 1) for found, own in models]
+    for folder in (folder for plan in plans for folder in plan.folders):
+        refuse_existing(folder, overwrite)
+    for plan in plans:
+        _export(plan, options, overwrite)
+    return [folder for plan in plans for folder in plan.folders]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A model, the pairs to cut from it, and the folder of each."""
+
+    source: Source
+    model: EmbeddingModel
+    pairs: list[LayerDimPair]
+    folders: list[Path]
+
+
+def _planned(
+    found: Source, layers: Sequence[int], dims: Sequence[int], options: Options, out: Path | None, apart: bool
+) -> _Plan:
     model = load_model(found.folder, trust_remote_code=options.trust_remote_code)
     pairs = resolve_pairs(model, found.manifest, layers, dims)
     refuse_impossible(options, pairs)
     check_exporters(options.exporter, model)
-    folders = [place_for(found, pair, out, apart or len(pairs) > 1) for pair in pairs]
-    for folder in folders:
-        refuse_existing(folder, overwrite)
+    return _Plan(found, model, pairs, [place_for(found, pair, out, apart or len(pairs) > 1) for pair in pairs])
+
+
+def _export(plan: _Plan, options: Options, overwrite: bool) -> None:
+    found, model = plan.source, plan.model
     texts = texts_of(options, found, model)
     healing = _healing(found, options) if options.heal else None
     won: dict[int, str] = {}  # by layers: dims differ in the last matrix alone
-    for pair, folder in sorted(zip(pairs, folders, strict=True), key=lambda each: (each[0].layers, -each[0].dim)):
+    for pair, folder in sorted(
+        zip(plan.pairs, plan.folders, strict=True), key=lambda each: (each[0].layers, -each[0].dim)
+    ):
         note(f"{found.name}: {pair} → {folder}")
         sliced, place = slice_model(model, pair), folder.with_name(f".{folder.name}.healing")
         check_slice(model, sliced, pair)
@@ -72,7 +98,6 @@ def run_export(
             won[pair.layers] = manifest.lineage.quantization.chosen
         if healed:
             forget(place)
-    return folders
 
 
 def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, LayerDimPair, Path], Healed]:

@@ -139,9 +139,15 @@ class TrainingRecipe(_Section):
 
 
 class Recipe(_Section):
-    """Everything a run depends on. `pairs` are the (layers, dim) outputs trained together."""
+    """Everything a run depends on.
+
+    `pairs` are the (layers, dim) outputs trained together; 0 layers are a static encoder beside the student.
+    `rotate` turns the teacher to the documents that will be searched, so that vectors can be cut; left open, that is
+    done for a teacher that was not trained to be cut.
+    """
 
     teacher: str
+    rotate: bool | None = None
     student: StudentRecipe = StudentRecipe()
     data: DataRecipe = DataRecipe()
     capture: CaptureRecipe = CaptureRecipe()

@@ -69,9 +69,11 @@ def recorded() -> Iterator[tuple[str, dict[str, Any]]]:
             yield path.parent.name, dict(read_json(path))
 
 
-def move_cached(weights: str, to_weights: str, rotation: Vectors) -> int:
-    """Give the teacher `to_weights`, whose vectors are those of the teacher `weights` rotated, all that is cached for
-    that one, so that nothing is encoded again; returns how many vectors.
+def move_cached(weights: str, to_weights: str, rotation: Vectors, texts: Sequence[Text] | None = None) -> int:
+    """Give the teacher `to_weights`, whose vectors are those of the teacher `weights` rotated, what is cached for that
+    one, so that nothing is encoded again; returns how many vectors.
+
+    Of `texts` alone, where they are given; what is there already is not written again.
     """
     count = 0
     for fingerprint, facts in recorded():
@@ -83,10 +85,20 @@ def move_cached(weights: str, to_weights: str, rotation: Vectors) -> int:
         new = TeacherCache(folder, old.dim)
         with new.lock():
             write_json(folder / FACTS, facts | vars(identity))
+            wanted = None if texts is None else _keys(facts["prompts"], texts)
             for shard in old.shards:
-                new.append([key.tobytes() for key in shard["key"]], shard["vector"].astype(np.float32) @ rotation.T)
-                count += len(shard)
+                keys = [key.tobytes() for key in shard["key"]]
+                rows = [
+                    row for row, key in enumerate(keys) if key not in new.index and (wanted is None or key in wanted)
+                ]
+                if rows:
+                    new.append([keys[row] for row in rows], shard["vector"][rows].astype(np.float32) @ rotation.T)
+                count += len(rows)
     return count
+
+
+def _keys(prompts: Mapping[str, str], texts: Sequence[Text]) -> set[bytes]:
+    return {row_key(prompts.get(item.kind, ""), item.text) for item in texts}
 
 
 def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:

@@ -18,7 +18,7 @@ from emb.artifact.manifest import Manifest
 from emb.cli import cli
 from emb.commands.console import run as run_command
 from emb.data.corpus import Text
-from emb.distill import run as room
+from emb.distill import one_student as room
 from emb.errors import DiskError, TeacherError
 from emb.teachers.capture import _check_finite
 

@@ -163,23 +163,23 @@ def test_passages_become_queries_and_queries_stay() -> None:
 def test_general_texts_are_the_share_that_was_asked(mix: float) -> None:
     documents = [Document("", f"{HARBOUR.text} It has berth number {n}.") for n in range(30)]
     general = Corpus([Text(f"who lives at number {n}?", "query") for n in range(500)])
-    found = fitted_corpus(documents, general, cuts=Cuts(), mix=mix, seed=0)
+    found = fitted_corpus(pseudo_queries(documents), general, mix=mix, seed=0)
     beside = [item for item in found.texts if item.text.startswith("who lives")]
     assert len(beside) / len(found) == pytest.approx(mix, abs=0.01)
     turned = Corpus(general.texts[::-1])
-    again = fitted_corpus(documents, turned, cuts=Cuts(), mix=mix, seed=0)
+    again = fitted_corpus(pseudo_queries(documents), turned, mix=mix, seed=0)
     assert {item.text for item in again.texts} == {item.text for item in found.texts}
 
 
 def test_too_few_documents_are_told_with_what_helps() -> None:
     general = Corpus([Text(f"q {n}", "query") for n in range(400)])
     with pytest.raises(DataError, match="3 pseudo-queries, and 3 texts beside them") as caught:
-        fitted_corpus([Document("Two words", "Hello")], general, cuts=Cuts(), mix=0.5, seed=0)
+        fitted_corpus(pseudo_queries([Document("Two words", "Hello")]), general, mix=0.5, seed=0)
     assert "--for-queries" in caught.value.hint
 
 
 def test_general_texts_are_no_more_than_there_are() -> None:
     general = Corpus([Text("who lives here?", "query")] + [Text(f"q {n}", "query") for n in range(16)])
     documents = [Document("", f"{HARBOUR.text} It has berth number {n}.") for n in range(30)]
-    found = fitted_corpus(documents, general, cuts=Cuts(), mix=0.9, seed=0)
+    found = fitted_corpus(pseudo_queries(documents), general, mix=0.9, seed=0)
     assert {item.text for item in general.texts} <= {item.text for item in found.texts}

@@ -16,6 +16,7 @@ from tiny import QUERY_PROMPT, tiny_bert
 import emb
 from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.artifact.runs import latest_run, run_status
+from emb.distill import one_student
 from emb.distill import run as room
 from emb.errors import ArtifactError, UsageError
 from emb.model.embedding_model import EmbeddingModel, load_model
@@ -247,13 +248,13 @@ def test_student_reads_no_further_than_the_teacher_did(
     bert_folder: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    original = room.Training
+    original = one_student.Training
 
     def noted(student: Any, train: Any, *rest: Any) -> Any:
         seen.append(max(map(len, train.rows)))
         return original(student, train, *rest)
 
-    monkeypatch.setattr(room, "Training", noted)
+    monkeypatch.setattr(one_student, "Training", noted)
     result = distil(
         bert_folder, workplace / "corpus.jsonl", workplace / "short", more={**FEW, "capture.max_length": 12}
     )

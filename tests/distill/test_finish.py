@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emb.artifact.manifest import LayerDimPair, Manifest
-from emb.distill import run
+from emb.distill import one_student as room
 from emb.distill.after_training import average, flatten_projections, flattened
 from emb.errors import CheckpointError
 from emb.model.dense import linear
@@ -99,7 +99,7 @@ def test_a_run_ends_between_its_start_and_its_training(bert_folder: Path, tmp_pa
             bert_folder, corpus, tmp_path / f"run{share}", more={"training.average": share, "projection.powers": [1.0]}
         ).run
         found[share] = load_model(folder / "student").encoder.state_dict()
-        assert not (folder / run.START).exists()
+        assert not (folder / room.START).exists()
         assert set(Manifest.load(folder / "student").lineage.projection_powers.values()) == {1.0}
     start = distil(bert_folder, corpus, tmp_path / "start", more={"training.epochs": 0, "projection.powers": [1.0]})
     before = load_model(start.student).encoder.state_dict()
@@ -114,14 +114,14 @@ def test_a_run_stopped_before_its_end_finishes_as_one_left_alone(
     corpus, more = corpus_file(tmp_path), {"training.average": 0.5, "training.checkpoint_seconds": 0}
     whole = distil(bert_folder, corpus, tmp_path / "whole", more=more)
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(room, "_save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             distil(bert_folder, corpus, tmp_path / "stopped", more=more)
-    kept = (tmp_path / "stopped" / run.START).read_bytes()
-    (tmp_path / "stopped" / run.START).write_bytes(kept[:100])
+    kept = (tmp_path / "stopped" / room.START).read_bytes()
+    (tmp_path / "stopped" / room.START).write_bytes(kept[:100])
     with pytest.raises(CheckpointError, match=r"start\.safetensors"):
         distil(bert_folder, corpus, tmp_path / "stopped", resume=True)
-    (tmp_path / "stopped" / run.START).write_bytes(kept)
+    (tmp_path / "stopped" / room.START).write_bytes(kept)
     again = distil(bert_folder, corpus, tmp_path / "stopped", resume=True)
     for name, weight in load_model(whole.student).state_dict().items():
         assert torch.equal(weight, load_model(again.student).state_dict()[name]), name

@@ -260,7 +260,7 @@ BASIS = np.eye(len(DOCUMENTS), dtype=np.float32)
 def test_known_items_are_held_out_cuts_and_their_documents() -> None:
     cuts = pseudo_queries(DOCUMENTS, Cuts(), 0)
     held_out = [Text("of no document", "query"), *(Text(each.text, "query") for each in cuts[::4])]
-    found = known_items(held_out, DOCUMENTS, BASIS, Cuts(), 0)
+    found = known_items(held_out, pseudo_queries(DOCUMENTS, Cuts(), 0), BASIS)
     assert found.rows == list(range(1, len(held_out)))
     assert found.sources == [each.document for each in cuts[::4]]
 

@@ -113,7 +113,7 @@ def _axes(
     source: Source, model: Callable[[], EmbeddingModel], layers: Sequence[int], dims: Sequence[int]
 ) -> tuple[list[int], list[int]]:
     """The layers and dims asked for; else the trained ones, or of a plain encoder all layers and common dims."""
-    trained = source.manifest.pairs if source.manifest else []
+    trained = source.trained
     return (
         list(layers) or sorted({each.layers for each in trained} or {model().layers}),
         list(dims) or sorted({each.dim for each in trained} or _common(model().dim)),

@@ -1,0 +1,261 @@
+"""One student from its recipe to its folder: built, started in closed form, trained, finished, measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from emb.artifact.lineage import DataRecord, Lineage, TeacherRecord
+from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
+from emb.artifact.runs import HELD_OUT, write_status
+from emb.data.corpus import Corpus
+from emb.distill.after_training import average, flatten_projections
+from emb.distill.checkpoint import has_checkpoint
+from emb.distill.held_out_scores import exit_vectors
+from emb.distill.preparation import Prepared
+from emb.distill.projection import fit_projections
+from emb.distill.query_encoder import exits_of, is_for_queries
+from emb.distill.retention import with_retention
+from emb.distill.student import build_student
+from emb.distill.targets import Targets, tokenise
+from emb.distill.train import Split, Training
+from emb.errors import CheckpointError, UsageError
+from emb.files import atomic_folder, atomic_path
+from emb.machine import device, resolve_dtype
+from emb.model.dense import linear
+from emb.model.embedding_model import EmbeddingModel, save_model
+from emb.model.static import StaticEncoder
+from emb.progress import note
+from emb.recipes.recipe import DataRecipe, Recipe, dump
+from emb.teachers.cache import TeacherEmbeddings
+
+RECIPE = "recipe.yaml"
+START = "start.safetensors"  # the weights that training begins from
+# Of random token rows: a step moves few of them, so it is long, and batches are of hundreds of texts.
+STATIC = {"lr": 1e-2, "lr_end": 1e-5, "epochs": 6.0, "tokens_per_batch": 8192, "weight_decay": 0.0, "warmup_steps": 0}
+
+
+def train_student(
+    recipe: Recipe, given: Prepared, out: Path, processes: PartialState, trust_remote_code: bool
+) -> list[PairScores]:
+    """Train the student of `recipe` in the run's folder `out`, or go on with that; the final scores of each pair."""
+    student = build_student(
+        recipe.student,
+        given.teacher,
+        given.targets.spec,
+        given.targets.weights,
+        seed=recipe.training.seed,
+        trust_remote_code=trust_remote_code,
+    )
+    recipe = _completed(recipe, student, given.targets)
+    resumed = has_checkpoint(out / "checkpoints")
+    if processes.is_main_process and not resumed:
+        _write_start(out, recipe, given)
+    processes.wait_for_everyone()
+    training = _training(student, recipe, given, out, resumed=resumed)
+    if processes.is_main_process and not resumed and recipe.training.average < 1:
+        _keep(student, out / START)
+    training.run()
+    powers = _finish(training, out / START, recipe)
+    scores = _scores(training, given)
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        _save(student, out, scores, _lineage(recipe, given, powers))
+        write_status(out, "finished", teacher=given.teacher.name, steps=training.step)
+        (out / START).unlink(missing_ok=True)
+    return scores
+
+
+def _training(student: EmbeddingModel, recipe: Recipe, given: Prepared, out: Path, *, resumed: bool) -> Training:
+    """The training of a student whose projections have their closed-form start, or are in the checkpoint."""
+    pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
+    train, held_out = (
+        Split(tokenise(student, part.texts, recipe.capture.max_length), vectors)
+        for part, vectors in ((given.train, given.targets.train), (given.held_out, given.targets.held_out))
+    )
+    _start_heads(student.to(device()), train, pairs, recipe, resumed=resumed)
+    identity = _identity(recipe, given.corpus, given.targets.fingerprint)
+    return Training(student, train, held_out, pairs, recipe.training, out, identity)
+
+
+def _scores(training: Training, given: Prepared) -> list[PairScores]:
+    """What each pair reaches on held-out texts, and in the search that is held out."""
+    scores, student = training.evaluate(), training.student
+    if given.search is None:
+        return scores
+    outputs = exit_vectors(student, student, training.held_out.rows, training.exits, training.recipe.tokens_per_batch)
+    found = {pair: outputs[pair.layers][:, : pair.dim] for pair in training.pairs}
+    return with_retention(scores, given.search, training.held_targets, found, student.spec.similarity)
+
+
+def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
+    """The recipe with what follows from student and teacher written out."""
+    implied = {
+        # Of a static student there is nothing else to train.
+        "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,
+        # A cosine says nothing about length, and a teacher that does not normalise has lengths.
+        "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],
+    }
+    given = recipe.training.model_fields_set
+    implied = {key: value for key, value in implied.items() if getattr(recipe.training, key) is None}
+    if isinstance(student.encoder, StaticEncoder) and student.encoder.weights is not None:
+        implied |= {key: value for key, value in STATIC.items() if key not in given}
+    training = recipe.training.model_copy(update=implied)
+    return recipe.model_copy(update={"pairs": _pairs(recipe, student, targets.train.dim), "training": training})
+
+
+def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tuple[int, int]]:
+    """The recipe's pairs, checked; or four dims at half, two thirds and all of the layers, or those of `exits_of`.
+
+    Raises:
+        UsageError: a pair beyond the student's layers or the teacher's dim.
+    """
+    depth = student.layers
+    exits = exits_of(depth) if is_for_queries(recipe) else {depth, -(-2 * depth // 3), -(-depth // 2)}
+    dims = {teacher_dim, teacher_dim // 2, 256, 128}
+    pairs = recipe.pairs or [(n, dim) for n in exits for dim in dims if dim <= teacher_dim]
+    for n, dim in pairs:
+        if not min(1, depth) <= n <= depth or not 1 <= dim <= teacher_dim:
+            raise UsageError(
+                f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims",
+                "edit `pairs` in the recipe",
+            )
+    # The whole student is always trained: it is what the folder gives when loaded as it is.
+    return sorted({*((int(n), int(dim)) for n, dim in pairs), (depth, teacher_dim)})
+
+
+def _write_start(out: Path, recipe: Recipe, given: Prepared) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / RECIPE) as partial:
+        partial.write_text(dump(recipe), encoding="utf-8")
+    with atomic_path(out / HELD_OUT) as partial:  # what exports are measured on, wherever the corpus has gone by then
+        texts = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in given.held_out.texts)
+        partial.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
+    write_status(out, "running", teacher=given.teacher.name)
+
+
+def _start_heads(
+    student: EmbeddingModel, train: Split, pairs: Sequence[LayerDimPair], recipe: Recipe, *, resumed: bool
+) -> None:
+    exits = sorted({pair.layers for pair in pairs})
+    missing = [n for n in exits if str(n) not in student.heads]
+    if resumed:  # the checkpoint brings their weights
+        student.heads.update(
+            {str(n): linear(torch.zeros(train.targets.dim, student.hidden)).to(device()) for n in missing}
+        )
+    elif missing:
+        _fit(student, train, missing, recipe)
+    student.heads = torch.nn.ModuleDict({str(n): student.heads[str(n)] for n in exits})
+
+
+def _fit(student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Recipe) -> None:
+    chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[
+        : recipe.projection.texts
+    ].tolist()
+    sample = Split(
+        [train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen])
+    )
+    budget, dtype = recipe.training.tokens_per_batch, resolve_dtype(recipe.training.precision)
+    fit_projections(
+        student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype
+    )
+
+
+def _keep(student: EmbeddingModel, path: Path) -> None:
+    with atomic_path(path) as partial:
+        save_file(
+            {name: weight.detach().contiguous() for name, weight in student.named_parameters() if weight.requires_grad},
+            partial,
+        )
+
+
+def _kept(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: missing or damaged ({error})",
+            "start again with --overwrite; the teacher's vectors are still cached",
+        ) from error
+
+
+def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]:
+    """Average the weights and flatten the projections as the recipe says; the powers chosen, per exit."""
+    student, held_out = training.student, training.held_out
+    if recipe.training.average < 1:
+        average(student, _kept(start), recipe.training.average)
+    if isinstance(student.encoder, StaticEncoder):
+        student.encoder.fold()
+    if not student.spec.normalize:
+        return {}  # the length of the vectors means something, and would change
+    chosen = flatten_projections(
+        student,
+        held_out.rows,
+        training.held_targets,
+        training.pairs,
+        recipe.projection.powers,
+        tokens_per_batch=recipe.training.tokens_per_batch,
+    )
+    if not chosen:
+        return {}
+    note(
+        "projections end with their singular values to the power of "
+        + ", ".join(f"{power} (layer {n})" for n, power in chosen.items())
+    )
+    return {str(n): power for n, power in chosen.items()}
+
+
+def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
+    """Everything the weights depend on; when to evaluate and to save may change on the way."""
+    values = recipe.model_dump(mode="json", exclude={"training": True, "rotate": True, "capture": {"column"}})
+    unset = DataRecipe().model_dump(mode="json")
+    for key in ("documents", "as_queries", "mix", "cuts"):  # runs that began before these were there go on
+        if values["data"][key] == unset[key]:
+            del values["data"][key]
+    values["training"] = {key: value for key, value in recipe.training.identity().items() if key != "evaluate_every"}
+    content = json.dumps([values, corpus.digest, fingerprint], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def _lineage(recipe: Recipe, given: Prepared, powers: dict[str, float]) -> Lineage:
+    libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "numpy")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in libraries}}
+    teacher = given.teacher
+    path = str(teacher.path.resolve()) if teacher.path != Path() else ""
+    return Lineage(
+        TeacherRecord(teacher.name, path, teacher.revision, given.targets.fingerprint, given.targets.weights),
+        recipe.model_dump(mode="json"),
+        DataRecord(given.corpus.digest, len(given.corpus)),
+        recipe.training.seed,
+        versions,
+        powers,
+    )
+
+
+def _save(student: EmbeddingModel, out: Path, scores: list[PairScores], lineage: Lineage) -> None:
+    spec = student.spec
+    with atomic_folder(out / "student", replace=True) as folder:
+        save_model(student.cpu().float(), folder)
+        manifest = Manifest(
+            Kind.STUDENT,
+            student.layers,
+            student.dim,
+            spec.pooling,
+            spec.normalize,
+            spec.max_length,
+            dict(spec.prompts),
+            pairs=scores,
+            lineage=lineage,
+            similarity=spec.similarity,
+        )
+        manifest.save(folder)

@@ -126,6 +126,25 @@ def test_a_rotation_keeps_dot_products(rotation: str) -> None:
     np.testing.assert_allclose(fewer @ fewer.T, np.eye(10), atol=1e-5)
 
 
+@given(st.sampled_from(["random", "itq"]), st.integers(4, DIM), st.booleans(), st.integers(0, 2**32 - 1))
+def test_documents_and_queries_are_turned_alike(rotation: str, bits: int, centre: bool, seed: int) -> None:
+    codec = BinaryCodec.fit(vectors(), rotation=rotation, bits=bits, centre=centre, seed=seed)
+    queries, documents = vectors(5, seed=1), vectors()
+    turned = (documents - codec.centre) @ codec.directions.T
+    assert np.array_equal(codec.encode(documents), np.packbits(turned > 0, axis=1))
+    expected = codec.scale * (queries @ codec.directions.T) @ np.where(turned > 0, 1, -1).T
+    np.testing.assert_allclose(
+        codec.scores(queries, codec.encode(documents)), expected + (queries @ codec.centre)[:, None], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("rotation", ["random", "itq"])
+def test_a_rotation_is_that_of_its_seed(rotation: str) -> None:
+    first, again, other = (BinaryCodec.fit(vectors(), rotation=rotation, seed=seed).directions for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.allclose(first, other, atol=0.01)
+
+
 def test_itq_loses_less_than_another_rotation() -> None:
     errors = [
         error(BinaryCodec.fit(vectors(), rotation=rotation, centre=True), vectors())

@@ -1,28 +1,38 @@
-"""What a cut of the teacher's vectors costs in search, as they are and rotated on the documents that are searched.
+"""What a cut of the teacher's vectors costs in search, as they are and rotated on the documents that are searched: as
+floats, as int8 and as sign bits.
 
     python benchmarks/rotation.py cranfield scifact --teacher all-mpnet-base-v2
 
-Documents are encoded once and cached; queries are encoded each time. No judgement is read for the rotation.
+Documents are encoded once and cached; queries are encoded each time. The rotation and the codecs are fitted to the
+documents, and no judgement is read for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from statistics import mean
 from typing import Any
 
 import torch
-from common import parser
+from common import command, machine, parser
 
 from emb.data.corpus import Corpus, Text
 from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.distill.rotation import principal_rotation
 from emb.distill.targets import document_vectors
+from emb.evaluate.storage import score_coded, stored
 from emb.files import write_json
 from emb.model.embedding_model import load_model
+from emb.quantize.vectors.binary import ROTATIONS, BinaryCodec
+from emb.quantize.vectors.rescoring import Stored
+from emb.quantize.vectors.scalar import Int8Codec
 from emb.recipes.recipe import Recipe
 from emb.report.tables import table
 from emb.runtime.torch_encoder import TorchEncoder
-from emb.similarity import Vectors, unit
+from emb.similarity import Vectors, truncated, unit
 from emb.teachers.registry import resolve
+
+SEEDS = 5  # of a rotation that starts at random: one alone is a point higher or lower
 
 
 def main() -> None:
@@ -41,7 +51,8 @@ def main() -> None:
             found[task.name] = scores(task, queries, documents, dims)
             rows = [(name, *each.values()) for name, each in found[task.name].items()]
             print(f"{task.name}\n{table(rows, (task.metric, *map(str, dims)))}\n")
-    write_json(given.out, {"teacher": given.teacher, "metric": RetrievalTask.metric, "scores": found})
+    facts = {"command": command(), "machine": machine(), "metric": RetrievalTask.metric}
+    write_json(given.out, {**facts, "scores": found})
 
 
 def vectors(task: RetrievalTask, name: str) -> tuple[Vectors, Vectors]:
@@ -55,11 +66,34 @@ def vectors(task: RetrievalTask, name: str) -> tuple[Vectors, Vectors]:
 
 
 def scores(task: RetrievalTask, queries: Vectors, documents: Vectors, dims: list[int]) -> dict[str, dict[int, float]]:
-    """nDCG@10 at each dim, of the vectors as they are and rotated."""
+    """nDCG@10 at each dim, of the vectors as they are and rotated, in each way to store them."""
     turn = principal_rotation(documents)[0].T
-    sides = {"as it is": (queries, documents), "rotated": (queries @ turn, documents @ turn)}
+    found: dict[str, dict[int, float]] = {}
+    for side, one, other in (("as it is", queries, documents), ("rotated", queries @ turn, documents @ turn)):
+        for dim in dims:
+            for way, score in ways(task, truncated(one, dim), truncated(other, dim)):
+                found.setdefault(f"{side}, {way}", {})[dim] = score
+    return found
+
+
+def ways(task: RetrievalTask, queries: Vectors, documents: Vectors) -> Iterator[tuple[str, float]]:
+    """nDCG@10 of vectors of one dim: as floats, as int8, and as sign bits of each rotation, the mean over seeds."""
+    fine = stored(Int8Codec.fit(documents), documents)
+    yield "float", task.score(queries, documents)
+    yield "int8", score_coded(task, queries, fine)
+    for rotation in ROTATIONS:
+        seeds = range(1 if rotation == "none" else SEEDS)
+        codecs = [BinaryCodec.fit(documents, rotation=rotation, seed=seed) for seed in seeds]
+        found = [sign_bits(task, queries, stored(codec, documents), fine) for codec in codecs]
+        yield from ((f"bits ({rotation}), {how}", mean(each[how] for each in found)) for how in found[0])
+
+
+def sign_bits(task: RetrievalTask, queries: Vectors, documents: Stored, fine: Stored) -> dict[str, float]:
+    """nDCG@10 of float queries on bits, of queries that are bits themselves, and of candidates rescored."""
     return {
-        name: {dim: task.score(one[:, :dim], other[:, :dim]) for dim in dims} for name, (one, other) in sides.items()
+        "float queries": score_coded(task, queries, documents),
+        "coded queries": score_coded(task, queries, documents, query_codec=documents.codec),
+        "+ int8": score_coded(task, queries, documents, rescore=fine),
     }
 
 

@@ -9,7 +9,12 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+
+from emb.data.evaluation_sets import RetrievalTask
+from emb.quantize.vectors.binary import ROTATIONS
+from emb.similarity import unit
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "peer_worker"))
@@ -17,8 +22,13 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in (
 
 @pytest.fixture(scope="module")
 def common() -> ModuleType:
-    """The shared module, loaded by its path: `benchmarks` is no package."""
-    spec = importlib.util.spec_from_file_location("benchmarks_common", FOLDER / "common.py")
+    """The shared module."""
+    return loaded("common")
+
+
+def loaded(name: str) -> ModuleType:
+    """A module of `benchmarks`, loaded by its path: it is no package."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -136,3 +146,23 @@ def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.M
         assert os.environ["EMB_CACHE"] == str(folder)
     assert os.environ["EMB_CACHE"] == "mine"
     assert not folder.exists()
+
+
+def test_every_way_to_store_a_cut_vector_is_scored(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    rotation = loaded("rotation")
+    random = np.random.default_rng(0)
+    documents = unit(random.normal(size=(150, 16)) * np.geomspace(0.05, 1, 16)).astype(np.float32)
+    queries = unit(documents[:40] + 0.1 * random.normal(size=(40, 16))).astype(np.float32)
+    names = [str(row) for row in range(150)]
+    relevant = {f"q{name}": {name: 1} for name in names[:40]}
+    task = RetrievalTask("tiny", {name: f"query {name}" for name in relevant}, dict.fromkeys(names, "text"), relevant)
+    found = rotation.scores(task, queries, documents, [16, 4])
+    ways = {f"bits ({each}), {how}" for each in ROTATIONS for how in ("float queries", "coded queries", "+ int8")}
+    assert set(found) == {f"{side}, {way}" for side in ("as it is", "rotated") for way in {"float", "int8", *ways}}
+    plain, turned = found["as it is, float"], found["rotated, float"]
+    assert turned[16] == pytest.approx(plain[16])
+    assert turned[4] > plain[4] + 10  # the first dims say least in the one, most in the other
+    for way in ways - {"bits (none), coded queries"}:
+        assert found[f"rotated, {way}"][16] <= found["rotated, int8"][16] + 1
+    assert found["rotated, bits (itq), + int8"][16] > found["rotated, bits (itq), coded queries"][16]

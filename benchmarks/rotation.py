@@ -20,12 +20,12 @@ from emb.data.corpus import Corpus, Text
 from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.distill.rotation import principal_rotation
 from emb.distill.targets import document_vectors
-from emb.evaluate.storage import score_coded, stored
+from emb.evaluate.storage import fine_codec, score_coded, stored
 from emb.files import write_json
 from emb.model.embedding_model import load_model
-from emb.quantize.vectors.binary import ROTATIONS, BinaryCodec
+from emb.quantize.vectors.binary import ROTATIONS
+from emb.quantize.vectors.codecs import fit_codec
 from emb.quantize.vectors.rescoring import Stored
-from emb.quantize.vectors.scalar import Int8Codec
 from emb.recipes.recipe import Recipe
 from emb.report.tables import table
 from emb.runtime.torch_encoder import TorchEncoder
@@ -78,12 +78,12 @@ def scores(task: RetrievalTask, queries: Vectors, documents: Vectors, dims: list
 
 def ways(task: RetrievalTask, queries: Vectors, documents: Vectors) -> Iterator[tuple[str, float]]:
     """nDCG@10 of vectors of one dim: as floats, as int8, and as sign bits of each rotation, the mean over seeds."""
-    fine = stored(Int8Codec.fit(documents), documents)
+    fine = stored(fine_codec("int8", documents), documents)
     yield "float", task.score(queries, documents)
     yield "int8", score_coded(task, queries, fine)
     for rotation in ROTATIONS:
         seeds = range(1 if rotation == "none" else SEEDS)
-        codecs = [BinaryCodec.fit(documents, rotation=rotation, seed=seed) for seed in seeds]
+        codecs = [fit_codec("binary", documents, rotation=rotation, seed=seed)[0] for seed in seeds]
         found = [sign_bits(task, queries, stored(codec, documents), fine) for codec in codecs]
         yield from ((f"bits ({rotation}), {how}", mean(each[how] for each in found)) for how in found[0])
 

@@ -89,8 +89,8 @@ def codec(
 ) -> Outcome:
     """Fit a codec that stores vectors in few bytes.
 
-    VECTORS are of training texts, never of the documents that will be searched: a .npy file, a Parquet file of `emb
-    encode`, or a folder of the teacher cache. `emb encode --codec DIR` stores vectors with it.
+    VECTORS are of training texts, or of the documents that will be searched if those are known and stay: a .npy file,
+    a Parquet file of `emb encode`, or a folder of the teacher cache. `emb encode --codec DIR` stores vectors with it.
     """
     from emb.data.vector_files import read_vectors
     from emb.files import refuse_existing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
 
 if TYPE_CHECKING:
+    from emb.artifact.manifest import PairScores
     from emb.distill import DistillResult
 
 
@@ -107,20 +108,28 @@ def distill(
     return Outcome({"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result))
 
 
-_HEADER = {
-    "layers": "layers",
-    "dim": "dim",
-    "cosine": "cosine to teacher",
-    "overlap": "overlap@10",
-    "retention": "kept in your documents",
+# Of the scores of a pair: the name in the header, and how a number is written.
+_COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "retention": ("kept in your documents", "{:.1%}".format),
+    "cosine": ("cosine to teacher", "{:.4f}".format),
+    "overlap": ("overlap@10", "{:.4f}".format),
+    "parameters": ("MB in int8", lambda count: f"{count / 1e6:.1f}"),
+    "milliseconds": ("ms a query", "{:.2f}".format),
 }
 
 
 def _distilled(result: DistillResult) -> str:
-    shown = [name for name in _HEADER if any(getattr(each, name) is not None for each in result.scores)]
-    rows = [[getattr(each, name) for name in shown] for each in result.scores]
+    shown = [name for name in _COLUMNS if any(getattr(each, name) is not None for each in result.scores)]
+    rows = [[each.layers, each.dim, *(_cell(each, name) for name in shown)] for each in result.scores]
+    header = ["layers", "dim", *(_COLUMNS[name][0] for name in shown)]
     pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
+    documents = f"documents: emb encode FILE --model {result.teacher} --kind document\n" if result.teacher else ""
     return (
-        f"{table(rows, [_HEADER[name] for name in shown])}\n\nrun: {result.run}\n"
-        f"next: emb export {result.run} {pair}--int8"
+        f"{table(rows, header)}\nMB: a byte a number; ms: in torch on this machine, an export is faster\n\n"
+        f"run: {result.run}\n{documents}next: emb export {result.run} {pair}--int8"
     )
+
+
+def _cell(scores: PairScores, name: str) -> str | None:
+    value = getattr(scores, name)
+    return None if value is None else _COLUMNS[name][1](value)

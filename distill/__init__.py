@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DistillResult:
-    """Where a finished run and its student are, and the held-out scores of each pair."""
+    """Where a finished run and its student are, and the held-out scores of each pair.
+
+    `teacher` is the folder of the teacher where the run rotated it: documents are encoded by that.
+    """
 
     run: Path
     student: Path
     scores: list[PairScores]
+    teacher: Path | None = None
 
     @property
     def advised(self) -> PairScores | None:
@@ -84,7 +88,7 @@ def distill(
         EmbError: whatever a user can mend; see `emb.errors`.
     """
     with needs_extra():
-        from emb.distill.run import run_distillation
+        from emb.distill.run import TEACHER, run_distillation
         from emb.teachers.function import as_teacher, teacher_name
 
     given_teacher = None if isinstance(teacher, str | Path | None) else as_teacher(teacher)
@@ -111,7 +115,8 @@ def distill(
         trust_remote_code=trust_remote_code,
         teacher=given_teacher,
     )
-    return DistillResult(run, run / "student", scores)
+    rotated = run / TEACHER
+    return DistillResult(run, run / "student", scores, rotated if rotated.is_dir() else None)
 
 
 def rotate(

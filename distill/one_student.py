@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,23 +22,25 @@ from emb.artifact.runs import HELD_OUT, write_status
 from emb.data.corpus import Corpus
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
+from emb.distill.costs import with_costs
 from emb.distill.held_out_scores import exit_vectors
-from emb.distill.preparation import Prepared
-from emb.distill.projection import fit_projections
+from emb.distill.preparation import Prepared, splits_of
+from emb.distill.projection import start_projections
 from emb.distill.query_encoder import exits_of, is_for_queries
+from emb.distill.ranking import rank_projections
 from emb.distill.retention import with_retention
 from emb.distill.student import build_student
-from emb.distill.targets import Targets, tokenise
+from emb.distill.targets import Targets
 from emb.distill.train import Split, Training
+from emb.distill.which_layers import with_chosen_layers
 from emb.errors import CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path
-from emb.machine import device, resolve_dtype
+from emb.machine import device
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, save_model
 from emb.model.static import StaticEncoder
 from emb.progress import note
 from emb.recipes.recipe import DataRecipe, Recipe, dump
-from emb.teachers.cache import TeacherEmbeddings
 
 RECIPE = "recipe.yaml"
 START = "start.safetensors"  # the weights that training begins from
@@ -45,10 +48,22 @@ START = "start.safetensors"  # the weights that training begins from
 STATIC = {"lr": 1e-2, "lr_end": 1e-5, "epochs": 6.0, "tokens_per_batch": 8192, "weight_decay": 0.0, "warmup_steps": 0}
 
 
-def train_student(
-    recipe: Recipe, given: Prepared, out: Path, processes: PartialState, trust_remote_code: bool
-) -> list[PairScores]:
-    """Train the student of `recipe` in the run's folder `out`, or go on with that; the final scores of each pair."""
+@dataclass(frozen=True)
+class Planned:
+    """A student that is built but not yet trained, its recipe with nothing left open, and its folder."""
+
+    recipe: Recipe
+    student: EmbeddingModel
+    out: Path
+
+
+def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool) -> Planned:
+    """Build the student of `recipe`, with the layers that suit it best where it says so; nothing is written.
+
+    Raises:
+        UsageError: layers, or pairs, beyond its source or its teacher.
+    """
+    recipe = with_chosen_layers(recipe, given, trust_remote_code)
     student = build_student(
         recipe.student,
         given.teacher,
@@ -57,7 +72,12 @@ def train_student(
         seed=recipe.training.seed,
         trust_remote_code=trust_remote_code,
     )
-    recipe = _completed(recipe, student, given.targets)
+    return Planned(_completed(recipe, student, given.targets), student, out)
+
+
+def train_student(plan: Planned, given: Prepared, processes: PartialState) -> list[PairScores]:
+    """Train a student in its run's folder, or go on with that; the final scores of each pair."""
+    recipe, student, out = plan.recipe, plan.student, plan.out
     resumed = has_checkpoint(out / "checkpoints")
     if processes.is_main_process and not resumed:
         _write_start(out, recipe, given)
@@ -67,6 +87,8 @@ def train_student(
         _keep(student, out / START)
     training.run()
     powers = _finish(training, out / START, recipe)
+    if given.search is not None:
+        rank_projections(training, given.search, recipe.ranking)
     scores = _scores(training, given)
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -79,21 +101,19 @@ def train_student(
 def _training(student: EmbeddingModel, recipe: Recipe, given: Prepared, out: Path, *, resumed: bool) -> Training:
     """The training of a student whose projections have their closed-form start, or are in the checkpoint."""
     pairs = [LayerDimPair(*pair) for pair in recipe.pairs or ()]
-    train, held_out = (
-        Split(tokenise(student, part.texts, recipe.capture.max_length), vectors)
-        for part, vectors in ((given.train, given.targets.train), (given.held_out, given.targets.held_out))
-    )
+    train, held_out = splits_of(student, given, recipe.capture.max_length)
     _start_heads(student.to(device()), train, pairs, recipe, resumed=resumed)
     identity = _identity(recipe, given.corpus, given.targets.fingerprint)
     return Training(student, train, held_out, pairs, recipe.training, out, identity)
 
 
 def _scores(training: Training, given: Prepared) -> list[PairScores]:
-    """What each pair reaches on held-out texts, and in the search that is held out."""
-    scores, student = training.evaluate(), training.student
+    """What each pair reaches on held-out texts and in the search that is held out, and what it costs."""
+    student, rows = training.student, training.held_out.rows
+    scores = with_costs(training.evaluate(), student, rows)
     if given.search is None:
         return scores
-    outputs = exit_vectors(student, student, training.held_out.rows, training.exits, training.recipe.tokens_per_batch)
+    outputs = exit_vectors(student, student, rows, training.exits, training.recipe.tokens_per_batch)
     found = {pair: outputs[pair.layers][:, : pair.dim] for pair in training.pairs}
     return with_retention(scores, given.search, training.held_targets, found, student.spec.similarity)
 
@@ -154,21 +174,8 @@ def _start_heads(
             {str(n): linear(torch.zeros(train.targets.dim, student.hidden)).to(device()) for n in missing}
         )
     elif missing:
-        _fit(student, train, missing, recipe)
+        start_projections(student, train, missing, recipe)
     student.heads = torch.nn.ModuleDict({str(n): student.heads[str(n)] for n in exits})
-
-
-def _fit(student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Recipe) -> None:
-    chosen = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))[
-        : recipe.projection.texts
-    ].tolist()
-    sample = Split(
-        [train.rows[i] for i in chosen], TeacherEmbeddings(train.targets.shards, train.targets.places[chosen])
-    )
-    budget, dtype = recipe.training.tokens_per_batch, resolve_dtype(recipe.training.precision)
-    fit_projections(
-        student, sample.rows, sample.targets, exits, ridge=recipe.projection.ridge, tokens_per_batch=budget, dtype=dtype
-    )
 
 
 def _keep(student: EmbeddingModel, path: Path) -> None:
@@ -217,7 +224,9 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     """Everything the weights depend on; when to evaluate and to save may change on the way."""
-    values = recipe.model_dump(mode="json", exclude={"training": True, "rotate": True, "capture": {"column"}})
+    values = recipe.model_dump(
+        mode="json", exclude={"training": True, "ranking": True, "rotate": True, "capture": {"column"}}
+    )
     unset = DataRecipe().model_dump(mode="json")
     for key in ("documents", "as_queries", "mix", "cuts"):  # runs that began before these were there go on
         if values["data"][key] == unset[key]:

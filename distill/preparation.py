@@ -9,7 +9,9 @@ from emb.data.corpus import Corpus, Text, split
 from emb.data.documents import Document
 from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
 from emb.distill.retention import KnownItems, known_items
-from emb.distill.targets import Targets, corpus_of, document_vectors, documents_of, targets_of
+from emb.distill.targets import Targets, corpus_of, document_vectors, documents_of, targets_of, tokenise
+from emb.distill.train import Split
+from emb.model.embedding_model import EmbeddingModel
 from emb.recipes.recipe import Recipe
 from emb.similarity import Vectors
 from emb.teachers.registry import Resolved
@@ -65,6 +67,15 @@ def prepare(
     corpus, train, held_out = texts
     targets = targets_of(recipe, teacher, train, held_out, trust_remote_code)
     return Prepared(teacher, corpus, train, held_out, targets, _search(held_out.texts, found))
+
+
+def splits_of(student: EmbeddingModel, given: Prepared, max_length: int) -> tuple[Split, Split]:
+    """What is trained on and what is held out, as `student` reads it."""
+    train, held_out = (
+        Split(tokenise(student, part.texts, max_length), vectors)
+        for part, vectors in ((given.train, given.targets.train), (given.held_out, given.targets.held_out))
+    )
+    return train, held_out
 
 
 def _search(held_out: Sequence[Text], found: Searched | None) -> KnownItems | None:

@@ -8,12 +8,32 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from emb.distill.train import Split
+from emb.machine import resolve_dtype
 from emb.model.batches import over_batches
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import bar
+from emb.recipes.recipe import Recipe
 from emb.teachers.cache import TeacherEmbeddings
 from emb.tokens import Rows
+
+
+def start_projections(
+    student: EmbeddingModel, train: Split, exits: Sequence[int], recipe: Recipe, *, texts: int | None = None
+) -> None:
+    """Fit `exits` as the recipe says, to as many texts as it says, or to `texts` of them, drawn by its seed."""
+    drawn = torch.randperm(len(train.rows), generator=torch.Generator().manual_seed(recipe.training.seed))
+    chosen = drawn[: texts or recipe.projection.texts].tolist()
+    fit_projections(
+        student,
+        [train.rows[index] for index in chosen],
+        TeacherEmbeddings(train.targets.shards, train.targets.places[chosen]),
+        exits,
+        ridge=recipe.projection.ridge,
+        tokens_per_batch=recipe.training.tokens_per_batch,
+        dtype=resolve_dtype(recipe.training.precision),
+    )
 
 
 def fit_projections(

@@ -16,11 +16,11 @@ from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import STATIC, free_name, latest_run, run_status, write_status
 from emb.data.corpus import Columns
 from emb.distill.losses import objective_of
-from emb.distill.one_student import RECIPE, train_student
+from emb.distill.one_student import RECIPE, Planned, planned, train_student
 from emb.distill.preparation import Prepared, prepare, searched, texts_of
 from emb.distill.query_encoder import parts_of, with_query_defaults
 from emb.distill.rotated_teacher import rotated, rotation_for
-from emb.distill.student import depth_of, with_defaults
+from emb.distill.student import check_layers, depth_of, with_defaults
 from emb.errors import ArtifactError, UsageError
 from emb.files import atomic_path
 from emb.locks import locked
@@ -63,8 +63,10 @@ def run_distillation(
     recipe = load_recipe(recipe_name, overrides)
     objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
     found = _teacher_of(recipe, teacher, trust_remote_code)
-    recipe = with_query_defaults(recipe, None if found.vectors else depth_of(found.path))
+    depth = None if found.vectors else depth_of(found.path)
+    recipe = with_query_defaults(recipe, depth)
     recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
+    check_layers(recipe.student, depth)
     out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():
         scores = _carry_out(recipe, found, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
@@ -142,27 +144,26 @@ def _carry_out(
         )
         processes.wait_for_everyone()
     given = prepare(recipe, teacher, texts, found, trust_remote_code)
+    plans = [planned(part, given, place, trust_remote_code) for part, place in _parts(recipe, out, fresh)]
     if not begun:
         _begin(out, recipe, teacher, processes)
-    static, recipe = _parts(recipe, out)
-    scores = _static(static, given, out / STATIC, processes, trust_remote_code) if static else []
-    return [*scores, *train_student(recipe, given, out, processes, trust_remote_code)]
+    return [each for plan in plans for each in _trained(plan, given, processes)]
 
 
-def _parts(recipe: Recipe, out: Path) -> tuple[Recipe | None, Recipe]:
-    """The recipes of the static encoder beside the student, as it was begun if it was, and of the student."""
+def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:
+    """The recipe and the folder of the static encoder beside the student, as it was begun if it was, and of that."""
     static, recipe = parts_of(recipe)
     begun = out / STATIC / RECIPE
-    return load_recipe(str(begun), {}) if begun.is_file() else static, recipe
+    if begun.is_file() and not fresh:
+        static = load_recipe(str(begun), {})
+    return [*([(static, out / STATIC)] if static else []), (recipe, out)]
 
 
-def _static(
-    recipe: Recipe, given: Prepared, out: Path, processes: PartialState, trust_remote_code: bool
-) -> list[PairScores]:
-    if run_status(out) == "finished":
-        return Manifest.load(out / "student").pairs
-    note("the static encoder first: no layers, a row per token")
-    return train_student(recipe, given, out, processes, trust_remote_code)
+def _trained(plan: Planned, given: Prepared, processes: PartialState) -> list[PairScores]:
+    if run_status(plan.out) == "finished":
+        return Manifest.load(plan.out / "student").pairs
+    note(f"a student of {plan.student.layers} layers" if plan.student.layers else "a static encoder: a row per token")
+    return train_student(plan, given, processes)
 
 
 def finished_scores(out: Path) -> list[PairScores]:

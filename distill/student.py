@@ -129,8 +129,8 @@ def _static_student(
 def kept_layers(depth: int, layers: int, keep: str | Sequence[int]) -> list[int]:
     """0-based indices of the layers that stay.
 
-    The first ones; ones spread evenly and ending at the last; the two ends, as many below as above; or those named
-    (0-based).
+    The first ones; ones spread evenly and ending at the last (as for "auto" before it is decided); the two ends, as
+    many below as above; or those named (0-based).
 
     Raises:
         UsageError: more layers than there are, or one named that is not there or twice.
@@ -145,6 +145,16 @@ def kept_layers(depth: int, layers: int, keep: str | Sequence[int]) -> list[int]
     if keep == "first" or layers == 1:
         return list(range(layers))
     return [round(index * (depth - 1) / (layers - 1)) for index in range(layers)]
+
+
+def check_layers(recipe: StudentRecipe, depth: int | None) -> None:
+    """Refuse layers that a teacher of `depth` layers does not have, before anything is encoded.
+
+    Raises:
+        UsageError: see `kept_layers`.
+    """
+    if recipe.source == "teacher" and recipe.layers != 0 and depth:
+        kept_layers(depth, recipe.layers or depth, recipe.keep)
 
 
 def _named_layers(depth: int, layers: int, keep: Sequence[int]) -> list[int]:

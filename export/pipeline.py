@@ -19,13 +19,14 @@ from emb.export.heal import Aim, Healed, forget, heal, healing_recipe
 from emb.export.healing_report import measure_gains
 from emb.export.lineage import manifest_for
 from emb.export.options import Options, refuse_impossible
+from emb.export.pairs import resolve_pairs
 from emb.export.quantized_files import int8_file, write_small
-from emb.export.slice import resolve_pairs, slice_model
 from emb.export.source import Source, by_model, find_source, place_for
 from emb.export.toolchains.registry import add_others, check_exporters
 from emb.export.vector_graphs import VECTOR_DTYPES, write_vectors
 from emb.files import atomic_folder, refuse_existing
 from emb.model.embedding_model import EmbeddingModel, load_model, save_model
+from emb.model.slice import slice_model
 from emb.progress import note
 from emb.quantize.vectors.ranges import BINARY, calibrate
 from emb.quantize.weights.half import MIN_COSINE, select_fp16

@@ -24,12 +24,13 @@ class StudentRecipe(_Section):
 
     `source` is "teacher", "fresh:LAYERSxHIDDEN", or a model's name or path; without one the registry's
     recommendation for the teacher applies. `layers` cuts the source, 0 of them leave a row per token; `keep` says
-    which layers stay: the first ones, the two ends, ones spread evenly over the depth, or a list of 0-based numbers.
+    which layers stay: the first ones, the two ends, ones spread evenly over the depth, the best of these by a
+    closed-form start of each (auto), or a list of 0-based numbers.
     """
 
     source: str | None = None
     layers: int | None = Field(None, ge=0)
-    keep: Literal["first", "spread", "ends"] | list[Annotated[int, Field(ge=0)]] = "first"
+    keep: Literal["first", "spread", "ends", "auto"] | list[Annotated[int, Field(ge=0)]] = "first"
 
 
 class CutsRecipe(_Section):
@@ -138,6 +139,22 @@ class TrainingRecipe(_Section):
         return self
 
 
+class RankingRecipe(_Section):
+    """The last step of an encoder for queries to known documents: its projections learn the teacher's order of them.
+
+    Over `texts` texts, `epochs` times (0: not at all); the loss is the KL divergence between the softmaxes, at
+    `temperature`, of the scores of the `documents` that the teacher finds first, and `cosine` times what the cosine to
+    the teacher lacks to 1. Kept where the held-out search gets better.
+    """
+
+    epochs: float = Field(3, ge=0)
+    texts: int = Field(20_000, ge=1)
+    documents: int = Field(100, ge=2)
+    temperature: float = Field(0.05, gt=0)
+    cosine: float = Field(1.0, ge=0)
+    lr: float = Field(1e-3, gt=0)
+
+
 class Recipe(_Section):
     """Everything a run depends on.
 
@@ -153,6 +170,7 @@ class Recipe(_Section):
     capture: CaptureRecipe = CaptureRecipe()
     projection: ProjectionRecipe = ProjectionRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    ranking: RankingRecipe = RankingRecipe()
     pairs: list[tuple[int, int]] | None = None
 
 

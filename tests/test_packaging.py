@@ -202,7 +202,7 @@ def test_the_public_names_are_the_doors() -> None:
 def test_rooms_are_doors_and_packages_at_once() -> None:
     code = (
         "import inspect\n"
-        "import emb, emb.distill.losses as losses, emb.export.slice as slices, emb.validate.proof as proof\n"
+        "import emb, emb.distill.losses as losses, emb.export.pairs as slices, emb.validate.proof as proof\n"
         "from emb.distill import distill; from emb.validate import validate\n"
         "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')\n"
         "assert inspect.signature(emb.distill) == inspect.signature(distill) and callable(validate)\n"

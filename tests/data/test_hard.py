@@ -16,9 +16,9 @@ from emb.data.probes import probes
 from emb.export.calibration import calibrated_trial, texts_of
 from emb.export.graph import write_graph
 from emb.export.options import Options
-from emb.export.slice import slice_model
 from emb.export.source import find_source
 from emb.model.embedding_model import EmbeddingModel, load_model, save_model
+from emb.model.slice import slice_model
 from emb.quantize.weights.half import MIN_COSINE, select_fp16
 from emb.quantize.weights.judge import Trial, if_same
 from emb.runtime.encoder import ArtifactEncoder

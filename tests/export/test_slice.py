@@ -13,8 +13,9 @@ from torch import nn
 
 from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.errors import UsageError
-from emb.export.slice import resolve_pairs, slice_model
+from emb.export.pairs import resolve_pairs
 from emb.model.embedding_model import load_model, save_model
+from emb.model.slice import slice_model
 from emb.runtime.torch_encoder import TorchEncoder
 
 

@@ -31,10 +31,10 @@ from emb.export import equivalence as check
 from emb.export import pipeline
 from emb.export.graph import write_graph
 from emb.export.quantized_files import int8_file
-from emb.export.slice import slice_model
 from emb.machine import has_vnni
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, cut_layers, load_model, save_model
+from emb.model.slice import slice_model
 from emb.publish.doctor import examine
 from emb.quantize.weights import half, select, surgery
 from emb.quantize.weights.fusing import fuse

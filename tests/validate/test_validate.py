@@ -19,9 +19,9 @@ from emb.artifact.runs import write_status
 from emb.data.probes import probes
 from emb.errors import ArtifactError, TeacherError, UsageError
 from emb.export.graph import write_graph
-from emb.export.slice import slice_model
 from emb.export.vector_graphs import VECTOR_DTYPES, write_vectors
 from emb.model.embedding_model import EmbeddingModel, load_model, save_model
+from emb.model.slice import slice_model
 from emb.quantize.vectors.ranges import calibrate
 from emb.runtime.encoder import load
 from emb.validate.findings import ParityReport, Thresholds, VariantReport

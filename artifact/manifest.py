@@ -39,8 +39,8 @@ class PairScores:
     """What a pair reached on held-out texts: mean `cosine` to the teacher, and `overlap` of the ten nearest.
 
     `retention`, where the documents to be searched were given: how far its queries find in them what the teacher's
-    own find, 1 being as well (`distill.retention`). `parameters` counts the pair's numbers, `milliseconds` is what one
-    query took in torch on the machine of the training.
+    own find, 1 being as well (`distill.retention`); `forecast` is what was expected of that before. `parameters` counts
+    the pair's numbers, `milliseconds` is what one query took in torch on the machine of the training.
     """
 
     layers: int
@@ -48,6 +48,7 @@ class PairScores:
     cosine: float
     overlap: float
     retention: float | None = None
+    forecast: float | None = None
     parameters: int | None = None
     milliseconds: float | None = None
 

@@ -94,6 +94,11 @@ if TYPE_CHECKING:
 )
 @click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="Stop after N steps of training.")
 @click.option("--max-time", type=duration, metavar="TIME", help="Stop training after a time, e.g. 45m or 1h30m.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Stop behind a forecast: what to expect of each exit, and how long it will take here.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run at --out, or the latest one.")
 @remote_code
 @output
@@ -105,12 +110,15 @@ def distill(
     import emb
 
     result = emb.distill(data=list(data), documents=list(documents), overrides=dict(settings), **options)
+    if options["dry_run"] and result.forecast:
+        return Outcome({"scores": result.scores, "seconds": result.forecast.seconds}, _expected(result))
     return Outcome({"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result))
 
 
 # Of the scores of a pair: the name in the header, and how a number is written.
 _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "retention": ("kept in your documents", "{:.1%}".format),
+    "forecast": ("expected", "{:.1%}".format),
     "cosine": ("cosine to teacher", "{:.4f}".format),
     "overlap": ("overlap@10", "{:.4f}".format),
     "parameters": ("MB in int8", lambda count: f"{count / 1e6:.1f}"),
@@ -119,15 +127,21 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def _distilled(result: DistillResult) -> str:
+    pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
+    documents = f"documents: emb encode FILE OUT --model {result.teacher} --kind document\n" if result.teacher else ""
+    return f"{_scores(result)}\n\nrun: {result.run}\n{documents}next: emb export {result.run} {pair}--int8"
+
+
+def _expected(result: DistillResult) -> str:
+    times = result.forecast.times() if result.forecast else ""
+    return f"expected, from a short training on a sample:\n{_scores(result)}\n\ntime here, with nothing cached: {times}"
+
+
+def _scores(result: DistillResult) -> str:
     shown = [name for name in _COLUMNS if any(getattr(each, name) is not None for each in result.scores)]
     rows = [[each.layers, each.dim, *(_cell(each, name) for name in shown)] for each in result.scores]
-    header = ["layers", "dim", *(_COLUMNS[name][0] for name in shown)]
-    pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
-    documents = f"documents: emb encode FILE --model {result.teacher} --kind document\n" if result.teacher else ""
-    return (
-        f"{table(rows, header)}\nMB: a byte a number; ms: in torch on this machine, an export is faster\n\n"
-        f"run: {result.run}\n{documents}next: emb export {result.run} {pair}--int8"
-    )
+    lines = table(rows, ["layers", "dim", *(_COLUMNS[name][0] for name in shown)])
+    return f"{lines}\nMB: a byte a number; ms: in torch on this machine, an export is faster"
 
 
 def _cell(scores: PairScores, name: str) -> str | None:

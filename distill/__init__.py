@@ -12,6 +12,7 @@ from emb.doors import open_door
 from emb.errors import needs_extra
 
 if TYPE_CHECKING:
+    from emb.distill.forecast import Forecast
     from emb.distill.rotation import Rotated
     from emb.teachers.protocol import Teacher
 
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 class DistillResult:
     """Where a finished run and its student are, and the held-out scores of each pair.
 
-    `teacher` is the folder of the teacher where the run rotated it: documents are encoded by that.
+    `teacher` is the folder of the teacher where the run rotated it: documents are encoded by that. `forecast` is what
+    was expected before, where that was reckoned; of a dry run there is nothing else, and its scores are the expected
+    ones.
     """
 
     run: Path
     student: Path
     scores: list[PairScores]
     teacher: Path | None = None
+    forecast: Forecast | None = None
 
     @property
     def advised(self) -> PairScores | None:
@@ -52,6 +56,7 @@ def distill(
     out: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    dry_run: bool = False,
     max_steps: int | None = None,
     max_time: float | None = None,
     trust_remote_code: bool = False,
@@ -79,6 +84,7 @@ def distill(
         out: the run's folder; None means `runs/<teacher>`.
         resume: go on with an interrupted run, to the same weights as if it had not stopped.
         overwrite: replace a run that is in the way.
+        dry_run: stop behind a forecast of scores and times, from a short training on a sample.
         max_steps, max_time: stop after so many steps, or about so many seconds of training; the learning rate is
             planned to end there.
         trust_remote_code: let the teacher's repository run code of its own.
@@ -106,7 +112,7 @@ def distill(
         "training.max_time": max_time,
     }
     given = {key: str(value) if isinstance(value, Path) else value for key, value in named.items() if value is not None}
-    run, scores = run_distillation(
+    run, scores, expected = run_distillation(
         None if recipe is None else str(recipe),
         {**(overrides or {}), **given},
         out=None if out is None else Path(out),
@@ -114,9 +120,10 @@ def distill(
         overwrite=overwrite,
         trust_remote_code=trust_remote_code,
         teacher=given_teacher,
+        dry_run=dry_run,
     )
     rotated = run / TEACHER
-    return DistillResult(run, run / "student", scores, rotated if rotated.is_dir() else None)
+    return DistillResult(run, run / "student", scores, rotated if rotated.is_dir() else None, expected)
 
 
 def rotate(

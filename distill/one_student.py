@@ -28,7 +28,7 @@ from emb.distill.preparation import Prepared, splits_of
 from emb.distill.projection import start_projections
 from emb.distill.query_encoder import exits_of, is_for_queries
 from emb.distill.ranking import rank_projections
-from emb.distill.retention import with_retention
+from emb.distill.retention import with_forecast, with_retention
 from emb.distill.student import build_student
 from emb.distill.targets import Targets
 from emb.distill.train import Split, Training
@@ -75,8 +75,10 @@ def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool)
     return Planned(_completed(recipe, student, given.targets), student, out)
 
 
-def train_student(plan: Planned, given: Prepared, processes: PartialState) -> list[PairScores]:
-    """Train a student in its run's folder, or go on with that; the final scores of each pair."""
+def train_student(
+    plan: Planned, given: Prepared, processes: PartialState, expected: Sequence[PairScores] = ()
+) -> list[PairScores]:
+    """Train a student in its run's folder, or go on with that; the final scores of each pair, beside those expected."""
     recipe, student, out = plan.recipe, plan.student, plan.out
     resumed = has_checkpoint(out / "checkpoints")
     if processes.is_main_process and not resumed:
@@ -89,7 +91,7 @@ def train_student(plan: Planned, given: Prepared, processes: PartialState) -> li
     powers = _finish(training, out / START, recipe)
     if given.search is not None:
         rank_projections(training, given.search, recipe.ranking)
-    scores = _scores(training, given)
+    scores = with_forecast(_scores(training, given), expected)
     processes.wait_for_everyone()
     if processes.is_main_process:
         _save(student, out, scores, _lineage(recipe, given, powers))

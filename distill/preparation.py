@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emb.data.corpus import Corpus, Text, split
@@ -18,8 +17,21 @@ from emb.teachers.registry import Resolved
 
 
 @dataclass(frozen=True)
+class Source:
+    """All texts of a run, in two parts, and where they come from: the documents that will be searched, if it names any,
+    and what was cut from them.
+    """
+
+    corpus: Corpus
+    train: Corpus
+    held_out: Corpus
+    documents: list[Document]
+    queries: list[PseudoQuery]
+
+
+@dataclass(frozen=True)
 class Searched:
-    """The documents that will be searched, what was cut from them, and the teacher's vectors `(documents, dim)`."""
+    """Documents that will be searched, what was cut from them, and the teacher's vectors `(documents, dim)`."""
 
     documents: list[Document]
     queries: list[PseudoQuery]
@@ -40,33 +52,30 @@ class Prepared:
     search: KnownItems | None
 
 
-def searched(recipe: Recipe, teacher: Resolved, trust_remote_code: bool) -> Searched | None:
-    """The documents of a recipe, read, cut and encoded once; None where it names none."""
+def read_texts(recipe: Recipe) -> Source:
+    """The texts of a recipe, read and cut; nothing is encoded."""
     documents = documents_of(recipe)
-    if not documents:
+    cut = pseudo_queries(documents, Cuts(**recipe.data.cuts.model_dump()), recipe.training.seed)
+    corpus = corpus_of(recipe, cut)
+    return Source(corpus, *split(corpus, recipe.data.holdout), documents, cut)
+
+
+def searched(recipe: Recipe, teacher: Resolved, source: Source, trust_remote_code: bool) -> Searched | None:
+    """The documents with their vectors, each computed once; None where there are none."""
+    if not source.documents:
         return None
-    cuts = pseudo_queries(documents, Cuts(**recipe.data.cuts.model_dump()), recipe.training.seed)
-    whole = Corpus([Text(each.whole) for each in documents])
-    return Searched(documents, cuts, document_vectors(recipe, teacher, whole, trust_remote_code))
-
-
-def texts_of(recipe: Recipe, found: Searched | None) -> tuple[Corpus, Corpus, Corpus]:
-    """All texts of a recipe, those to train on, and those held out."""
-    corpus = corpus_of(recipe, found.queries if found else None)
-    return (corpus, *split(corpus, recipe.data.holdout))
+    whole = Corpus([Text(each.whole) for each in source.documents])
+    vectors = document_vectors(recipe, teacher, whole, trust_remote_code)
+    return Searched(source.documents, source.queries, vectors)
 
 
 def prepare(
-    recipe: Recipe,
-    teacher: Resolved,
-    texts: tuple[Corpus, Corpus, Corpus],
-    found: Searched | None,
-    trust_remote_code: bool,
+    recipe: Recipe, teacher: Resolved, source: Source, found: Searched | None, trust_remote_code: bool
 ) -> Prepared:
-    """The teacher's vectors of all `texts`, which are those of `texts_of`."""
-    corpus, train, held_out = texts
-    targets = targets_of(recipe, teacher, train, held_out, trust_remote_code)
-    return Prepared(teacher, corpus, train, held_out, targets, _search(held_out.texts, found))
+    """The teacher's vectors of all texts."""
+    targets = targets_of(recipe, teacher, source.train, source.held_out, trust_remote_code)
+    search = known_items(source.held_out.texts, found.queries, found.vectors) if found else None
+    return Prepared(teacher, source.corpus, source.train, source.held_out, targets, search)
 
 
 def splits_of(student: EmbeddingModel, given: Prepared, max_length: int) -> tuple[Split, Split]:
@@ -76,7 +85,3 @@ def splits_of(student: EmbeddingModel, given: Prepared, max_length: int) -> tupl
         for part, vectors in ((given.train, given.targets.train), (given.held_out, given.targets.held_out))
     )
     return train, held_out
-
-
-def _search(held_out: Sequence[Text], found: Searched | None) -> KnownItems | None:
-    return known_items(held_out, found.queries, found.vectors) if found else None

@@ -62,6 +62,12 @@ def with_retention(
     return found
 
 
+def with_forecast(scores: Sequence[PairScores], expected: Sequence[PairScores]) -> list[PairScores]:
+    """`scores` with what was `expected` of each pair beside them."""
+    known = {each.pair: each.retention for each in expected}
+    return [replace(each, forecast=known.get(each.pair)) for each in scores]
+
+
 def advised(scores: Sequence[PairScores]) -> PairScores | None:
     """The pair to take: of those within two points of the best retention the one with fewest layers, then dims.
 

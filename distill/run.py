@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +15,10 @@ from accelerate.utils import broadcast_object_list
 from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import STATIC, free_name, latest_run, run_status, write_status
 from emb.data.corpus import Columns
+from emb.distill.forecast import FORECAST, Forecast, forecast, is_worth_it, read_forecast, write_forecast
 from emb.distill.losses import objective_of
 from emb.distill.one_student import RECIPE, Planned, planned, train_student
-from emb.distill.preparation import Prepared, prepare, searched, texts_of
+from emb.distill.preparation import Prepared, prepare, read_texts, searched
 from emb.distill.query_encoder import parts_of, with_query_defaults
 from emb.distill.rotated_teacher import rotated, rotation_for
 from emb.distill.student import check_layers, depth_of, with_defaults
@@ -44,8 +45,12 @@ def run_distillation(
     overwrite: bool,
     trust_remote_code: bool,
     teacher: VectorTeacher | None = None,
-) -> tuple[Path, list[PairScores]]:
-    """Carry out a recipe; return the run's folder and the final scores of each pair.
+    dry_run: bool = False,
+) -> tuple[Path, list[PairScores], Forecast | None]:
+    """Carry out a recipe; return the run's folder, the final scores of each pair, and what was expected before.
+
+    A dry run stops behind the forecast, whose scores it returns: nothing is written but the teacher's vectors of a
+    sample.
 
     Raises:
         EmbError: see `emb.errors`; what was computed before stays and is used by `resume`.
@@ -59,19 +64,27 @@ def run_distillation(
             raise ArtifactError(f"{out}: no run to resume", "leave out --resume to start one there")
         if run_status(out) == "finished":
             note(f"{out} is finished already")
-            return out, finished_scores(out)
-    recipe = load_recipe(recipe_name, overrides)
-    objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
-    found = _teacher_of(recipe, teacher, trust_remote_code)
-    depth = None if found.vectors else depth_of(found.path)
-    recipe = with_query_defaults(recipe, depth)
-    recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
-    check_layers(recipe.student, depth)
+            return out, finished_scores(out), read_forecast(out / FORECAST)
+    recipe, found = _resolved(load_recipe(recipe_name, overrides), teacher, trust_remote_code)
+    if dry_run:
+        expected = forecast(recipe, found, read_texts(recipe), processes, trust_remote_code)
+        return out or free_name(Path("runs"), _stem(found)), expected.scores, expected
     out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():
         scores = _carry_out(recipe, found, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
         processes.wait_for_everyone()
-    return out, scores
+    return out, scores, read_forecast(out / FORECAST)
+
+
+def _resolved(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> tuple[Recipe, Resolved]:
+    """The recipe with nothing left open that can be told before any text is read, and its teacher."""
+    objective_of(recipe.training.objective or ())  # an unknown term is said before anything is computed
+    found = _teacher_of(recipe, given, trust_remote_code)
+    depth = None if found.vectors else depth_of(found.path)
+    recipe = with_query_defaults(recipe, depth)
+    recipe = recipe.model_copy(update={"student": with_defaults(recipe.student, found), "data": _data(recipe, found)})
+    check_layers(recipe.student, depth)
+    return recipe, found
 
 
 def _teacher_of(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> Resolved:
@@ -115,7 +128,7 @@ def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) 
         ArtifactError: something is in the way that must not, or was not said to, be replaced.
     """
     if out is None:
-        return free_name(Path("runs"), teacher.name.split("/")[-1].lower())
+        return free_name(Path("runs"), _stem(teacher))
     vacant = not out.exists() or (out.is_dir() and not any(path.name != LOCK for path in out.iterdir()))
     if resume or vacant:
         return out
@@ -129,25 +142,39 @@ def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) 
     return out
 
 
+def _stem(teacher: Resolved) -> str:
+    return teacher.name.split("/")[-1].lower()
+
+
 def _carry_out(
     recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool
 ) -> list[PairScores]:
     main = processes.is_main_process
-    found = searched(recipe, teacher, trust_remote_code)
-    texts, rotation = texts_of(recipe, found), rotation_for(recipe, teacher, found)
+    source = read_texts(recipe)
+    expected = (
+        forecast(recipe, teacher, source, processes, trust_remote_code) if fresh and is_worth_it(source) else None
+    )
+    if expected:
+        note(expected.told())
+    found = searched(recipe, teacher, source, trust_remote_code)
+    rotation = rotation_for(recipe, teacher, found)
     begun = not fresh
     if found and rotation is not None:
         begun = begun or _begin(out, recipe, teacher, processes)
         place = out / TEACHER
         teacher, found = rotated(
-            teacher, found, rotation, place, texts[0].texts, write=main, trust_remote_code=trust_remote_code
+            teacher, found, rotation, place, source.corpus.texts, write=main, trust_remote_code=trust_remote_code
         )
         processes.wait_for_everyone()
-    given = prepare(recipe, teacher, texts, found, trust_remote_code)
+    given = prepare(recipe, teacher, source, found, trust_remote_code)
     plans = [planned(part, given, place, trust_remote_code) for part, place in _parts(recipe, out, fresh)]
     if not begun:
         _begin(out, recipe, teacher, processes)
-    return [each for plan in plans for each in _trained(plan, given, processes)]
+    if expected and processes.is_main_process:
+        write_forecast(expected, out / FORECAST)
+    processes.wait_for_everyone()
+    told = expected or read_forecast(out / FORECAST)
+    return [each for plan in plans for each in _trained(plan, given, processes, told.scores if told else ())]
 
 
 def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:
@@ -159,11 +186,13 @@ def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:
     return [*([(static, out / STATIC)] if static else []), (recipe, out)]
 
 
-def _trained(plan: Planned, given: Prepared, processes: PartialState) -> list[PairScores]:
+def _trained(
+    plan: Planned, given: Prepared, processes: PartialState, expected: Sequence[PairScores]
+) -> list[PairScores]:
     if run_status(plan.out) == "finished":
         return Manifest.load(plan.out / "student").pairs
     note(f"a student of {plan.student.layers} layers" if plan.student.layers else "a static encoder: a row per token")
-    return train_student(plan, given, processes)
+    return train_student(plan, given, processes, expected)
 
 
 def finished_scores(out: Path) -> list[PairScores]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from emb.teachers.protocol import Teacher as VectorTeacher
 from emb.teachers.protocol import TeacherIdentity
 from emb.teachers.registry import Resolved
 
+_TIMED = 64  # texts of each kind that a teacher is timed on
 _ANY_LENGTH = 32768  # tokens: how far such a teacher reads is its own affair
 
 
@@ -138,6 +140,28 @@ def document_vectors(recipe: Recipe, teacher: Resolved, whole: Corpus, trust_rem
     far = recipe.model_copy(update={"capture": recipe.capture.model_copy(update={"max_length": _ANY_LENGTH})})
     found = targets_of(far, teacher, whole, Corpus([]), trust_remote_code).train
     return found.take(np.arange(len(found)))
+
+
+def teacher_seconds(
+    recipe: Recipe, teacher: Resolved, texts: Sequence[Text], documents: Sequence[Document], trust_remote_code: bool
+) -> float:
+    """Seconds that the teacher needs for all these on this machine, were none cached, from a few of each."""
+    if teacher.vectors is not None:
+        return 0.0  # what a file or a function needs is not known before it is asked
+    model = load_model(teacher.path, dtype=resolve_dtype(recipe.capture.dtype), trust_remote_code=trust_remote_code).to(
+        device()
+    )
+    budget, window = recipe.capture.tokens_per_batch, model.spec.max_length
+    whole = [each.whole for each in documents]
+    found = 0.0
+    for group, limit in (([item.text for item in texts], recipe.capture.max_length), (whole, window)):
+        model.spec = dataclasses.replace(model.spec, max_length=min(window, limit))
+        rows = model.tokenizer().encode(group[:: max(1, len(group) // _TIMED)])
+        began = time.monotonic()
+        for _ in model.embed_ids(rows, tokens_per_batch=budget):
+            pass
+        found += (time.monotonic() - began) * len(group) / max(len(rows), 1)
+    return found
 
 
 def tokenise(student: EmbeddingModel, texts: Sequence[Text], max_length: int) -> list[Any]:

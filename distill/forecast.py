@@ -1,0 +1,193 @@
+"""What a run will reach and how long it will take, told from two short trainings on a sample of its texts.
+
+The error of a student falls with its steps as a power law (Hestness et al. 2017, arXiv 1712.00409): two lengths of
+training give its exponent, and what is left at the length that is planned. The share of the teacher's search that is
+kept is taken to follow the cosine on a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from accelerate import PartialState
+
+from emb.artifact.manifest import PairScores
+from emb.data.corpus import Corpus, split
+from emb.distill.one_student import planned, train_student
+from emb.distill.preparation import Prepared, Searched, Source, prepare, searched
+from emb.distill.query_encoder import parts_of
+from emb.distill.retention import KnownItems
+from emb.distill.rotated_teacher import rotation_for
+from emb.distill.schedule import BatchPlan
+from emb.distill.targets import teacher_seconds
+from emb.files import read_json, write_json
+from emb.progress import is_quiet, note, set_quiet
+from emb.recipes.recipe import Recipe
+from emb.similarity import Vectors
+from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.registry import Resolved
+
+FORECAST = "forecast.json"  # in a run's folder
+DOCUMENTS = 300  # of a sample
+TEXTS = 4000  # of one without documents
+STEPS = 80  # of the longer of the two trainings, at most
+_SHORTER = 4  # times
+_STEEPEST = 0.5  # exponent: what falls faster in so few steps will not go on so
+_MOST = 2.0  # of the search kept for each of cosine: more is the noise of small differences
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Expected scores of each pair, the static encoder's first, and the seconds of each part of the work."""
+
+    scores: list[PairScores]
+    seconds: dict[str, float]
+
+    def told(self) -> str:
+        """It in one line."""
+        kept = [f"{each.pair} {each.retention:.0%}" for each in self.scores if each.retention is not None]
+        near = [f"{each.pair} {each.cosine:.3f}" for each in self.scores]
+        reached = f"kept of the search in these documents: {', '.join(kept)}" if kept else f"cosine: {', '.join(near)}"
+        return f"expected {reached}; time at most: {self.times()}"
+
+    def times(self) -> str:
+        """How long each part of the work takes."""
+        return ", ".join(f"{part} {_minutes(seconds)}" for part, seconds in self.seconds.items())
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def forecast(
+    recipe: Recipe, teacher: Resolved, source: Source, processes: PartialState, trust_remote_code: bool
+) -> Forecast:
+    """Train every student of a run twice, shortly and on a sample, and reckon from there."""
+    sample = sample_of(source, recipe)
+    note(f"forecast: from {len(sample.documents) or len(sample.corpus):,} of them, trained on for a short time")
+    given = _prepared(recipe, teacher, sample, trust_remote_code)
+    found: list[PairScores] = []
+    seconds = {"teacher": teacher_seconds(recipe, teacher, source.corpus.texts, source.documents, trust_remote_code)}
+    for part in (each for each in parts_of(recipe) if each):
+        scores, spent = _expected(part, given, len(source.train) / len(sample.train), processes, trust_remote_code)
+        found += scores
+        seconds["static encoder" if part.student.layers == 0 else "student"] = spent
+    return Forecast(found, seconds)
+
+
+def sample_of(source: Source, recipe: Recipe) -> Source:
+    """A part of the texts: those cut from some of the documents and as many others as there are to each of them; of
+    texts without documents simply some.
+
+    Which ones is decided by their own hashes.
+    """
+    if not source.documents:
+        few = Corpus(sorted(source.corpus.texts, key=lambda item: _rank(item.text))[:TEXTS])
+        return Source(few, *split(few, recipe.data.holdout), [], [])
+    ranked = sorted(range(len(source.documents)), key=lambda row: _rank(source.documents[row].whole))
+    place = {row: new for new, row in enumerate(ranked[:DOCUMENTS])}
+    cut = [replace(each, document=place[each.document]) for each in source.queries if each.document in place]
+    own, all_own = {each.text for each in cut}, {each.text for each in source.queries}
+    mine = [item for item in source.corpus.texts if item.text in own]
+    others = sorted((i for i in source.corpus.texts if i.text not in all_own), key=lambda item: _rank(item.text))
+    beside = round(len(mine) * len(others) / max(len(source.corpus) - len(others), 1))
+    few = Corpus([*mine, *others[:beside]])
+    return Source(few, *split(few, min(recipe.data.holdout, len(few) // 4)), [source.documents[r] for r in place], cut)
+
+
+def _rank(text: str) -> bytes:
+    return hashlib.blake2b(f"forecast\0{text}".encode(), digest_size=16).digest()
+
+
+def _prepared(recipe: Recipe, teacher: Resolved, sample: Source, trust_remote_code: bool) -> Prepared:
+    """The sample with its vectors; where the run will rotate them, they are, here without a folder."""
+    found = searched(recipe, teacher, sample, trust_remote_code)
+    given = prepare(recipe, teacher, sample, found, trust_remote_code)
+    rotation = rotation_for(recipe, teacher, found)
+    return given if rotation is None or found is None else _rotated(given, found, rotation)
+
+
+def _rotated(given: Prepared, found: Searched, rotation: Vectors) -> Prepared:
+    train, held_out = (_in_memory(part, rotation) for part in (given.targets.train, given.targets.held_out))
+    search = given.search and KnownItems(given.search.rows, given.search.sources, found.vectors @ rotation.T)
+    return replace(given, targets=replace(given.targets, train=train, held_out=held_out), search=search)
+
+
+def _in_memory(part: TeacherEmbeddings, rotation: Vectors) -> TeacherEmbeddings:
+    shard = np.zeros(len(part), [("vector", "<f4", (part.dim,))])
+    shard["vector"] = part.take(range(len(part))) @ rotation.T
+    return TeacherEmbeddings([shard], np.stack([np.zeros(len(part), np.int64), np.arange(len(part))], axis=1))
+
+
+def _expected(
+    recipe: Recipe, given: Prepared, times: float, processes: PartialState, trust_remote_code: bool
+) -> tuple[list[PairScores], float]:
+    """Expected scores of one student, whose run has so many `times` the texts, and the seconds of its training."""
+    plan = planned(recipe, given, Path(), trust_remote_code)
+    training = plan.recipe.training
+    lengths = [len(row) for row in plan.student.tokenizer().encode([item.text for item in given.train.texts])]
+    epoch = len(BatchPlan(lengths, training.tokens_per_batch, training.seed).epoch(0))
+    longer = max(2, min(STEPS, round(epoch * training.epochs)))
+    total = max(1, min(round(epoch * training.epochs * times), training.max_steps or 1 << 62))
+    steps = (max(1, longer // _SHORTER), longer)
+    (first, brief), (second, longest) = (_pilot(recipe, given, each, processes, trust_remote_code) for each in steps)
+    per_step = max(longest - brief, 1e-9) / (steps[1] - steps[0])
+    if training.max_time:
+        total = min(total, max(1, round(training.max_time / per_step)))
+    return [extrapolated(a, b, steps, total) for a, b in zip(first, second, strict=True)], per_step * total
+
+
+def _pilot(
+    recipe: Recipe, given: Prepared, steps: int, processes: PartialState, trust_remote_code: bool
+) -> tuple[list[PairScores], float]:
+    """The scores after so many steps, and the seconds of the whole."""
+    training = recipe.training.model_copy(update={"max_steps": steps, "max_time": None})
+    quiet, began = is_quiet(), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        set_quiet(True)
+        try:
+            plan = planned(recipe.model_copy(update={"training": training}), given, Path(folder), trust_remote_code)
+            return train_student(plan, given, processes), time.monotonic() - began
+        finally:
+            set_quiet(quiet)
+
+
+def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], total: int) -> PairScores:
+    """What a pair will reach after `total` steps, from its scores after the two numbers of `steps`.
+
+    Never less than it has reached already, and no more of the teacher's search than that or all of it.
+    """
+    before, now = max(1 - shorter.cosine, 1e-9), max(1 - longer.cosine, 1e-9)
+    exponent = min(max(math.log(before / now) / math.log(steps[1] / steps[0]), 0.0), _STEEPEST)
+    cosine = max(longer.cosine, 1 - now * (steps[1] / max(total, steps[1])) ** exponent)
+    if shorter.retention is None or longer.retention is None:
+        return replace(longer, cosine=cosine)
+    gained = longer.cosine - shorter.cosine
+    slope = min(max(0.0, (longer.retention - shorter.retention) / gained), _MOST) if gained > 0 else 0.0
+    kept = longer.retention + slope * (cosine - longer.cosine)
+    return replace(longer, cosine=cosine, retention=min(kept, max(longer.retention, 1.0)))
+
+
+def is_worth_it(source: Source) -> bool:
+    """Whether there are so many documents that a forecast costs a small part of the run."""
+    return len(source.documents) >= 4 * DOCUMENTS
+
+
+def write_forecast(found: Forecast, path: Path) -> None:
+    """Keep a forecast until the run it was made for has ended."""
+    write_json(path, asdict(found))
+
+
+def read_forecast(path: Path) -> Forecast | None:
+    """The forecast at `path`, if there is one."""
+    if not path.is_file():
+        return None
+    kept = read_json(path)
+    return Forecast([PairScores(**each) for each in kept["scores"]], dict(kept["seconds"]))

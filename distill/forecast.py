@@ -19,7 +19,9 @@ import numpy as np
 from accelerate import PartialState
 
 from emb.artifact.manifest import PairScores
-from emb.data.corpus import Corpus, split
+from emb.data.corpus import Corpus, Text
+from emb.data.documents import Document
+from emb.data.pseudo_queries import PseudoQuery
 from emb.distill.one_student import planned, train_student
 from emb.distill.preparation import Prepared, Searched, Source, prepare, searched
 from emb.distill.query_encoder import parts_of
@@ -70,7 +72,7 @@ def forecast(
     recipe: Recipe, teacher: Resolved, source: Source, processes: PartialState, trust_remote_code: bool
 ) -> Forecast:
     """Train every student of a run twice, shortly and on a sample, and reckon from there."""
-    sample = sample_of(source, recipe)
+    sample = sample_of(source)
     note(f"forecast: from {len(sample.documents) or len(sample.corpus):,} of them, trained on for a short time")
     given = _prepared(recipe, teacher, sample, trust_remote_code)
     found: list[PairScores] = []
@@ -82,15 +84,14 @@ def forecast(
     return Forecast(found, seconds)
 
 
-def sample_of(source: Source, recipe: Recipe) -> Source:
+def sample_of(source: Source) -> Source:
     """A part of the texts: those cut from some of the documents and as many others as there are to each of them; of
     texts without documents simply some.
 
     Which ones is decided by their own hashes.
     """
     if not source.documents:
-        few = Corpus(sorted(source.corpus.texts, key=lambda item: _rank(item.text))[:TEXTS])
-        return Source(few, *split(few, recipe.data.holdout), [], [])
+        return _parted(sorted(source.corpus.texts, key=lambda item: _rank(item.text))[:TEXTS], [], [])
     ranked = sorted(range(len(source.documents)), key=lambda row: _rank(source.documents[row].whole))
     place = {row: new for new, row in enumerate(ranked[:DOCUMENTS])}
     cut = [replace(each, document=place[each.document]) for each in source.queries if each.document in place]
@@ -98,8 +99,16 @@ def sample_of(source: Source, recipe: Recipe) -> Source:
     mine = [item for item in source.corpus.texts if item.text in own]
     others = sorted((i for i in source.corpus.texts if i.text not in all_own), key=lambda item: _rank(item.text))
     beside = round(len(mine) * len(others) / max(len(source.corpus) - len(others), 1))
-    few = Corpus([*mine, *others[:beside]])
-    return Source(few, *split(few, min(recipe.data.holdout, len(few) // 4)), [source.documents[r] for r in place], cut)
+    return _parted([*mine, *others[:beside]], [source.documents[row] for row in place], cut)
+
+
+def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> Source:
+    """With a third of the texts held out: a figure from few of them would be noise."""
+    ranks = sorted(_rank(f"held out\0{item.text}") for item in texts)
+    last = ranks[len(ranks) // 3]
+    parts = ([item for item in texts if (_rank(f"held out\0{item.text}") <= last) is held] for held in (False, True))
+    train, held_out = (Corpus(part) for part in parts)
+    return Source(Corpus(list(texts)), train, held_out, documents, cut)
 
 
 def _rank(text: str) -> bytes:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from accelerate import PartialState
 
 from emb.artifact.manifest import PairScores
@@ -33,7 +32,7 @@ from emb.files import read_json, write_json
 from emb.progress import is_quiet, note, set_quiet
 from emb.recipes.recipe import Recipe
 from emb.similarity import Vectors
-from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.cache import in_memory
 from emb.teachers.registry import Resolved
 
 FORECAST = "forecast.json"  # in a run's folder
@@ -124,15 +123,11 @@ def _prepared(recipe: Recipe, teacher: Resolved, sample: Source, trust_remote_co
 
 
 def _rotated(given: Prepared, found: Searched, rotation: Vectors) -> Prepared:
-    train, held_out = (_in_memory(part, rotation) for part in (given.targets.train, given.targets.held_out))
+    train, held_out = (
+        in_memory(part.take(range(len(part))) @ rotation.T) for part in (given.targets.train, given.targets.held_out)
+    )
     search = given.search and KnownItems(given.search.rows, given.search.sources, found.vectors @ rotation.T)
     return replace(given, targets=replace(given.targets, train=train, held_out=held_out), search=search)
-
-
-def _in_memory(part: TeacherEmbeddings, rotation: Vectors) -> TeacherEmbeddings:
-    shard = np.zeros(len(part), [("vector", "<f4", (part.dim,))])
-    shard["vector"] = part.take(range(len(part))) @ rotation.T
-    return TeacherEmbeddings([shard], np.stack([np.zeros(len(part), np.int64), np.arange(len(part))], axis=1))
 
 
 def _expected(

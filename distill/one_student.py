@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from emb.artifact.lineage import DataRecord, Lineage, TeacherRecord
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
 from emb.artifact.runs import HELD_OUT, write_status
-from emb.data.corpus import Corpus
+from emb.data.corpus import Corpus, Text
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
 from emb.distill.costs import with_costs
@@ -30,7 +31,7 @@ from emb.distill.query_encoder import exits_of, is_for_queries
 from emb.distill.ranking import rank_projections
 from emb.distill.retention import with_forecast, with_retention
 from emb.distill.student import build_student
-from emb.distill.targets import Targets
+from emb.distill.targets import Targets, tokenise
 from emb.distill.train import Split, Training
 from emb.distill.which_layers import with_chosen_layers
 from emb.errors import CheckpointError, UsageError
@@ -41,8 +42,10 @@ from emb.model.embedding_model import EmbeddingModel, save_model
 from emb.model.static import StaticEncoder
 from emb.progress import note
 from emb.recipes.recipe import DataRecipe, Recipe, dump
+from emb.teachers.cache import in_memory
 
 RECIPE = "recipe.yaml"
+DOCUMENTS = "documents"  # log and checkpoints of the stage before the queries
 START = "start.safetensors"  # the weights that training begins from
 # Of random token rows: a step moves few of them, so it is long, and batches are of hundreds of texts.
 STATIC = {"lr": 1e-2, "lr_end": 1e-5, "epochs": 6.0, "tokens_per_batch": 8192, "weight_decay": 0.0, "warmup_steps": 0}
@@ -87,6 +90,8 @@ def train_student(
     training = _training(student, recipe, given, out, resumed=resumed)
     if processes.is_main_process and not resumed and recipe.training.average < 1:
         _keep(student, out / START)
+    if not resumed:
+        _read_documents(training, given)
     training.run()
     powers = _finish(training, out / START, recipe)
     if given.search is not None:
@@ -97,6 +102,7 @@ def train_student(
         _save(student, out, scores, _lineage(recipe, given, powers))
         write_status(out, "finished", teacher=given.teacher.name, steps=training.step)
         (out / START).unlink(missing_ok=True)
+        shutil.rmtree(out / DOCUMENTS, ignore_errors=True)
     return scores
 
 
@@ -107,6 +113,24 @@ def _training(student: EmbeddingModel, recipe: Recipe, given: Prepared, out: Pat
     _start_heads(student.to(device()), train, pairs, recipe, resumed=resumed)
     identity = _identity(recipe, given.corpus, given.targets.fingerprint)
     return Training(student, train, held_out, pairs, recipe.training, out, identity)
+
+
+def _read_documents(training: Training, given: Prepared) -> None:
+    """The first of two stages: the documents themselves, whose vectors are known (documents first, then queries, is
+    the order of pyNIFE).
+    """
+    recipe = training.recipe.model_copy(update={"epochs": training.recipe.document_epochs})
+    if not recipe.epochs or given.search is None:
+        return
+    student, vectors = training.student, given.search.documents
+    texts = [Text(each.whole) for each in given.documents]
+    part = Split(tokenise(student, texts, student.spec.max_length), in_memory(vectors))
+    note(f"documents first: {len(texts):,} of them")
+    folder = training.folder / DOCUMENTS
+    folder.mkdir(exist_ok=True)
+    Training(
+        student, part, training.held_out, training.pairs, recipe, folder, f"documents of {training.identity}"
+    ).run()
 
 
 def _scores(training: Training, given: Prepared) -> list[PairScores]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emb.data.corpus import Corpus, Text, split
@@ -40,8 +41,8 @@ class Searched:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The teacher, both parts of the corpus with its vectors, and the search that is held out, if there are documents
-    to search in.
+    """The teacher, both parts of the corpus with its vectors, and, if there are documents to search in, those and the
+    search that is held out.
     """
 
     teacher: Resolved
@@ -50,6 +51,7 @@ class Prepared:
     held_out: Corpus
     targets: Targets
     search: KnownItems | None
+    documents: Sequence[Document] = ()
 
 
 def read_texts(recipe: Recipe) -> Source:
@@ -75,7 +77,7 @@ def prepare(
     """The teacher's vectors of all texts."""
     targets = targets_of(recipe, teacher, source.train, source.held_out, trust_remote_code)
     search = known_items(source.held_out.texts, found.queries, found.vectors) if found else None
-    return Prepared(teacher, source.corpus, source.train, source.held_out, targets, search)
+    return Prepared(teacher, source.corpus, source.train, source.held_out, targets, search, source.documents)
 
 
 def splits_of(student: EmbeddingModel, given: Prepared, max_length: int) -> tuple[Split, Split]:

@@ -92,10 +92,12 @@ class TrainingRecipe(_Section):
     where `train_token_embeddings` says so; left open, only if it starts random. `objective` lists weighted terms,
     `[{cosine: 1.0}]`; left open, it is the cosine for a teacher of unit vectors, else the squared distance (`l2`).
     `loss: NAME`, as recipes had it before, is the one term of that name. `average` is the share of the way from the
-    start to the trained weights that is kept at the end.
+    start to the trained weights that is kept at the end. `document_epochs` go before all others, over the documents
+    that will be searched, read as far as the student reads.
     """
 
     epochs: float = Field(3, ge=0)
+    document_epochs: float = Field(0, ge=0)
     cycles: int = Field(1, ge=1)
     tokens_per_batch: int = Field(1024, ge=16)
     lr: float = Field(2e-4, gt=0)
@@ -126,6 +128,8 @@ class TrainingRecipe(_Section):
     def identity(self) -> dict[str, Any]:
         """What trained weights depend on, as JSON; a single term in the form it had when there was but one."""
         values = self.model_dump(mode="json", exclude={"checkpoint_seconds"})
+        if not self.document_epochs:  # runs that began before there were any go on
+            del values["document_epochs"]
         terms = [term for each in values["objective"] or () for term in each.items()]
         if len(terms) < 2 and (not terms or terms[0][1] == 1):
             del values["objective"]

@@ -53,6 +53,14 @@ class TeacherEmbeddings:
         return np.stack(rows).astype(np.float32)
 
 
+def in_memory(vectors: Vectors) -> TeacherEmbeddings:
+    """`vectors` `(texts, dim)` as if they came from a cache."""
+    shard = np.zeros(len(vectors), [("vector", "<f4", (vectors.shape[1],))])
+    shard["vector"] = vectors
+    rows = np.arange(len(vectors))
+    return TeacherEmbeddings([shard], np.stack([np.zeros_like(rows), rows], axis=1))
+
+
 class TeacherCache:
     """The shards of one teacher below `folder`.
 

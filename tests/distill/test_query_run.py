@@ -19,7 +19,7 @@ from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import run_status
 from emb.cli import cli
 from emb.distill import forecast as forecasting
-from emb.distill import retention
+from emb.distill import one_student, retention
 from emb.distill import run as room
 from emb.distill.preparation import read_texts
 from emb.distill.query_encoder import exits_of, parts_of, with_query_defaults
@@ -319,3 +319,45 @@ def test_the_recipe_of_a_run_is_one_that_can_be_read_again(run: Any) -> None:
     kept = yaml.safe_load((run.run / "recipe.yaml").read_text())
     assert [pair for pair in kept["pairs"] if not pair[0]] == []
     assert load_recipe(str(run.run / "static" / "recipe.yaml"), {}).student.layers == 0
+
+
+def test_documents_first_then_queries(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[tuple[int, int]] = []
+    original = one_student.Training.run
+
+    def counted(self: Any) -> None:
+        begun.append((len(self.train.rows), self.total))
+        original(self)
+
+    monkeypatch.setattr(one_student.Training, "run", counted)
+    two_stages = {"training.document_epochs": 2, "training.epochs": 1, "training.max_steps": None}
+    found = _distil(place, tmp_path / "run", layers=0, overrides=two_stages)
+    (documents, _), (queries, _) = begun
+    assert documents == len((place / "docs.jsonl").read_text().splitlines())
+    assert queries == len(read_texts(load_recipe(str(found.run / "recipe.yaml"), {})).train)
+    assert not (found.run / "documents").exists()
+    plain = _distil(place, tmp_path / "plain", layers=0, overrides=two_stages | {"training.document_epochs": 0})
+    first, second = (load_model(each.student).encoder.embedding.weight for each in (found, plain))
+    assert (first != second).any()
+
+
+def test_a_run_stopped_between_the_stages_ends_with_the_same_weights(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_stages = {"training.document_epochs": 1, "training.max_steps": 3}
+    whole = _distil(place, tmp_path / "whole", layers=0, overrides=two_stages)
+    original, runs = one_student.Training.run, []
+
+    def stopping(self: Any) -> None:
+        runs.append(self)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one_student.Training, "run", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            _distil(place, tmp_path / "run", layers=0, overrides=two_stages)
+    again = emb.distill(resume=True, out=tmp_path / "run")
+    first, second = (load_model(each.student).encoder.embedding.weight for each in (whole, again))
+    assert (first == second).all()

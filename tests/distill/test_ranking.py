@@ -18,7 +18,7 @@ from emb.model.embedding_model import EmbeddingModel, load_model
 from emb.model.static import StaticEncoder
 from emb.recipes.recipe import RankingRecipe
 from emb.similarity import unit
-from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.cache import in_memory
 
 DIM = 16
 
@@ -92,10 +92,7 @@ def _training(tmp_path: Any) -> Any:
     vectors = np.zeros((len(rows), 32), np.float32)
     for places, found in model.embed_ids(rows):
         vectors[places] = found.numpy()
-    shard = np.zeros(len(rows), [("vector", "<f4", (32,))])
-    shard["vector"] = vectors
-    places = np.stack([np.zeros(len(rows), np.int64), np.arange(len(rows))], axis=1)
-    part = Split(rows, TeacherEmbeddings([shard], places))
+    part = Split(rows, in_memory(vectors))
     recipe = SimpleNamespace(seed=0, tokens_per_batch=512)
     training = SimpleNamespace(
         student=model, exits=[2], pairs=[LayerDimPair(2, 32)], train=part, held_out=part, recipe=recipe

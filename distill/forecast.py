@@ -102,9 +102,9 @@ def sample_of(source: Source) -> Source:
 
 
 def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> Source:
-    """With a third of the texts held out: a figure from few of them would be noise."""
+    """With half of the texts held out: a figure from few of them would be noise."""
     ranks = sorted(_rank(f"held out\0{item.text}") for item in texts)
-    last = ranks[len(ranks) // 3]
+    last = ranks[len(ranks) // 2]
     parts = ([item for item in texts if (_rank(f"held out\0{item.text}") <= last) is held] for held in (False, True))
     train, held_out = (Corpus(part) for part in parts)
     return Source(Corpus(list(texts)), train, held_out, documents, cut)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emb.artifact.manifest import Manifest, PairScores, is_artifact
-from emb.artifact.runs import run_of
+from emb.artifact.runs import STATIC, run_of
 from emb.errors import ArtifactError
 from emb.files import read_json
 from emb.report.charts import Series, heat_grid, line_chart
@@ -54,12 +54,21 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [line for line in found if isinstance(line, dict)]
 
 
+_FIGURES = {
+    "cosine": "Held-out cosine to the teacher",
+    "overlap": "Held-out neighbour overlap@10",
+    "retention": "Kept of the teacher's search in the documents",
+    "forecast": "Expected of that before training",
+}
+
+
 def grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
     """Held-out figures and scores of every exit, this one outlined."""
     here = (report.layers, report.dim)
     grids = []
-    for key, label in (("cosine", "Held-out cosine to the teacher"), ("overlap", "Held-out neighbour overlap@10")):
-        values = {(each.layers, each.dim): float(getattr(each, key)) for each in _pairs(folder, manifest)}
+    for key, label in _FIGURES.items():
+        known = [each for each in _pairs(folder, manifest) if getattr(each, key) is not None]
+        values = {(each.layers, each.dim): float(getattr(each, key)) for each in known}
         if len(values) > 1:
             grids.append(heat_grid(label, values, "layers", "dim", here, lambda value: f"{value:.3f}"))
     grids += [
@@ -71,9 +80,10 @@ def grids(folder: Path, manifest: Manifest, report: ParityReport) -> str:
 
 
 def _pairs(folder: Path, manifest: Manifest) -> list[PairScores]:
-    """The pairs of the whole student, where the run that holds the artifact is at hand; a slice knows its own only."""
+    """The pairs of all students of the run that holds the artifact, where it is at hand; a slice knows its own only."""
     run = run_of(folder)
-    return Manifest.load(run / "student").pairs if run is not None and is_artifact(run / "student") else manifest.pairs
+    places = [place / "student" for place in (run / STATIC, run)] if run is not None else []
+    return [each for place in places if is_artifact(place) for each in Manifest.load(place).pairs] or manifest.pairs
 
 
 def _evaluated(folder: Path) -> dict[str, dict[tuple[int, int], float]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,18 @@ from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import run_status
 from emb.cli import cli
 from emb.distill import forecast as forecasting
-from emb.distill import one_student, retention
+from emb.distill import one_student, retention, which_layers
 from emb.distill import run as room
-from emb.distill.preparation import read_texts
+from emb.distill.preparation import prepare, read_texts
 from emb.distill.query_encoder import exits_of, parts_of, with_query_defaults
 from emb.distill.retention import with_forecast
 from emb.errors import UsageError
 from emb.model.embedding_model import load_model
-from emb.recipes.recipe import Recipe, load_recipe
+from emb.recipes.recipe import Recipe, StudentRecipe, load_recipe
 from emb.teachers.cache import row_key
 from emb.teachers.capture import recorded
+from emb.teachers.registry import resolve
+from emb.validate.training_charts import grids
 
 FEW = {"training.max_steps": 4}
 
@@ -361,3 +365,56 @@ def test_a_run_stopped_between_the_stages_ends_with_the_same_weights(
     again = emb.distill(resume=True, out=tmp_path / "run")
     first, second = (load_model(each.student).encoder.embedding.weight for each in (whole, again))
     assert (first == second).all()
+
+
+# Which layers stay
+
+
+def test_auto_keeps_the_choice_that_is_nearest_before_training(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"spread": 0.5, "ends": 0.7, "first": 0.6}
+    monkeypatch.setattr(which_layers, "_cosine", lambda recipe, name, *_: told[name])
+    chosen = which_layers.with_chosen_layers(_recipe(**{"student.keep": "auto"}), None, False)  # type: ignore[arg-type]
+    assert chosen.student.keep == "ends"
+    assert "ends is taken" in " ".join(capsys.readouterr().err.split())
+    told["spread"] = 0.7
+    again = which_layers.with_chosen_layers(_recipe(**{"student.keep": "auto"}), None, False)  # type: ignore[arg-type]
+    assert again.student.keep == "spread", "of equals the first"
+    named = _recipe(**{"student.keep": "first"})
+    assert which_layers.with_chosen_layers(named, None, False) == named  # type: ignore[arg-type]
+
+
+def test_a_run_with_auto_remembers_what_it_chose(place: Path, tmp_path: Path) -> None:
+    found = _distil(place, tmp_path / "run", layers=2, rotate=False, overrides={"student.keep": "auto"})
+    kept = yaml.safe_load((found.run / "recipe.yaml").read_text())["student"]["keep"]
+    assert kept in which_layers.CHOICES
+    layers = load_model(found.student).encoder.encoder.layer
+    teacher = load_model(place / "teacher").encoder.encoder.layer
+    own = {"spread": [0, 3], "ends": [0, 3], "first": [0, 1]}[kept]
+    assert len(layers) == 2
+    for layer, index in zip(layers, own, strict=True):
+        moved = layer.attention.output.dense.weight - teacher[index].attention.output.dense.weight
+        assert float(moved.detach().abs().mean()) < 0.01, "other layers were kept than the recipe says"
+
+
+def test_the_nearness_of_a_choice_is_that_of_its_fitted_student(place: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(None, {"teacher": str(place / "teacher"), "data.sources": [str(place / "general.txt")]})
+    teacher = resolve(str(place / "teacher"))
+    given = prepare(recipe, teacher, read_texts(recipe), None, False)
+    whole = recipe.model_copy(update={"student": StudentRecipe(source="teacher", layers=4, keep="auto")})
+    one = recipe.model_copy(update={"student": StudentRecipe(source="teacher", layers=1, keep="auto")})
+    assert which_layers._cosine(whole, "first", given, False) > 0.99, "all layers are the teacher itself"
+    assert which_layers._cosine(one, "first", given, False) < which_layers._cosine(whole, "first", given, False)
+
+
+def test_the_report_shows_the_forecast_beside_the_result(run: Any, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(run.run, tmp_path / "run"))
+    manifest = Manifest.load(place / "student")
+    manifest.pairs = [replace(each, forecast=0.123) for each in manifest.pairs]
+    manifest.write(place / "student")
+    page = grids(place / "exports" / "2x16", manifest, SimpleNamespace(layers=2, dim=16))  # type: ignore[arg-type]
+    assert "Kept of the teacher" in page
+    assert "0.123" in page
+    static = next(each.retention for each in run.scores if (each.layers, each.dim) == (0, 16))
+    assert f"{static:.3f}" in page, "the static encoder is not among the exits"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from emb.artifact.manifest import PairScores
+from emb.artifact.runs import FILE as STATUS
 from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import PseudoQuery
@@ -141,8 +141,7 @@ def _expected(
     longer = max(2, min(STEPS, round(epoch * training.epochs)))
     total = max(1, min(round(epoch * training.epochs * times), training.max_steps or 1 << 62))
     steps = (max(1, longer // _SHORTER), longer)
-    (first, brief), (second, longest) = (_pilot(recipe, given, each, processes, trust_remote_code) for each in steps)
-    per_step = max(longest - brief, 1e-9) / (steps[1] - steps[0])
+    (first, _), (second, per_step) = (_pilot(recipe, given, each, processes, trust_remote_code) for each in steps)
     if training.max_time:
         total = min(total, max(1, round(training.max_time / per_step)))
     return [extrapolated(a, b, steps, total) for a, b in zip(first, second, strict=True)], per_step * total
@@ -151,14 +150,15 @@ def _expected(
 def _pilot(
     recipe: Recipe, given: Prepared, steps: int, processes: PartialState, trust_remote_code: bool
 ) -> tuple[list[PairScores], float]:
-    """The scores after so many steps, and the seconds of the whole."""
+    """The scores after so many steps, and the seconds of each."""
     training = recipe.training.model_copy(update={"max_steps": steps, "max_time": None})
-    quiet, began = is_quiet(), time.monotonic()
+    quiet = is_quiet()
     with tempfile.TemporaryDirectory() as folder:
         set_quiet(True)
         try:
             plan = planned(recipe.model_copy(update={"training": training}), given, Path(folder), trust_remote_code)
-            return train_student(plan, given, processes), time.monotonic() - began
+            scores = train_student(plan, given, processes)
+            return scores, read_json(Path(folder) / STATUS)["seconds"] / max(steps, 1)
         finally:
             set_quiet(quiet)
 
@@ -166,7 +166,7 @@ def _pilot(
 def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], total: int) -> PairScores:
     """What a pair will reach after `total` steps, from its scores after the two numbers of `steps`.
 
-    Never less than it has reached already, and no more of the teacher's search than that or all of it.
+    Never less than it has reached already, and no more than all of the teacher's search.
     """
     before, now = max(1 - shorter.cosine, 1e-9), max(1 - longer.cosine, 1e-9)
     exponent = min(max(math.log(before / now) / math.log(steps[1] / steps[0]), 0.0), _STEEPEST)
@@ -176,7 +176,7 @@ def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], 
     gained = longer.cosine - shorter.cosine
     slope = min(max(0.0, (longer.retention - shorter.retention) / gained), _MOST) if gained > 0 else 0.0
     kept = longer.retention + slope * (cosine - longer.cosine)
-    return replace(longer, cosine=cosine, retention=min(kept, max(longer.retention, 1.0)))
+    return replace(longer, cosine=cosine, retention=min(kept, 1.0))
 
 
 def is_worth_it(source: Source) -> bool:

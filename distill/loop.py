@@ -110,7 +110,7 @@ class Loop:
             advance(1, f"loss {np.mean(self.losses):.4f}")
             if self.step % _LOG_EVERY == 0:
                 self._log(
-                    step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self._spent(), lr=rate
+                    step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self.spent, lr=rate
                 )
             if self.step == _TIMED_STEPS and self.recipe.max_time:
                 self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
@@ -157,7 +157,9 @@ class Loop:
     def _scales(self) -> list[float]:
         return [group["scale"] for group in self.raw_optimizer.param_groups]
 
-    def _spent(self) -> float:
+    @property
+    def spent(self) -> float:
+        """Seconds of training so far, those before an interruption too."""
         return self.seconds + time.monotonic() - self.started
 
     def _fit_into(self, seconds: float, per_step: float) -> None:
@@ -178,7 +180,7 @@ class Loop:
                 "identity": self.identity,
                 "total": self.total,
                 "texts": self.texts,
-                "seconds": self._spent(),
+                "seconds": self.spent,
                 "losses": self.losses,
                 "scales": self._scales(),
             }

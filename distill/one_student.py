@@ -93,6 +93,7 @@ def train_student(
     if not resumed:
         _read_documents(training, given)
     training.run()
+    spent = training.spent
     powers = _finish(training, out / START, recipe)
     if given.search is not None:
         rank_projections(training, given.search, recipe.ranking)
@@ -100,7 +101,7 @@ def train_student(
     processes.wait_for_everyone()
     if processes.is_main_process:
         _save(student, out, scores, _lineage(recipe, given, powers))
-        write_status(out, "finished", teacher=given.teacher.name, steps=training.step)
+        write_status(out, "finished", teacher=given.teacher.name, steps=training.step, seconds=spent)
         (out / START).unlink(missing_ok=True)
         shutil.rmtree(out / DOCUMENTS, ignore_errors=True)
     return scores

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, normalize
 
 from emb.distill.held_out_scores import exit_vectors
-from emb.distill.retention import ENOUGH, KnownItems, found_again
+from emb.distill.retention import ENOUGH, KnownItems, gains
 from emb.distill.train import Training
 from emb.machine import device
 from emb.model.dense import is_linear, linear
@@ -62,19 +62,25 @@ def rank_projections(training: Training, search: KnownItems, recipe: RankingReci
     for n in exits:
         dims = sorted({pair.dim for pair in training.pairs if pair.layers == n})
         turn = fitted_map(features[n], ranked, dims, recipe, training.recipe.seed)
-        before, after = (found_at(vectors, search, dims) for vectors in (held_out[n], held_out[n] @ turn.T))
-        found[n] = after > before
+        before, after = (gains_at(vectors, search, dims) for vectors in (held_out[n], held_out[n] @ turn.T))
+        found[n] = is_gain(before, after)
         if found[n]:
             turn_exit(student, n, torch.from_numpy(turn))
-        note(
-            f"ranking at layer {n}: held-out search {before:.4f} → {after:.4f}{'' if found[n] else ', left as it was'}"
-        )
+        told = "" if found[n] else ", left as it was"
+        note(f"ranking at layer {n}: held-out search {before.mean():.4f} → {after.mean():.4f}{told}")
     return found
 
 
-def found_at(queries: Vectors, search: KnownItems, dims: Sequence[int]) -> float:
-    """Mean over `dims` of the nDCG@10 with which `queries`, one for each of the search's rows, find their documents."""
-    return float(np.mean([found_again(queries[:, :dim], search.documents[:, :dim], search.sources) for dim in dims]))
+def gains_at(queries: Vectors, search: KnownItems, dims: Sequence[int]) -> Vectors:
+    """Mean over `dims` of the nDCG@10 with which each query, one for each of the search's rows, finds its document."""
+    found = [gains(queries[:, :dim], search.documents[:, :dim], search.sources) for dim in dims]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def is_gain(before: Vectors, after: Vectors) -> bool:
+    """Whether queries find their documents better by more than chance makes of it: one standard error of the mean."""
+    gained = after - before
+    return bool(gained.mean() > gained.std() / len(gained) ** 0.5)
 
 
 def fitted_map(features: Vectors, ranked: _Ranked, dims: Sequence[int], recipe: RankingRecipe, seed: int) -> Vectors:

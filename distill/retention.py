@@ -80,15 +80,20 @@ def advised(scores: Sequence[PairScores]) -> PairScores | None:
 
 
 def found_again(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> float:
-    """Mean nDCG@10 of queries that have one relevant document each, in row `sources` of `documents`.
+    """Mean nDCG@10 of queries that have one relevant document each, in row `sources` of `documents`."""
+    return float(gains(queries, documents, sources, measure).mean())
+
+
+def gains(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> Vectors:
+    """The nDCG@10 of each query.
 
     Of documents that are equally near, the first comes first: a query without a vector finds nothing by luck.
     """
     if measure == "cosine":
         queries, documents, measure = unit(queries), unit(documents), "dot"
-    order, gains = np.arange(len(documents)), []
+    order, found = np.arange(len(documents)), []
     for query, source in zip(queries, sources, strict=True):  # one by one: a corpus may be large
         [near] = similarities(query[None], documents, measure)
         ahead = (near > near[source]).sum() + ((near == near[source]) & (order < source)).sum()
-        gains.append(1 / np.log2(ahead + 2) if ahead < _CUT else 0.0)
-    return float(np.mean(gains))
+        found.append(1 / np.log2(ahead + 2) if ahead < _CUT else 0.0)
+    return np.asarray(found)

@@ -125,11 +125,6 @@ class _Healing(Training):
         self.dial, self.binary = dial, aim.binary
         self.turns = [PRECISIONS[name] for name in aim.weights]
 
-    @property
-    def spent(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return self._spent()
-
     def evaluate(self) -> list[PairScores]:
         """Nothing: what counts are the files, and they are measured afterwards."""
         return []

@@ -245,7 +245,7 @@ def test_nothing_is_expected_to_get_worse_or_better_than_all() -> None:
     fallen = forecasting.extrapolated(_score(0.8, 0.9), _score(0.7, 0.8), (20, 80), 4000)
     assert (fallen.cosine, fallen.retention) == (0.7, 0.8)
     assert forecasting.extrapolated(_score(0.5, 0.5), _score(0.8, 0.99), (20, 80), 10**9).retention == 1.0
-    assert forecasting.extrapolated(_score(0.5, 1.0), _score(0.8, 1.05), (20, 80), 10**9).retention == 1.05
+    assert forecasting.extrapolated(_score(0.5, 1.0), _score(0.8, 1.05), (20, 80), 10**9).retention == 1.0
     steep = forecasting.extrapolated(_score(0.1), _score(0.9), (20, 80), 320)
     assert steep.cosine == pytest.approx(0.95), "an error was expected to fall faster than by the root"
     assert forecasting.extrapolated(_score(0.6), _score(0.7), (20, 80), 40).cosine == 0.7

@@ -107,7 +107,7 @@ def test_it_stays_only_where_held_out_search_gets_better(
     training, search = _training(tmp_path)
     before = {name: weight.clone() for name, weight in training.student.state_dict().items()}
     told = iter([0.5, 0.6] if better else [0.5, 0.5])
-    monkeypatch.setattr(ranking, "found_at", lambda *_: next(told))
+    monkeypatch.setattr(ranking, "gains_at", lambda *_: np.full(40, next(told)))
     assert ranking.rank_projections(training, search, RankingRecipe()) == {2: better}
     after = training.student.state_dict()
     assert (after.keys() == before.keys()) != better, "a projection where none was, or none where one should be"
@@ -116,7 +116,7 @@ def test_it_stays_only_where_held_out_search_gets_better(
 def test_the_judgement_is_of_queries_that_were_held_out(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     training, search = _training(tmp_path)
     seen: list[Any] = []
-    monkeypatch.setattr(ranking, "found_at", lambda vectors, *_: seen.append(vectors) or 0.0)
+    monkeypatch.setattr(ranking, "gains_at", lambda vectors, *_: seen.append(vectors) or np.zeros(40))
     training.held_out = Split(training.held_out.rows[::-1], training.held_out.targets)
     ranking.rank_projections(training, search, RankingRecipe())
     expected = training.student(*_ids(training.held_out.rows[0]))[2]
@@ -135,3 +135,21 @@ def test_where_it_is_not_done(tmp_path: Any) -> None:
     assert ranking.rank_projections(training, few, RankingRecipe()) == {}
     training.student.heads = torch.nn.ModuleDict({"2": torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Tanh())})
     assert ranking.rank_projections(training, search, RankingRecipe()) == {}
+
+
+def test_what_chance_makes_of_it_is_no_gain() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(size=400)
+    before = np.full(400, 0.5)
+    assert ranking.is_gain(before, before + 0.2 + noise)
+    assert not ranking.is_gain(before, before + 0.02 + noise - noise.mean())
+    assert not ranking.is_gain(before, before)
+    assert not ranking.is_gain(before + 0.1, before)
+
+
+def test_gains_are_means_over_dims() -> None:
+    _, documents = _queries_and_documents()
+    search = KnownItems([0, 1], [0, 1], documents)
+    found = ranking.gains_at(documents[[0, 7]], search, [DIM, 4])
+    assert found[0] == 1.0
+    assert found[1] < 1.0

@@ -62,7 +62,7 @@ def sentences(text: str) -> list[str]:
     """Sentences of a text, each on one line; those of fewer than three words only where there are no others."""
     found = [" ".join(part.split()) for part in _END.split(text)]
     found = [part for part in found if part]
-    return [part for part in found if _units(part) >= _SHORTEST] or found
+    return [part for part in found if units(part) >= _SHORTEST] or found
 
 
 def _cut(document: Document, cuts: Cuts, spread: Counter[str], seed: int) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _beginning(sentence: str) -> str:
 
 def _span(sentence: str, random: np.random.Generator) -> str:
     length = int(random.integers(_SPAN[0], _SPAN[1] + 1))
-    start = int(random.integers(max(1, _units(sentence) - length + 1)))
+    start = int(random.integers(max(1, units(sentence) - length + 1)))
     return _joined(sentence, start, length)
 
 
@@ -109,7 +109,7 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def _units(text: str) -> int:
+def units(text: str) -> int:
     """Words; of a script without spaces, two letters count as one."""
     return max(len(text.split()), len(text) // 2 if _unspaced(text) else 0)
 

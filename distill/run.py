@@ -16,6 +16,7 @@ from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import STATIC, free_name, latest_run, run_status, write_status
 from emb.data.corpus import Columns
 from emb.distill.forecast import FORECAST, Forecast, forecast, is_worth_it, read_forecast, write_forecast
+from emb.distill.language import warn_of_shards
 from emb.distill.losses import objective_of
 from emb.distill.one_student import RECIPE, Planned, planned, train_student
 from emb.distill.preparation import Prepared, prepare, read_texts, searched
@@ -168,6 +169,8 @@ def _carry_out(
         processes.wait_for_everyone()
     given = prepare(recipe, teacher, source, found, trust_remote_code)
     plans = [planned(part, given, place, trust_remote_code) for part, place in _parts(recipe, out, fresh)]
+    if recipe.student.source == "teacher":
+        warn_of_shards(plans[0].student, given)
     if not begun:
         _begin(out, recipe, teacher, processes)
     if expected and processes.is_main_process:

@@ -20,9 +20,11 @@ import emb
 from emb.artifact.manifest import Manifest, PairScores
 from emb.artifact.runs import run_status
 from emb.cli import cli
+from emb.data.documents import Document
 from emb.distill import forecast as forecasting
 from emb.distill import one_student, retention, which_layers
 from emb.distill import run as room
+from emb.distill.language import warn_of_shards
 from emb.distill.preparation import prepare, read_texts
 from emb.distill.query_encoder import exits_of, parts_of, with_query_defaults
 from emb.distill.retention import with_forecast
@@ -418,3 +420,31 @@ def test_the_report_shows_the_forecast_beside_the_result(run: Any, tmp_path: Pat
     assert "0.123" in page
     static = next(each.retention for each in run.scores if (each.layers, each.dim) == (0, 16))
     assert f"{static:.3f}" in page, "the static encoder is not among the exits"
+
+
+# A language that the teacher does not know
+
+
+def _told(place: Path, texts: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    documents = [Document("", text) for text in texts]
+    model = load_model(place / "teacher")
+    warn_of_shards(model, SimpleNamespace(documents=documents, search=None))  # type: ignore[arg-type]
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_language_in_shards_is_warned_of(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _told(place, ["the cat sat on the mat and looked at the rain", "a list holds items in order"], capsys) == ""
+    assert "in shards (" in _told(place, ["Donaudampfschifffahrtsgesellschaft Ueberschwemmungsgebiet"], capsys)
+    assert "unknown" in _told(place, ["一架飞机正在起飞", "一名女子带着一只宠物狗"], capsys)
+
+
+def test_the_warning_says_how_well_the_teacher_finds_its_own(
+    run: Any, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Donaudampfschifffahrt {0} Ueberschwemmungsgebiet. Kapitaenspatent {0}"
+    rows = [{"text": text.format(number)} for number in range(400)]
+    (tmp_path / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    emb.distill(
+        str(place / "teacher"), documents=[tmp_path / "docs.jsonl"], layers=0, overrides=FEW, out=tmp_path / "run"
+    )
+    assert "finds the document itself with nDCG@10" in " ".join(capsys.readouterr().err.split())

@@ -102,11 +102,10 @@ def sample_of(source: Source) -> Source:
 
 
 def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> Source:
-    """With half of the texts held out: a figure from few of them would be noise."""
-    ranks = sorted(_rank(f"held out\0{item.text}") for item in texts)
-    last = ranks[len(ranks) // 2]
-    parts = ([item for item in texts if (_rank(f"held out\0{item.text}") <= last) is held] for held in (False, True))
-    train, held_out = (Corpus(part) for part in parts)
+    """With half of what was cut held out, or of all texts where nothing was: a figure from few would be noise."""
+    asked = {each.text for each in cut} or {item.text for item in texts}
+    held = set(sorted(asked, key=lambda text: _rank(f"held out\0{text}"))[: len(asked) // 2])
+    train, held_out = (Corpus([item for item in texts if (item.text in held) is part]) for part in (False, True))
     return Source(Corpus(list(texts)), train, held_out, documents, cut)
 
 

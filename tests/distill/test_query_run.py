@@ -274,6 +274,8 @@ def test_a_sample_is_whole_documents_and_its_share_of_the_rest(place: Path, monk
     assert shares[0] == pytest.approx(shares[1], abs=0.02)
     assert shares[0] > 0
     assert {*sample.train.texts, *sample.held_out.texts} == set(sample.corpus.texts)
+    assert {item.text for item in sample.held_out.texts} <= own
+    assert len(sample.held_out) == len(sample.queries) // 2
     assert forecasting.is_worth_it(source)
     monkeypatch.setattr(forecasting, "DOCUMENTS", len(source.documents))
     assert not forecasting.is_worth_it(source)

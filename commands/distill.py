@@ -112,7 +112,8 @@ def distill(
     result = emb.distill(data=list(data), documents=list(documents), overrides=dict(settings), **options)
     if options["dry_run"] and result.forecast:
         return Outcome({"scores": result.scores, "seconds": result.forecast.seconds}, _expected(result))
-    return Outcome({"run": result.run, "student": result.student, "scores": result.scores}, _distilled(result))
+    found = {"run": result.run, "student": result.student, "teacher": result.teacher, "scores": result.scores}
+    return Outcome(found, _distilled(result))
 
 
 # Of the scores of a pair: the name in the header, and how a number is written.

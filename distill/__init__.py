@@ -94,7 +94,8 @@ def distill(
         EmbError: whatever a user can mend; see `emb.errors`.
     """
     with needs_extra():
-        from emb.distill.run import TEACHER, run_distillation
+        from emb.distill.rotated_teacher import TEACHER
+        from emb.distill.run import run_distillation
         from emb.teachers.function import as_teacher, teacher_name
 
     given_teacher = None if isinstance(teacher, str | Path | None) else as_teacher(teacher)

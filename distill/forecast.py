@@ -21,7 +21,7 @@ from emb.artifact.runs import FILE as STATUS
 from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import PseudoQuery
-from emb.distill.one_student import planned, train_student
+from emb.distill.one_student import Planned, planned, train_student
 from emb.distill.preparation import Prepared, Searched, Source, prepare, searched
 from emb.distill.query_encoder import parts_of
 from emb.distill.retention import KnownItems
@@ -126,7 +126,8 @@ def _rotated(given: Prepared, found: Searched, rotation: Vectors) -> Prepared:
         in_memory(part.take(range(len(part))) @ rotation.T) for part in (given.targets.train, given.targets.held_out)
     )
     search = given.search and KnownItems(given.search.rows, given.search.sources, found.vectors @ rotation.T)
-    return replace(given, targets=replace(given.targets, train=train, held_out=held_out), search=search)
+    turned = replace(given.targets, train=train, held_out=held_out, weights="")  # a space that no student lives in
+    return replace(given, targets=turned, search=search)
 
 
 def _expected(
@@ -137,20 +138,31 @@ def _expected(
     training = plan.recipe.training
     lengths = [len(row) for row in plan.student.tokenizer().encode([item.text for item in given.train.texts])]
     epoch = len(BatchPlan(lengths, training.tokens_per_batch, training.seed).epoch(0))
-    longer = max(2, min(STEPS, round(epoch * training.epochs)))
-    total = max(1, min(round(epoch * training.epochs * times), training.max_steps or 1 << 62))
+    most = training.max_steps or 1 << 62
+    longer = max(1, min(STEPS, round(epoch * training.epochs), most))
+    total = max(1, min(round(epoch * training.epochs * times), most))
     steps = (max(1, longer // _SHORTER), longer)
     (first, _), (second, per_step) = (_pilot(recipe, given, each, processes, trust_remote_code) for each in steps)
     if training.max_time:
         total = min(total, max(1, round(training.max_time / per_step)))
-    return [extrapolated(a, b, steps, total) for a, b in zip(first, second, strict=True)], per_step * total
+    read = _document_steps(plan, given) * times
+    return [extrapolated(a, b, steps, total) for a, b in zip(first, second, strict=True)], per_step * (total + read)
+
+
+def _document_steps(plan: Planned, given: Prepared) -> float:
+    """Steps of the stage before the queries, in which the sample's documents are read."""
+    training, student = plan.recipe.training, plan.student
+    if not training.document_epochs:
+        return 0.0
+    lengths = [len(row) for row in student.tokenizer().encode([each.whole for each in given.documents])]
+    return training.document_epochs * len(BatchPlan(lengths, training.tokens_per_batch, training.seed).epoch(0))
 
 
 def _pilot(
     recipe: Recipe, given: Prepared, steps: int, processes: PartialState, trust_remote_code: bool
 ) -> tuple[list[PairScores], float]:
     """The scores after so many steps, and the seconds of each."""
-    training = recipe.training.model_copy(update={"max_steps": steps, "max_time": None})
+    training = recipe.training.model_copy(update={"max_steps": steps, "max_time": None, "document_epochs": 0.0})
     quiet = is_quiet()
     with tempfile.TemporaryDirectory() as folder:
         set_quiet(True)
@@ -168,7 +180,8 @@ def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], 
     Never less than it has reached already, and no more than all of the teacher's search.
     """
     before, now = max(1 - shorter.cosine, 1e-9), max(1 - longer.cosine, 1e-9)
-    exponent = min(max(math.log(before / now) / math.log(steps[1] / steps[0]), 0.0), _STEEPEST)
+    apart = math.log(steps[1] / steps[0])
+    exponent = min(max(math.log(before / now) / apart, 0.0), _STEEPEST) if apart else 0.0
     cosine = max(longer.cosine, 1 - now * (steps[1] / max(total, steps[1])) ** exponent)
     if shorter.retention is None or longer.retention is None:
         return replace(longer, cosine=cosine)

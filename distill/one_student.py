@@ -53,11 +53,14 @@ STATIC = {"lr": 1e-2, "lr_end": 1e-5, "epochs": 6.0, "tokens_per_batch": 8192, "
 
 @dataclass(frozen=True)
 class Planned:
-    """A student that is built but not yet trained, its recipe with nothing left open, and its folder."""
+    """A student that is built but not yet trained, its recipe with nothing left open, its folder, and the pairs of the
+    static encoder beside it.
+    """
 
     recipe: Recipe
     student: EmbeddingModel
     out: Path
+    beside: tuple[tuple[int, int], ...] = ()
 
 
 def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool) -> Planned:
@@ -78,6 +81,11 @@ def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool)
     return Planned(_completed(recipe, student, given.targets), student, out)
 
 
+def with_pairs_of(plan: Planned, others: Sequence[Planned]) -> Planned:
+    """`plan`, whose written recipe makes the students of `others` again too."""
+    return dataclasses.replace(plan, beside=tuple(pair for each in others for pair in each.recipe.pairs or ()))
+
+
 def train_student(
     plan: Planned, given: Prepared, processes: PartialState, expected: Sequence[PairScores] = ()
 ) -> list[PairScores]:
@@ -85,7 +93,8 @@ def train_student(
     recipe, student, out = plan.recipe, plan.student, plan.out
     resumed = has_checkpoint(out / "checkpoints")
     if processes.is_main_process and not resumed:
-        _write_start(out, recipe, given)
+        whole = recipe.model_copy(update={"pairs": [*plan.beside, *(recipe.pairs or ())]})
+        _write_start(out, whole, given)
     processes.wait_for_everyone()
     training = _training(student, recipe, given, out, resumed=resumed)
     if processes.is_main_process and not resumed and recipe.training.average < 1:

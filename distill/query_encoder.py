@@ -39,11 +39,12 @@ def with_query_defaults(recipe: Recipe, depth: int | None = None) -> Recipe:
         student["layers"] = _layers(recipe, depth)
     if "source" in own:  # a model that somebody chose is not cut unless they say so
         student = {}
+    filled = recipe.student.model_copy(update=student)
     return recipe.model_copy(
         update={
-            "student": recipe.student.model_copy(update=student),
+            "student": filled,
             "capture": _filled(recipe.capture, {"max_length": WINDOW}),
-            "training": _filled(recipe.training, _TRAINING if recipe.student.layers != 0 else {}),
+            "training": _filled(recipe.training, _TRAINING if filled.layers != 0 else {}),
         }
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import kl_div, normalize
 
 from emb.distill.held_out_scores import exit_vectors
@@ -46,11 +46,12 @@ def rank_projections(training: Training, search: KnownItems, recipe: RankingReci
     documents better than before. Returns by exit whether it did.
 
     Fewer than 30 held-out pseudo-queries decide nothing, and nothing is done; nor is it to vectors whose length means
-    something, or behind a projection that is not linear.
+    something, behind a projection that is not linear, or to a static encoder, which real queries showed to lose by it.
     """
     student = training.student
     exits = [n for n in training.exits if is_linear(student.heads[str(n)])]
-    if not recipe.epochs or len(search.rows) < ENOUGH or not student.spec.normalize or not exits:
+    rows_alone = isinstance(student.encoder, StaticEncoder)  # they have learned every token of the documents already
+    if rows_alone or not recipe.epochs or len(search.rows) < ENOUGH or not student.spec.normalize or not exits:
         return {}
     drawn = torch.randperm(len(training.train.rows), generator=torch.Generator().manual_seed(training.recipe.seed))
     chosen = drawn[: recipe.texts].tolist()
@@ -118,13 +119,9 @@ def _ranked(queries: Vectors, documents: Vectors, count: int) -> _Ranked:
 
 
 def turn_exit(student: EmbeddingModel, layers: int, turn: Tensor) -> None:
-    """Put the map behind the exit at `layers` into its projection; of a static encoder, into its rows."""
+    """Put the map behind the exit at `layers` into its projection."""
     head = student.heads[str(layers)]
     with torch.no_grad():
-        if isinstance(student.encoder, StaticEncoder) and isinstance(head, nn.Identity):
-            rows = student.encoder.embedding.weight
-            student.encoder.embedding.weight = nn.Parameter(rows @ turn.T.to(rows))
-            return
         whole = head(torch.eye(student.hidden).to(next(student.parameters()))).T
         weight = turn.to(whole) @ whole
     student.heads[str(layers)] = linear(weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from emb.data.corpus import Text
 from emb.distill.preparation import Searched
 from emb.distill.rotation import principal_rotation, share_of_first, write_rotated
 from emb.errors import EmbError, UsageError
+from emb.files import atomic_path
 from emb.progress import note
 from emb.recipes.recipe import Recipe
 from emb.similarity import Vectors, unit
 from emb.teachers.capture import move_cached
 from emb.teachers.registry import Resolved
 
+TEACHER = "teacher"  # the folder of the rotated teacher in a run
+ROTATION = "rotation.npy"
+ASIDE = ".rotated"  # where both are written before the run begins
 _SAID = 4  # the share of a quarter of the dims is told and compared
 _GAIN = 0.01  # of that share: less is not worth a teacher of its own
 
@@ -58,23 +63,40 @@ def rotation_for(recipe: Recipe, teacher: Resolved, found: Searched | None) -> V
     return rotation
 
 
+def write_aside(teacher: Resolved, rotation: Vectors, out: Path, trust_remote_code: bool) -> None:
+    """Write the rotated teacher where it is in the way of nothing, so that a failure costs no run that is there."""
+    aside = out / ASIDE
+    try:
+        write_rotated(teacher, rotation, aside / TEACHER, trust_remote_code, overwrite=True)
+        with atomic_path(aside / ROTATION) as partial, partial.open("wb") as handle:
+            np.save(handle, rotation, allow_pickle=False)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def read_rotation(out: Path) -> Vectors | None:
+    """The rotation of the teacher in a run that was interrupted: the very one, which other documents, or another
+    number of threads, might not give again.
+    """
+    found = next((path for path in (out / ROTATION, out / ASIDE / ROTATION) if path.is_file()), None)
+    return None if found is None else np.load(found, allow_pickle=False)
+
+
 def rotated(
-    teacher: Resolved,
-    found: Searched,
-    rotation: Vectors,
-    folder: Path,
-    texts: Sequence[Text],
-    *,
-    write: bool,
-    trust_remote_code: bool,
+    teacher: Resolved, found: Searched, rotation: Vectors, out: Path, texts: Sequence[Text], *, write: bool
 ) -> tuple[Resolved, Searched]:
     """The teacher and what is searched, both rotated; what is cached of the documents and of `texts` is moved.
 
-    The folder is written, where `write` says so, unless it is there from a run that was interrupted.
+    Where `write` says so, the folder that was written aside takes its place in the run.
     """
+    folder = out / TEACHER
     if write:
-        if not folder.is_dir():
-            write_rotated(teacher, rotation, folder, trust_remote_code)
+        if (out / ASIDE).is_dir():
+            for name in (ROTATION, TEACHER):
+                if (out / ASIDE / name).exists():
+                    (out / ASIDE / name).rename(out / name)
+            (out / ASIDE).rmdir()
         moved = [*(Text(each.whole) for each in found.documents), *texts]
         move_cached(weights_hash(teacher.path), weights_hash(folder), rotation, moved)
         note(f"{folder}: the teacher, rotated; documents are encoded by it")

@@ -18,10 +18,10 @@ from emb.data.corpus import Columns
 from emb.distill.forecast import FORECAST, Forecast, forecast, is_worth_it, read_forecast, write_forecast
 from emb.distill.language import warn_of_shards
 from emb.distill.losses import objective_of
-from emb.distill.one_student import RECIPE, Planned, planned, train_student
+from emb.distill.one_student import RECIPE, Planned, planned, train_student, with_pairs_of
 from emb.distill.preparation import Prepared, prepare, read_texts, searched
 from emb.distill.query_encoder import parts_of, with_query_defaults
-from emb.distill.rotated_teacher import rotated, rotation_for
+from emb.distill.rotated_teacher import ASIDE, read_rotation, rotated, rotation_for, write_aside
 from emb.distill.student import check_layers, depth_of, with_defaults
 from emb.errors import ArtifactError, UsageError
 from emb.files import atomic_path
@@ -34,7 +34,6 @@ from emb.teachers.registry import Resolved, resolve
 from emb.teachers.vector_file import SUFFIXES, VectorFileTeacher
 
 LOCK = ".lock"
-TEACHER = "teacher"  # the teacher's folder inside a run that rotated it
 
 
 def run_distillation(
@@ -66,7 +65,10 @@ def run_distillation(
         if run_status(out) == "finished":
             note(f"{out} is finished already")
             return out, finished_scores(out), read_forecast(out / FORECAST)
-    recipe, found = _resolved(load_recipe(recipe_name, overrides), teacher, trust_remote_code)
+    recipe = load_recipe(recipe_name, overrides)
+    if resume:
+        _refuse_other(load_recipe(recipe_name, {}), recipe, dry_run)
+    recipe, found = _resolved(recipe, teacher, trust_remote_code)
     if dry_run:
         expected = forecast(recipe, found, read_texts(recipe), processes, trust_remote_code)
         return out or free_name(Path("runs"), _stem(found)), expected.scores, expected
@@ -75,6 +77,18 @@ def run_distillation(
         scores = _carry_out(recipe, found, out, processes, fresh=not resume, trust_remote_code=trust_remote_code)
         processes.wait_for_everyone()
     return out, scores, read_forecast(out / FORECAST)
+
+
+def _refuse_other(begun: Recipe, asked: Recipe, dry_run: bool) -> None:
+    """A run goes on in the space it began in."""
+    if dry_run:
+        raise UsageError("--dry-run: the run has begun, and a forecast comes before", "leave out --resume")
+    for key in ("teacher", "rotate"):
+        if getattr(begun, key) != getattr(asked, key):
+            raise UsageError(
+                f"--resume: {key} is {getattr(begun, key)} in this run, not {getattr(asked, key)}",
+                "leave it out, or begin another run",
+            )
 
 
 def _resolved(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: bool) -> tuple[Recipe, Resolved]:
@@ -130,9 +144,11 @@ def _folder(out: Path | None, teacher: Resolved, resume: bool, overwrite: bool) 
     """
     if out is None:
         return free_name(Path("runs"), _stem(teacher))
-    vacant = not out.exists() or (out.is_dir() and not any(path.name != LOCK for path in out.iterdir()))
+    vacant = not out.exists() or (out.is_dir() and not any(path.name not in (LOCK, ASIDE) for path in out.iterdir()))
     if resume or vacant:
         return out
+    if teacher.path != Path() and out.resolve() in (teacher.path.resolve(), *teacher.path.resolve().parents):
+        raise ArtifactError(f"{out}: the teacher lies in there", "choose another --out, or take the teacher elsewhere")
     if not overwrite or run_status(out) is None:
         hint = "choose another --out" + (
             ", or add --resume or --overwrite"
@@ -158,17 +174,19 @@ def _carry_out(
     if expected:
         note(expected.told())
     found = searched(recipe, teacher, source, trust_remote_code)
-    rotation = rotation_for(recipe, teacher, found)
+    if found:
+        _check_dims(recipe, found.vectors.shape[1])
+    rotation = rotation_for(recipe, teacher, found) if fresh else read_rotation(out)
     begun = not fresh
     if found and rotation is not None:
+        if fresh and main:
+            write_aside(teacher, rotation, out, trust_remote_code)
         begun = begun or _begin(out, recipe, teacher, processes)
-        place = out / TEACHER
-        teacher, found = rotated(
-            teacher, found, rotation, place, source.corpus.texts, write=main, trust_remote_code=trust_remote_code
-        )
+        teacher, found = rotated(teacher, found, rotation, out, source.corpus.texts, write=main)
         processes.wait_for_everyone()
     given = prepare(recipe, teacher, source, found, trust_remote_code)
     plans = [planned(part, given, place, trust_remote_code) for part, place in _parts(recipe, out, fresh)]
+    plans[-1] = with_pairs_of(plans[-1], plans[:-1])
     if recipe.student.source == "teacher":
         warn_of_shards(plans[0].student, given)
     if not begun:
@@ -178,6 +196,17 @@ def _carry_out(
     processes.wait_for_everyone()
     told = expected or read_forecast(out / FORECAST)
     return [each for plan in plans for each in _trained(plan, given, processes, told.scores if told else ())]
+
+
+def _check_dims(recipe: Recipe, dim: int) -> None:
+    """Pairs beyond the teacher are told before anything is written over."""
+    depth = recipe.student.layers
+    for layers, wanted in recipe.pairs or ():
+        if not 1 <= wanted <= dim or (depth is not None and layers > depth):
+            raise UsageError(
+                f"pairs: [{layers}, {wanted}] is beyond the student's {depth} layers or the teacher's {dim} dims",
+                "edit `pairs` in the recipe",
+            )
 
 
 def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:
@@ -208,7 +237,7 @@ def _begin(out: Path, recipe: Recipe, teacher: Resolved, processes: PartialState
     """From here on there is a run, to resume or to overwrite."""
     if processes.is_main_process:
         for path in out.iterdir():
-            if path.name != LOCK:
+            if path.name not in (LOCK, ASIDE):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         with atomic_path(out / RECIPE) as partial:
             partial.write_text(dump(recipe), encoding="utf-8")

@@ -44,8 +44,12 @@ def with_defaults(recipe: StudentRecipe, teacher: Resolved) -> StudentRecipe:
 def depth_of(folder: Path) -> int | None:
     """How many layers the model in `folder` has, by its config alone; None where that does not say."""
     try:
-        config = read_json(folder / "config.json")
-    except ArtifactError:
+        modules = folder / "modules.json"
+        first = read_json(modules)[0] if modules.is_file() else {"type": "", "path": ""}
+        if first["type"].endswith("StaticEmbedding"):
+            return 0
+        config = read_json(folder / first["path"] / "config.json")
+    except (ArtifactError, LookupError, TypeError):
         return None
     known = (config.get(name) for name in ("num_hidden_layers", "n_layers", "num_layers") if isinstance(config, dict))
     return next((int(number) for number in known if isinstance(number, int)), None)

@@ -36,6 +36,8 @@ def asymmetric(published: PublishedArtifact) -> str:
         f"Vectors lie in the space of `{teacher}`, cut to {dim} dims: an index of the teacher's document vectors"
         " answers queries of this model."
     )
+    if teacher.endswith("-rotated"):
+        text += f" `{teacher}` is the folder `teacher` of the run that made this model; publish it beside this one."
     return f"## Documents by the teacher, queries by this model\n\n{text}\n\n{_code('python', code)}"
 
 

@@ -22,13 +22,14 @@ from emb.artifact.runs import run_status
 from emb.cli import cli
 from emb.data.documents import Document
 from emb.distill import forecast as forecasting
-from emb.distill import one_student, retention, which_layers
+from emb.distill import one_student, retention, rotated_teacher, which_layers
 from emb.distill import run as room
 from emb.distill.language import warn_of_shards
 from emb.distill.preparation import prepare, read_texts
 from emb.distill.query_encoder import exits_of, parts_of, with_query_defaults
 from emb.distill.retention import with_forecast
-from emb.errors import UsageError
+from emb.distill.student import depth_of
+from emb.errors import ArtifactError, UsageError
 from emb.model.embedding_model import load_model
 from emb.recipes.recipe import Recipe, StudentRecipe, load_recipe
 from emb.teachers.cache import row_key
@@ -323,12 +324,6 @@ def test_a_pair_that_nobody_expected_has_no_forecast() -> None:
     assert first.retention == 0.8
 
 
-def test_the_recipe_of_a_run_is_one_that_can_be_read_again(run: Any) -> None:
-    kept = yaml.safe_load((run.run / "recipe.yaml").read_text())
-    assert [pair for pair in kept["pairs"] if not pair[0]] == []
-    assert load_recipe(str(run.run / "static" / "recipe.yaml"), {}).student.layers == 0
-
-
 def test_documents_first_then_queries(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[int, int]] = []
     original = one_student.Training.run
@@ -450,3 +445,142 @@ def test_the_warning_says_how_well_the_teacher_finds_its_own(
         str(place / "teacher"), documents=[tmp_path / "docs.jsonl"], layers=0, overrides=FEW, out=tmp_path / "run"
     )
     assert "finds the document itself with nDCG@10" in " ".join(capsys.readouterr().err.split())
+
+
+# What is stopped, edited or given wrongly on the way
+
+
+def _stopped(place: Path, out: Path, monkeypatch: pytest.MonkeyPatch, where: str, **more: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, where, stop)
+        with pytest.raises(KeyboardInterrupt):
+            _distil(place, out, **more)
+
+
+def test_documents_edited_meanwhile_leave_the_rotation_as_it_was(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMB_CACHE", str(tmp_path / "cache"))
+    own = Path(shutil.copytree(place, tmp_path / "place"))
+    _distil(own, tmp_path / "before", rotate=False)  # plain vectors are cached, to be moved
+    _stopped(own, tmp_path / "run", monkeypatch, "train_student")
+    lines = (own / "docs.jsonl").read_text().splitlines(keepends=True)
+    (own / "docs.jsonl").write_text("".join(lines[:100]))
+    found = emb.distill(resume=True, out=tmp_path / "run")
+    vectors, turned = (SentenceTransformer(str(f)).encode(SENTENCES) for f in (found.student, found.run / "teacher"))
+    assert (vectors * turned).sum(1).mean() > 0.9, "the student is in the space of another rotation"
+
+
+@pytest.mark.parametrize("where", ["_begin", "rotated", "prepare"])
+def test_stopped_on_the_way_to_the_rotated_teacher(
+    where: str, run: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped(place, tmp_path / "run", monkeypatch, where)
+    begun = where != "_begin"
+    again = emb.distill(resume=True, out=tmp_path / "run") if begun else _distil(place, tmp_path / "run")
+    assert [each.retention for each in again.scores] == [each.retention for each in run.scores]
+    assert not (tmp_path / "run" / ".rotated").exists()
+
+
+def test_a_pair_beyond_the_teacher_costs_no_finished_run(run: Any, place: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run.run, tmp_path / "run"))
+    for pairs, more in (([[0, 9999]], {}), ([[4, 16]], {"layers": 2})):
+        with pytest.raises(UsageError, match="is beyond"):
+            _distil(place, out, overwrite=True, overrides={"pairs": pairs}, **more)
+        with pytest.raises(UsageError, match="is beyond"):
+            _distil(place, tmp_path / "new", overrides={"pairs": pairs}, **more)
+    assert (out / "student" / "emb.json").is_file()
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_teacher_inside_the_run_is_not_written_over(run: Any, place: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run.run, tmp_path / "run"))
+    with pytest.raises(ArtifactError, match="the teacher lies in there"):
+        emb.distill(str(out / "teacher"), documents=[place / "docs.jsonl"], out=out, overwrite=True)
+    assert (out / "teacher" / "modules.json").is_file()
+
+
+def test_a_run_goes_on_in_the_space_it_began_in(
+    run: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _stopped(place, tmp_path / "run", monkeypatch, "train_student")
+    for more in ({"rotate": False}, {"teacher": str(run.teacher)}):
+        with pytest.raises(UsageError, match="in this run, not"):
+            emb.distill(resume=True, out=tmp_path / "run", **more)
+    with pytest.raises(UsageError, match="a forecast comes before"):
+        emb.distill(resume=True, out=tmp_path / "run", dry_run=True)
+
+
+def test_the_recipe_of_a_run_makes_its_students_again(run: Any, place: Path, tmp_path: Path) -> None:
+    again = emb.distill(recipe=run.run / "recipe.yaml", out=tmp_path / "again")
+    assert [each.retention for each in again.scores] == [each.retention for each in run.scores]
+
+
+def test_the_depth_of_models_that_say_it_elsewhere(run: Any, place: Path, tmp_path: Path) -> None:
+    assert depth_of(run.run / "static" / "student") == 0
+    older = Path(shutil.copytree(place / "teacher", tmp_path / "older"))
+    modules = json.loads((older / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (older / "modules.json").write_text(json.dumps(modules))
+    (older / "0_Transformer").mkdir()
+    (older / "config.json").rename(older / "0_Transformer" / "config.json")
+    assert depth_of(older) == 4
+
+
+def test_pairs_of_no_layers_alone_train_as_long_as_a_static_encoder() -> None:
+    assert "epochs" not in _recipe(**{"pairs": [[0, 16]]}).training.model_fields_set
+    assert _recipe(**{"pairs": [[2, 16]]}).training.epochs == 2
+
+
+def test_no_more_steps_are_tried_than_the_run_has(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    monkeypatch.setattr(forecasting, "_pilot", lambda recipe, given, steps, *_: (tried.append(steps) or [], 0.5))
+    monkeypatch.setattr(forecasting, "DOCUMENTS", 30)
+    for most, documents in ((3, 0), (3, 4)):
+        steps = {"training.max_steps": most, "training.document_epochs": documents}
+        found = emb.distill(
+            str(place / "teacher"), documents=[place / "docs.jsonl"], dry_run=True, layers=2, overrides=steps
+        )
+        assert found.forecast is not None
+        assert (found.forecast.seconds["student"] > 0.5 * most) == bool(documents)
+    assert max(tried) == 3
+
+
+def test_a_student_of_the_plain_space_is_fitted_anew_in_a_forecast(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "DOCUMENTS", 60)
+    plain = _distil(place, tmp_path / "plain", rotate=False)
+    found = _distil(place, tmp_path / "none", student=str(plain.student), dry_run=True)
+    assert min(each.cosine for each in found.scores) > 0.5
+
+
+def test_the_command_s_json_names_the_rotated_teacher(run: Any) -> None:
+    told = CliRunner().invoke(cli, ["distill", "--resume", "--out", str(run.run), "--json"])
+    assert json.loads(told.stdout)["teacher"] == str(run.teacher)
+
+
+def test_a_rotation_that_fails_costs_no_finished_run(
+    run: Any, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ArtifactError("it gives other vectors")
+
+    out = Path(shutil.copytree(run.run, tmp_path / "run"))
+    monkeypatch.setattr(rotated_teacher, "write_rotated", fail)
+    for place_of_run in (out, tmp_path / "new"):
+        with pytest.raises(ArtifactError, match="other vectors"):
+            _distil(place, place_of_run, overwrite=True)
+    assert (out / "student" / "emb.json").is_file()
+    assert not (out / ".rotated").exists()
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_card_says_where_the_rotated_teacher_is(run: Any, tmp_path: Path) -> None:
+    [folder] = emb.export(run.run, layers=[2], dims=[16], out=tmp_path / "out")
+    told = CliRunner().invoke(cli, ["card", str(folder)])
+    assert told.exit_code == 0, told.output
+    assert "is the folder `teacher` of the run" in (folder / "README.md").read_text(encoding="utf-8")

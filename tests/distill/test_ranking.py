@@ -75,16 +75,6 @@ def test_the_map_goes_into_the_projection(head: str, tmp_path: Any) -> None:
     torch.testing.assert_close(model(ids, torch.ones_like(ids))[2], before @ turn.T, rtol=1e-4, atol=1e-4)
 
 
-def test_of_a_static_encoder_it_goes_into_the_rows(tmp_path: Any) -> None:
-    base = load_model(tiny_bert(tmp_path / "m"))
-    model = EmbeddingModel(StaticEncoder.from_rows(torch.randn(50, 8)), base.hf_tokenizer, base.spec)
-    ids, turn = torch.tensor([[1, 2, 3]]), torch.randn(8, 8)
-    before = model(ids, torch.ones_like(ids))[0]
-    ranking.turn_exit(model, 0, turn)
-    torch.testing.assert_close(model(ids, torch.ones_like(ids))[0], before @ turn.T, rtol=1e-4, atol=1e-4)
-    assert isinstance(model.heads["0"], torch.nn.Identity)
-
-
 def _training(tmp_path: Any) -> Any:
     """What the step sees of a training: a model that is its own teacher."""
     model = load_model(tiny_bert(tmp_path / "m", layers=2)).eval()
@@ -134,6 +124,10 @@ def test_where_it_is_not_done(tmp_path: Any) -> None:
     few = KnownItems(search.rows[:20], search.sources[:20], search.documents)
     assert ranking.rank_projections(training, few, RankingRecipe()) == {}
     training.student.heads = torch.nn.ModuleDict({"2": torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Tanh())})
+    assert ranking.rank_projections(training, search, RankingRecipe()) == {}
+    base = training.student
+    training.student = EmbeddingModel(StaticEncoder.from_rows(torch.randn(50, 32)), base.hf_tokenizer, base.spec)
+    training.exits = [0]
     assert ranking.rank_projections(training, search, RankingRecipe()) == {}
 
 

@@ -7,7 +7,7 @@ each exit is trained, by cached vectors alone, to give the teacher's softmax ove
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,13 @@ _CHUNK = 1024  # queries whose products with all documents are held at once
 
 @dataclass(frozen=True)
 class _Ranked:
-    """The teacher's unit vectors of queries `(queries, dim)` and of documents `(documents, dim)`, and the rows
-    `(queries, k)` of those that each query finds first.
+    """The teacher's unit vectors of queries `(queries, dim)` and of documents `(documents, dim)`; of the documents that
+    each query finds first, the scores and the rows `(queries, k)`.
     """
 
     queries: Tensor
     documents: Tensor
+    scores: Tensor
     first: Tensor
 
 
@@ -90,32 +91,41 @@ def fitted_map(features: Vectors, ranked: _Ranked, dims: Sequence[int], recipe: 
     turn = torch.eye(given.shape[1], device=given.device, requires_grad=True)
     optimizer = torch.optim.Adam([turn], lr=recipe.lr)
     drawn = torch.Generator().manual_seed(seed)
+    lengths = {dim: ranked.documents[:, :dim].norm(dim=1).clamp(min=1e-12) for dim in dims}
     steps = max(1, round(recipe.epochs * len(given) / _BATCH))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = recipe.lr * (1 - step / steps)
         batch = torch.randint(len(given), (_BATCH,), generator=drawn)
-        loss = torch.stack([_loss(given[batch] @ turn.T, ranked, batch, dim, recipe) for dim in dims]).mean()
+        loss = _loss(given[batch] @ turn.T, ranked, batch, lengths, recipe)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call, unused-ignore]
         optimizer.step()
     return turn.detach().cpu().numpy()
 
 
-def _loss(vectors: Tensor, ranked: _Ranked, batch: Tensor, dim: int, recipe: RankingRecipe) -> Tensor:
-    """KL from the teacher's softmax, at full dim, to the student's at `dim`, and what the cosine lacks to 1."""
-    goal, documents = ranked.queries[batch], ranked.documents[ranked.first[batch]]
-    wanted = torch.einsum("qd,qkd->qk", goal, documents) / recipe.temperature
-    mine = normalize(vectors[:, :dim], dim=-1)
-    scores = torch.einsum("qd,qkd->qk", mine, normalize(documents[..., :dim], dim=-1)) / recipe.temperature
-    divergence = kl_div(scores.log_softmax(-1), wanted.log_softmax(-1), reduction="batchmean", log_target=True)
-    return divergence + recipe.cosine * (1 - (mine * normalize(goal[:, :dim], dim=-1)).sum(-1).mean())
+def _loss(
+    vectors: Tensor, ranked: _Ranked, batch: Tensor, lengths: Mapping[int, Tensor], recipe: RankingRecipe
+) -> Tensor:
+    """KL from the teacher's softmax, at full dim, to the student's, and what the cosine lacks to 1: the mean over the
+    dims, to which documents have `lengths` `(documents,)`.
+    """
+    goal, first = ranked.queries[batch], ranked.first[batch]
+    documents, wanted = ranked.documents[first], (ranked.scores[batch] / recipe.temperature).log_softmax(-1)
+    losses = []
+    for dim, length in lengths.items():
+        mine = normalize(vectors[:, :dim], dim=-1)
+        scores = torch.einsum("qd,qkd->qk", mine, documents[..., :dim]) / length[first] / recipe.temperature
+        divergence = kl_div(scores.log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+        away = 1 - (mine * normalize(goal[:, :dim], dim=-1)).sum(-1).mean()
+        losses.append(divergence + recipe.cosine * away)
+    return torch.stack(losses).mean()
 
 
 def _ranked(queries: Vectors, documents: Vectors, count: int) -> _Ranked:
     goal, known = (torch.from_numpy(unit(each)).to(device()) for each in (queries, documents))
     count = min(count, len(known))
-    first = torch.cat([(part @ known.T).topk(count).indices for part in torch.split(goal, _CHUNK)])
-    return _Ranked(goal, known, first)
+    found = [(part @ known.T).topk(count) for part in torch.split(goal, _CHUNK)]
+    return _Ranked(goal, known, torch.cat([each.values for each in found]), torch.cat([each.indices for each in found]))
 
 
 def turn_exit(student: EmbeddingModel, layers: int, turn: Tensor) -> None:

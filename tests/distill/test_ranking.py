@@ -45,7 +45,8 @@ def test_a_map_brings_the_teacher_s_order_back() -> None:
 def test_a_perfect_student_stays_what_it_is() -> None:
     queries, documents = _queries_and_documents()
     ranked = ranking._ranked(queries, documents, 20)
-    loss = ranking._loss(torch.from_numpy(queries), ranked, torch.arange(len(queries)), DIM, RankingRecipe())
+    lengths = {DIM: torch.ones(len(documents))}
+    loss = ranking._loss(torch.from_numpy(queries), ranked, torch.arange(len(queries)), lengths, RankingRecipe())
     assert float(loss) == pytest.approx(0.0, abs=1e-5)
     turn = ranking.fitted_map(queries, ranked, [DIM], RankingRecipe(), seed=0)
     np.testing.assert_allclose(turn, np.eye(DIM), atol=0.02)

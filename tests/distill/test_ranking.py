@@ -107,7 +107,12 @@ def test_it_stays_only_where_held_out_search_gets_better(
 def test_the_judgement_is_of_queries_that_were_held_out(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     training, search = _training(tmp_path)
     seen: list[Any] = []
-    monkeypatch.setattr(ranking, "gains_at", lambda vectors, *_: seen.append(vectors) or np.zeros(40))
+
+    def judged(vectors: Any, *_: Any) -> Any:
+        seen.append(vectors)
+        return np.zeros(40)
+
+    monkeypatch.setattr(ranking, "gains_at", judged)
     training.held_out = Split(training.held_out.rows[::-1], training.held_out.targets)
     ranking.rank_projections(training, search, RankingRecipe())
     expected = training.student(*_ids(training.held_out.rows[0]))[2]

@@ -180,14 +180,24 @@ def _pairs(recipe: Recipe, student: EmbeddingModel, teacher_dim: int) -> list[tu
     exits = exits_of(depth) if is_for_queries(recipe) else {depth, -(-2 * depth // 3), -(-depth // 2)}
     dims = {teacher_dim, teacher_dim // 2, 256, 128}
     pairs = recipe.pairs or [(n, dim) for n in exits for dim in dims if dim <= teacher_dim]
-    for n, dim in pairs:
-        if not min(1, depth) <= n <= depth or not 1 <= dim <= teacher_dim:
-            raise UsageError(
-                f"pairs: [{n}, {dim}] is beyond the student's {depth} layers or the teacher's {teacher_dim} dims",
-                "edit `pairs` in the recipe",
-            )
+    check_pairs(pairs, depth, teacher_dim)
     # The whole student is always trained: it is what the folder gives when loaded as it is.
     return sorted({*((int(n), int(dim)) for n, dim in pairs), (depth, teacher_dim)})
+
+
+def check_pairs(pairs: Sequence[tuple[int, int]], depth: int | None, dim: int) -> None:
+    """Refuse pairs beyond a student of `depth` layers, where that is known, or a teacher of `dim` dims.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for layers, wanted in pairs:
+        if layers < 0 or (depth is not None and layers > depth) or not 1 <= wanted <= dim:
+            own = "the student's" if depth is None else f"the student's {depth}"
+            raise UsageError(
+                f"pairs: [{layers}, {wanted}] is beyond {own} layers or the teacher's {dim} dims",
+                "edit `pairs` in the recipe",
+            )
 
 
 def _write_start(out: Path, recipe: Recipe, given: Prepared) -> None:

@@ -18,7 +18,7 @@ from emb.data.corpus import Columns
 from emb.distill.forecast import FORECAST, Forecast, forecast, is_worth_it, read_forecast, write_forecast
 from emb.distill.language import warn_of_shards
 from emb.distill.losses import objective_of
-from emb.distill.one_student import RECIPE, Planned, planned, train_student, with_pairs_of
+from emb.distill.one_student import RECIPE, Planned, check_pairs, planned, train_student, with_pairs_of
 from emb.distill.preparation import Prepared, prepare, read_texts, searched
 from emb.distill.query_encoder import parts_of, with_query_defaults
 from emb.distill.rotated_teacher import ASIDE, read_rotation, rotated, rotation_for, write_aside
@@ -174,8 +174,8 @@ def _carry_out(
     if expected:
         note(expected.told())
     found = searched(recipe, teacher, source, trust_remote_code)
-    if found:
-        _check_dims(recipe, found.vectors.shape[1])
+    if found:  # told before anything is written over
+        check_pairs(recipe.pairs or (), recipe.student.layers, found.vectors.shape[1])
     rotation = rotation_for(recipe, teacher, found) if fresh else read_rotation(out)
     begun = not fresh
     if found and rotation is not None:
@@ -196,17 +196,6 @@ def _carry_out(
     processes.wait_for_everyone()
     told = expected or read_forecast(out / FORECAST)
     return [each for plan in plans for each in _trained(plan, given, processes, told.scores if told else ())]
-
-
-def _check_dims(recipe: Recipe, dim: int) -> None:
-    """Pairs beyond the teacher are told before anything is written over."""
-    depth = recipe.student.layers
-    for layers, wanted in recipe.pairs or ():
-        if not 1 <= wanted <= dim or (depth is not None and layers > depth):
-            raise UsageError(
-                f"pairs: [{layers}, {wanted}] is beyond the student's {depth} layers or the teacher's {dim} dims",
-                "edit `pairs` in the recipe",
-            )
 
 
 def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -166,22 +167,23 @@ def _stem(teacher: Resolved) -> str:
 def _carry_out(
     recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool
 ) -> list[PairScores]:
-    main = processes.is_main_process
     source = read_texts(recipe)
-    expected = (
-        forecast(recipe, teacher, source, processes, trust_remote_code) if fresh and is_worth_it(source) else None
-    )
-    if expected:
+    if not fresh:
+        expected = read_forecast(out / FORECAST)
+    elif expected := forecast(recipe, teacher, source, processes, trust_remote_code) if is_worth_it(source) else None:
         note(expected.told())
+    begin = partial(_begin, out, recipe, teacher, expected, processes) if fresh else None
     found = searched(recipe, teacher, source, trust_remote_code)
     if found:  # told before anything is written over
         check_pairs(recipe.pairs or (), recipe.student.layers, found.vectors.shape[1])
     rotation = rotation_for(recipe, teacher, found) if fresh else read_rotation(out)
-    begun = not fresh
     if found and rotation is not None:
-        if fresh and main:
+        if begin and processes.is_main_process:
             write_aside(teacher, rotation, out, trust_remote_code)
-        begun = begun or _begin(out, recipe, teacher, processes)
+        if begin:
+            begin()
+            begin = None
+        main = processes.is_main_process
         teacher, found = rotated(teacher, found, rotation, out, source.corpus.texts, write=main)
         processes.wait_for_everyone()
     given = prepare(recipe, teacher, source, found, trust_remote_code)
@@ -189,13 +191,10 @@ def _carry_out(
     plans[-1] = with_pairs_of(plans[-1], plans[:-1])
     if recipe.student.source == "teacher":
         warn_of_shards(plans[0].student, given)
-    if not begun:
-        _begin(out, recipe, teacher, processes)
-    if expected and processes.is_main_process:
-        write_forecast(expected, out / FORECAST)
-    processes.wait_for_everyone()
-    told = expected or read_forecast(out / FORECAST)
-    return [each for plan in plans for each in _trained(plan, given, processes, told.scores if told else ())]
+    if begin:
+        begin()
+    scores = expected.scores if expected else ()
+    return [each for plan in plans for each in _trained(plan, given, processes, scores)]
 
 
 def _parts(recipe: Recipe, out: Path, fresh: bool) -> list[tuple[Recipe, Path]]:
@@ -222,17 +221,18 @@ def finished_scores(out: Path) -> list[PairScores]:
     return [each for place in places for each in Manifest.load(place).pairs]
 
 
-def _begin(out: Path, recipe: Recipe, teacher: Resolved, processes: PartialState) -> bool:
+def _begin(out: Path, recipe: Recipe, teacher: Resolved, expected: Forecast | None, processes: PartialState) -> None:
     """From here on there is a run, to resume or to overwrite."""
     if processes.is_main_process:
         for path in out.iterdir():
             if path.name not in (LOCK, ASIDE):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        with atomic_path(out / RECIPE) as partial:
-            partial.write_text(dump(recipe), encoding="utf-8")
+        with atomic_path(out / RECIPE) as unfinished:
+            unfinished.write_text(dump(recipe), encoding="utf-8")
+        if expected:
+            write_forecast(expected, out / FORECAST)
         write_status(out, "running", teacher=teacher.name)
     processes.wait_for_everyone()
-    return True
 
 
 def _latest() -> Path:

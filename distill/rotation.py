@@ -50,7 +50,8 @@ def principal_rotation(vectors: Vectors) -> tuple[np.ndarray[Any, Any], np.ndarr
     """The rotation `(dim, dim)` float32 to multiply vectors by (`rotation @ vector`), and the energy of its dims.
 
     Rows are the eigenvectors of the second moments of `vectors` `(texts, dim)`, the largest first; each is turned so
-    that its largest number is positive, which makes the result one and the same on every machine.
+    that its largest number is positive, which makes the result the same everywhere; but of fewer vectors than dims the
+    last rows are any basis of what is left, which may depend on the number of threads.
 
     Raises:
         DataError: fewer vectors than would fill a tenth of the dims.

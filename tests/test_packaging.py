@@ -206,7 +206,7 @@ def test_rooms_are_doors_and_packages_at_once() -> None:
         "from emb.distill import distill; from emb.validate import validate\n"
         "assert all(callable(getattr(emb, name)) for name in emb.__all__ if name != '__version__')\n"
         "assert inspect.signature(emb.distill) == inspect.signature(distill) and callable(validate)\n"
-        "assert losses.__name__ == 'emb.distill.losses' and slices.slice_model and proof.validate\n"
+        "assert losses.__name__ == 'emb.distill.losses' and slices.resolve_pairs and proof.validate\n"
         "try: emb.distill(teacher='nowhere-at-all')\n"
         "except emb.errors.EmbError as error: assert 'nowhere-at-all' in str(error)"
     )

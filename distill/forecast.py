@@ -22,7 +22,7 @@ from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import PseudoQuery
 from emb.distill.one_student import Planned, planned, train_student
-from emb.distill.preparation import Prepared, Searched, Source, prepare, searched
+from emb.distill.preparation import Prepared, Searched, TrainingTexts, prepare, searched
 from emb.distill.query_encoder import parts_of
 from emb.distill.retention import KnownItems
 from emb.distill.rotated_teacher import rotation_for
@@ -68,7 +68,7 @@ def _minutes(seconds: float) -> str:
 
 
 def forecast(
-    recipe: Recipe, teacher: Resolved, source: Source, processes: PartialState, trust_remote_code: bool
+    recipe: Recipe, teacher: Resolved, source: TrainingTexts, processes: PartialState, trust_remote_code: bool
 ) -> Forecast:
     """Train every student of a run twice, shortly and on a sample, and reckon from there."""
     sample = sample_of(source)
@@ -83,7 +83,7 @@ def forecast(
     return Forecast(found, seconds)
 
 
-def sample_of(source: Source) -> Source:
+def sample_of(source: TrainingTexts) -> TrainingTexts:
     """A part of the texts: those cut from some of the documents and as many others as there are to each of them; of
     texts without documents simply some.
 
@@ -101,19 +101,19 @@ def sample_of(source: Source) -> Source:
     return _parted([*mine, *others[:beside]], [source.documents[row] for row in place], cut)
 
 
-def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> Source:
+def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> TrainingTexts:
     """With half of what was cut held out, or of all texts where nothing was: a figure from few would be noise."""
     asked = {each.text for each in cut} or {item.text for item in texts}
     held = set(sorted(asked, key=lambda text: _rank(f"held out\0{text}"))[: len(asked) // 2])
     train, held_out = (Corpus([item for item in texts if (item.text in held) is part]) for part in (False, True))
-    return Source(Corpus(list(texts)), train, held_out, documents, cut)
+    return TrainingTexts(Corpus(list(texts)), train, held_out, documents, cut)
 
 
 def _rank(text: str) -> bytes:
     return hashlib.blake2b(f"forecast\0{text}".encode(), digest_size=16).digest()
 
 
-def _prepared(recipe: Recipe, teacher: Resolved, sample: Source, trust_remote_code: bool) -> Prepared:
+def _prepared(recipe: Recipe, teacher: Resolved, sample: TrainingTexts, trust_remote_code: bool) -> Prepared:
     """The sample with its vectors; where the run will rotate them, they are, here without a folder."""
     found = searched(recipe, teacher, sample, trust_remote_code)
     given = prepare(recipe, teacher, sample, found, trust_remote_code)
@@ -191,7 +191,7 @@ def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], 
     return replace(longer, cosine=cosine, retention=min(kept, 1.0))
 
 
-def is_worth_it(source: Source) -> bool:
+def is_worth_it(source: TrainingTexts) -> bool:
     """Whether there are so many documents that a forecast costs a small part of the run."""
     return len(source.documents) >= 4 * DOCUMENTS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from emb.artifact.manifest import LayerDimPair, PairScores
 from emb.model.batches import gathered, over_batches
 from emb.model.embedding_model import EmbeddingModel
-from emb.similarity import cosines, neighbour_overlap
+from emb.similarity import Vectors, cosines, neighbour_overlap
 from emb.tokens import Rows
 
 
@@ -29,10 +29,14 @@ def held_out_scores(
     `rows` are token ids of the held-out texts and `targets` `(texts, teacher_dim)` their vectors.
     """
     outputs = exit_vectors(student, student, rows, sorted({pair.layers for pair in pairs}), tokens_per_batch)
-    return [
-        _score(pair, outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], student.spec.similarity)
-        for pair in pairs
-    ]
+    return scores_of(outputs, targets, pairs, student.spec.similarity)
+
+
+def scores_of(
+    outputs: Mapping[int, Vectors], targets: Vectors, pairs: Sequence[LayerDimPair], measure: str
+) -> list[PairScores]:
+    """The same of vectors that are there: `outputs` by layers, of all dims."""
+    return [_score(pair, outputs[pair.layers][:, : pair.dim], targets[:, : pair.dim], measure) for pair in pairs]
 
 
 def _score(

@@ -24,7 +24,6 @@ from emb.data.corpus import Corpus, Text
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
 from emb.distill.costs import with_costs
-from emb.distill.held_out_scores import exit_vectors
 from emb.distill.preparation import Prepared, splits_of
 from emb.distill.projection import start_projections
 from emb.distill.query_encoder import exits_of, is_for_queries
@@ -145,11 +144,10 @@ def _read_documents(training: Training, given: Prepared) -> None:
 
 def _scores(training: Training, given: Prepared) -> list[PairScores]:
     """What each pair reaches on held-out texts and in the search that is held out, and what it costs."""
-    student, rows = training.student, training.held_out.rows
-    scores = with_costs(training.evaluate(), student, rows)
+    student, outputs = training.student, training.held_out_vectors()
+    scores = with_costs(training.scored(outputs), student, training.held_out.rows)
     if given.search is None:
         return scores
-    outputs = exit_vectors(student, student, rows, training.exits, training.recipe.tokens_per_batch)
     found = {pair: outputs[pair.layers][:, : pair.dim] for pair in training.pairs}
     return with_retention(scores, given.search, training.held_targets, found, student.spec.similarity)
 

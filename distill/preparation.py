@@ -18,7 +18,7 @@ from emb.teachers.registry import Resolved
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainingTexts:
     """All texts of a run, in two parts, and where they come from: the documents that will be searched, if it names any,
     and what was cut from them.
     """
@@ -54,15 +54,15 @@ class Prepared:
     documents: Sequence[Document] = ()
 
 
-def read_texts(recipe: Recipe) -> Source:
+def read_texts(recipe: Recipe) -> TrainingTexts:
     """The texts of a recipe, read and cut; nothing is encoded."""
     documents = documents_of(recipe)
     cut = pseudo_queries(documents, Cuts(**recipe.data.cuts.model_dump()), recipe.training.seed)
     corpus = corpus_of(recipe, cut)
-    return Source(corpus, *split(corpus, recipe.data.holdout), documents, cut)
+    return TrainingTexts(corpus, *split(corpus, recipe.data.holdout), documents, cut)
 
 
-def searched(recipe: Recipe, teacher: Resolved, source: Source, trust_remote_code: bool) -> Searched | None:
+def searched(recipe: Recipe, teacher: Resolved, source: TrainingTexts, trust_remote_code: bool) -> Searched | None:
     """The documents with their vectors, each computed once; None where there are none."""
     if not source.documents:
         return None
@@ -72,7 +72,7 @@ def searched(recipe: Recipe, teacher: Resolved, source: Source, trust_remote_cod
 
 
 def prepare(
-    recipe: Recipe, teacher: Resolved, source: Source, found: Searched | None, trust_remote_code: bool
+    recipe: Recipe, teacher: Resolved, source: TrainingTexts, found: Searched | None, trust_remote_code: bool
 ) -> Prepared:
     """The teacher's vectors of all texts."""
     targets = targets_of(recipe, teacher, source.train, source.held_out, trust_remote_code)

@@ -181,7 +181,7 @@ def _carry_out(
         if begin and processes.is_main_process:
             write_aside(teacher, rotation, out, trust_remote_code)
         if begin:
-            begin()
+            begin((LOCK, ASIDE))
             begin = None
         main = processes.is_main_process
         teacher, found = rotated(teacher, found, rotation, out, source.corpus.texts, write=main)
@@ -221,11 +221,18 @@ def finished_scores(out: Path) -> list[PairScores]:
     return [each for place in places for each in Manifest.load(place).pairs]
 
 
-def _begin(out: Path, recipe: Recipe, teacher: Resolved, expected: Forecast | None, processes: PartialState) -> None:
-    """From here on there is a run, to resume or to overwrite."""
+def _begin(
+    out: Path,
+    recipe: Recipe,
+    teacher: Resolved,
+    expected: Forecast | None,
+    processes: PartialState,
+    kept: Sequence[str] = (LOCK,),
+) -> None:
+    """From here on there is a run, to resume or to overwrite; of what lay in its folder the names in `kept` stay."""
     if processes.is_main_process:
         for path in out.iterdir():
-            if path.name not in (LOCK, ASIDE):
+            if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         with atomic_path(out / RECIPE) as unfinished:
             unfinished.write_text(dump(recipe), encoding="utf-8")

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from emb.artifact.manifest import LayerDimPair, PairScores
-from emb.distill.held_out_scores import held_out_scores
+from emb.distill.held_out_scores import exit_vectors, scores_of
 from emb.distill.loop import Loop
 from emb.distill.losses import objective_of, pair_losses
 from emb.model.batches import tensors
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note
 from emb.recipes.recipe import TrainingRecipe
+from emb.similarity import Vectors
 from emb.teachers.cache import TeacherEmbeddings
 from emb.tokens import Indices
 
@@ -77,13 +78,15 @@ class Training(Loop):
 
     def evaluate(self) -> list[PairScores]:
         """Held-out scores of each pair, which are logged and told as well."""
-        scores = held_out_scores(
-            self.student,
-            self.held_out.rows,
-            self.held_targets,
-            self.pairs,
-            tokens_per_batch=self.recipe.tokens_per_batch,
-        )
+        return self.scored(self.held_out_vectors())
+
+    def held_out_vectors(self) -> dict[int, Vectors]:
+        """The student's vectors of the held-out texts `(texts, teacher_dim)`, by layers."""
+        return exit_vectors(self.student, self.student, self.held_out.rows, self.exits, self.recipe.tokens_per_batch)
+
+    def scored(self, outputs: Mapping[int, Vectors]) -> list[PairScores]:
+        """The scores of each pair with these held-out vectors, logged and told."""
+        scores = scores_of(outputs, self.held_targets, self.pairs, self.student.spec.similarity)
         self._log(
             step=self.step,
             **{key: {str(each.pair): getattr(each, key) for each in scores} for key in ("cosine", "overlap")},

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from tiny import SENTENCES, tiny_bert
+from tiny import SENTENCES
 
 import emb
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
@@ -31,17 +31,6 @@ from emb.model.embedding_model import load_model
 from emb.model.static import StaticEncoder
 from emb.recipes.recipe import Recipe, load_recipe
 from emb.tokens import TextTokenizer
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a teacher, documents, general texts and a cache."""
-    folder = tmp_path_factory.mktemp("place")
-    tiny_bert(folder / "teacher", layers=4)
-    rows = [{"title": a.split()[0], "text": f"{a} {b}"} for a in SENTENCES for b in SENTENCES[::3]]
-    (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "general.txt").write_text("\n".join(f"{a} {b}" for a in SENTENCES for b in SENTENCES[::5]))
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,12 @@ def save_checkpoint(
         state = {"step": step, "files": hashes, **facts}
         write_json(folder / "state.json", {**state, "digest": _digest(state)})
     for old in sorted(root.glob("step-*"))[:-_KEEP]:
-        shutil.rmtree(old)
+        _drop(old)
+
+
+def _drop(folder: Path) -> None:
+    """Delete a checkpoint by way of a name that no resume reads: a crash meanwhile leaves none half there."""
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old.partial")))
 
 
 def has_checkpoint(root: Path) -> bool:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from distilling import STEPS, corpus_file, distil, finish, kill_when, latest_step, log, start, wait_for, weights
 
 from emb.artifact.runs import run_status
+from emb.distill.checkpoint import save_checkpoint
 from emb.errors import ArtifactError, CheckpointError
 
 OFTEN = {"training.checkpoint_seconds": 0}
@@ -196,6 +198,28 @@ def test_every_checkpoint_damaged(bert_folder: Path, workplace: Path, run: Path)
     with pytest.raises(CheckpointError, match="every checkpoint is damaged") as caught:
         _resume(bert_folder, workplace, run)
     assert "--overwrite" in caught.value.hint
+
+
+def test_a_crash_while_an_old_checkpoint_is_deleted_leaves_only_whole_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def crash(folder: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            (folder / "model.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, step, model, optimizer, {"identity": "one"})
+    with monkeypatch.context() as patched:
+        patched.setattr("emb.distill.checkpoint.shutil.rmtree", crash)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 3, model, optimizer, {"identity": "one"})
+    assert [path.name for path in sorted(tmp_path.glob("step-*"))] == ["step-00000002", "step-00000003"]
+    save_checkpoint(tmp_path, 4, model, optimizer, {"identity": "one"})
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000003", "step-00000004"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from emb.files import read_json, write_json
 FILE = "run.json"
 HELD_OUT = "held-out.jsonl"  # the texts that were kept from training
 STATIC = "static"  # a run of its own inside a run: the static encoder that was made beside the student
+TEACHER = "teacher"  # the folder of the rotated teacher in a run
 
 
 def write_status(run: Path, status: str, **facts: Any) -> None:
@@ -58,6 +59,18 @@ def run_of(folder: Path) -> Path | None:
     return next(
         (parent for parent in (folder.resolve(), *folder.resolve().parents[:3]) if (parent / FILE).is_file()), None
     )
+
+
+def teacher_near(folder: Path) -> Path | None:
+    """The rotated teacher of the run that an artifact lies in, wherever that run was moved."""
+    run = run_of(folder)
+    places = [place / TEACHER for place in (run, run.parent if run and run.name == STATIC else None) if place]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def finished_static(run: Path) -> Path | None:
+    """The run of the static encoder inside a run, if it has one that is finished."""
+    return run / STATIC if run_status(run) is not None and run_status(run / STATIC) == "finished" else None
 
 
 def free_name(root: Path, stem: str) -> Path:

@@ -34,6 +34,11 @@ from emb.report.tables import table
 )
 @click.option("--split", metavar="NAME", help="Grades of BEIR folders: qrels/NAME.tsv. Default: test.")
 @click.option(
+    "--side",
+    type=click.Choice(["symmetric", "asymmetric"]),
+    help="Only a model on both sides, or only student queries on the teacher's documents. Default: both.",
+)
+@click.option(
     "--dims",
     type=numbers,
     metavar="N[,N…]",

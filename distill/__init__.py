@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emb.artifact.manifest import PairScores
+from emb.artifact.runs import TEACHER
 from emb.doors import open_door
 from emb.errors import needs_extra
 
@@ -94,7 +95,6 @@ def distill(
         EmbError: whatever a user can mend; see `emb.errors`.
     """
     with needs_extra():
-        from emb.distill.rotated_teacher import TEACHER
         from emb.distill.run import run_distillation
         from emb.teachers.function import as_teacher, teacher_name
 

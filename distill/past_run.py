@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -47,8 +48,11 @@ class PastRun:
         return first, second
 
 
-def find_past_run(lineage: Lineage, sources: Sequence[str] = (), *, trust_remote_code: bool = False) -> PastRun:
-    """Find what the model of this `lineage` was distilled with; `sources` replace the places its texts came from.
+def find_past_run(
+    student: Path, lineage: Lineage, sources: Sequence[str] = (), *, trust_remote_code: bool = False
+) -> PastRun:
+    """Find what the model in `student`, of this `lineage`, was distilled with; `sources` replace the places its texts
+    came from.
 
     The teacher itself is needed only for texts whose vectors are not cached.
 
@@ -70,7 +74,9 @@ def find_past_run(lineage: Lineage, sources: Sequence[str] = (), *, trust_remote
     texts, fingerprint = [*train.texts, *held_out.texts], lineage.teacher.fingerprint
     found = cached(fingerprint, texts) if fingerprint else None
     if found is None or fingerprint is None:
-        found, fingerprint = _captured(recipe, lineage.teacher, train, held_out, trust_remote_code)
+        found, fingerprint = _captured(
+            recipe, _same_teacher(lineage.teacher, student), train, held_out, trust_remote_code
+        )
     return PastRun(recipe, corpus, train, held_out, found, fingerprint)
 
 
@@ -85,16 +91,16 @@ def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
 
 
 def _captured(
-    recipe: Recipe, named: TeacherRecord, train: Corpus, held_out: Corpus, trust_remote_code: bool
+    recipe: Recipe, teacher: Resolved, train: Corpus, held_out: Corpus, trust_remote_code: bool
 ) -> tuple[TeacherEmbeddings, str]:
-    targets = targets_of(recipe, _same_teacher(named), train, held_out, trust_remote_code)
+    targets = targets_of(recipe, teacher, train, held_out, trust_remote_code)
     places = np.concatenate([targets.train.places, targets.held_out.places])
     return TeacherEmbeddings(targets.train.shards, places), targets.fingerprint
 
 
-def _same_teacher(named: TeacherRecord) -> Resolved:
-    """The very teacher, where it lay or under its name."""
-    for found in remembered(named):
+def _same_teacher(named: TeacherRecord, student: Path) -> Resolved:
+    """The very teacher, where it lay, lies now or under its name."""
+    for found in remembered(named, student):
         if weights_hash(found.path) == named.weights:
             return found
     hint = (

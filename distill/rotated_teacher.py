@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from emb.artifact.fingerprints import weights_hash
+from emb.artifact.runs import TEACHER
 from emb.data.corpus import Text
 from emb.distill.preparation import Searched
 from emb.distill.rotation import principal_rotation, share_of_first, write_rotated
@@ -21,7 +22,6 @@ from emb.similarity import Vectors, unit
 from emb.teachers.capture import move_cached
 from emb.teachers.registry import Resolved
 
-TEACHER = "teacher"  # the folder of the rotated teacher in a run
 ROTATION = "rotation.npy"
 ASIDE = ".rotated"  # where both are written before the run begins
 _SAID = 4  # the share of a quarter of the dims is told and compared

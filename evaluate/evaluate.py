@@ -20,7 +20,7 @@ from emb.data.evaluation_sets import RetrievalTask, Task, read_tasks
 from emb.errors import UsageError
 from emb.evaluate.scores import Evaluation, Output, Score
 from emb.evaluate.storage import Storage, open_storages
-from emb.evaluate.subjects import Subject, open_subject
+from emb.evaluate.subjects import Subject, open_subject, parts_of
 from emb.files import atomic_path
 from emb.progress import note, warn
 from emb.quantize.vectors.rescoring import DEPTH
@@ -44,14 +44,15 @@ def evaluate(
     rescore: str | None = None,
     depth: int = DEPTH,
     split: str | None = None,
+    side: str | None = None,
     verify: bool = True,
     trust_remote_code: bool = False,
 ) -> Evaluation:
     """Score `models`, and `teacher` if given, on every task in `data`.
 
     Args:
-        models: runs, students, exported artifacts (each ONNX file is scored) or other sentence-transformers
-            folders, by path or by name.
+        models: runs (their static encoders too, as 0 layers), students, exported artifacts (each ONNX file is scored)
+            or other sentence-transformers folders, by path or by name.
         data: BEIR folders, STS tables, or folders of those.
         teacher: also scored itself, at each dim; its document vectors are the asymmetric index.
         dims: vectors are cut to each and re-normalised; empty stands for common sizes and the model's own.
@@ -66,18 +67,23 @@ def evaluate(
         rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
         depth: how many of them.
         split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
+        side: "symmetric" scores a model on both sides alone, "asymmetric" the queries of students on the documents of
+            the teacher alone, so that students encode none; None stands for both.
         verify: compare the files of artifacts with the hashes that they were written with.
         trust_remote_code: let models whose folders bring code of their own run it.
 
     Raises:
         DataError: an evaluation set that is missing or damaged, or has no such split.
-        UsageError: a dim or exit that no model has, a split without a BEIR folder, or a codec of more dims than any.
+        UsageError: a dim or exit that no model has, `side` "asymmetric" without a teacher, a split without a BEIR
+            folder, or a codec of more dims than any.
         ArtifactError: no codec in a folder, or an artifact that has changed since it was written.
         TeacherError: a model that cannot be found.
         NotFiniteError: a model gave NaN or infinity; the text is named.
     """
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
+    if side == "asymmetric" and teacher is None:
+        raise UsageError("--side asymmetric: no teacher to encode documents", "name it with --teacher")
     tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
     how = {"verify": verify, "trust_remote_code": trust_remote_code}
     opened_teacher = open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None
@@ -91,18 +97,13 @@ def evaluate(
             sides = encode_sides(opened_teacher, task, cache)
             indexes[task.name] = next(iter(sides[1].values()))
             result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None, storages)
-    for model in models:
-        subject = open_subject(model, layers, "fp32", precisions, threads, **how)
-        own = indexes if opened_teacher and _shares_space(subject, opened_teacher) else {}
-        for task in tasks:
-            result.scores += _scores(
-                task,
-                subject,
-                encode_sides(subject, task, cache),
-                _dims(subject.dim, dims),
-                own.get(task.name),
-                storages,
-            )
+    for part, exits in (part for model in models for part in parts_of(model, layers)):
+        subject = open_subject(part, exits, "fp32", precisions, threads, **how)
+        asymmetric = side != "symmetric" and opened_teacher and _shares_space(subject, opened_teacher)
+        for task in tasks if asymmetric or side != "asymmetric" else ():
+            sides = encode_sides(subject, task, cache, documents=side != "asymmetric")
+            index = indexes[task.name] if asymmetric else None
+            result.scores += _scores(task, subject, sides, _dims(subject.dim, dims), index, storages)
     _require_scores(result, dims, storages)
     return result
 
@@ -165,7 +166,7 @@ def _scores(
             ),
         ]
         for dim, storage in ((dim, storage) for dim, storage in ways if dim <= left[point].shape[1]):
-            documents = {"symmetric": right[point]} | (
+            documents = ({"symmetric": right[point]} if right else {}) | (
                 {"asymmetric": index} if index is not None and dim <= index.shape[1] else {}
             )
             for side, vectors in documents.items():
@@ -197,12 +198,15 @@ def _value(
 
 
 def encode_sides(
-    subject: Subject, task: Task, cache: Path | None
+    subject: Subject, task: Task, cache: Path | None, *, documents: bool = True
 ) -> tuple[dict[Output, Vectors], dict[Output, Vectors]]:
-    """Vectors of a task's two sides, at each output of `subject`; from `cache` where they are there."""
+    """Vectors of a task's two sides, at each output of `subject`; from `cache` where they are there.
+
+    Without `documents` there are none of the second side.
+    """
     note(f"{subject.name}: {task.name}")
-    left, right = (_cached(subject, texts, kind, cache) for texts, kind in zip(task.sides, task.kinds, strict=True))
-    return left, right
+    left, right = zip(task.sides, task.kinds, strict=True)
+    return _cached(subject, *left, cache), _cached(subject, *right, cache) if documents else {}
 
 
 def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | None) -> dict[Output, Vectors]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from emb.artifact.fingerprints import fingerprint, verify_model
 from emb.artifact.manifest import Kind, Manifest, Variant, is_artifact, weights_name
+from emb.artifact.runs import STATIC, finished_static, run_status
 from emb.artifact.variants import distinct
 from emb.errors import UsageError
 from emb.evaluate.scores import Output
@@ -51,6 +52,16 @@ class Subject(Protocol):
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]: ...
 
 
+def parts_of(model: str | Path, layers: Sequence[int]) -> Iterator[tuple[str | Path, list[int]]]:
+    """The models to open for `model`, each with the exits asked of it: a run's static encoder answers for 0 layers."""
+    static = finished_static(Path(model))
+    rest = [each for each in layers if each or static is None]
+    if static and (not layers or 0 in layers):
+        yield static, []
+    if rest or not layers:
+        yield model, rest
+
+
 def open_subject(
     model: str | Path,
     layers: Sequence[int],
@@ -80,8 +91,9 @@ def locate(model: str | Path, trust_remote_code: bool = False) -> tuple[str, Pat
     from emb.teachers.registry import resolve
 
     path = Path(model)
-    if (path / "run.json").is_file():
-        return path.name, path / "student"
+    if run_status(path) is not None:
+        inner = path.name == STATIC and run_status(path.parent) is not None
+        return (path.parent if inner else path).name, path / "student"
     found = resolve(model, trust_remote_code=trust_remote_code)
     # `runs/english/student` and `exports/4x128` say more than their last part.
     return (found.path.parent.name if found.path.name == "student" else found.name), found.path

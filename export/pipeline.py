@@ -104,6 +104,7 @@ def _export(plan: _Plan, options: Options, overwrite: bool) -> None:
 def _healing(source: Source, options: Options) -> Callable[[EmbeddingModel, LayerDimPair, Path], Healed]:
     """What heals each slice, with the texts and the teacher's vectors found and read."""
     past = find_past_run(
+        source.folder,
         source.manifest.lineage if source.manifest else Lineage(),
         options.heal_data,
         trust_remote_code=options.trust_remote_code,

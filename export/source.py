@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emb.artifact.manifest import LayerDimPair, Manifest
-from emb.artifact.runs import STATIC, latest_run, run_status
+from emb.artifact.runs import finished_static, latest_run, run_status
 from emb.errors import ArtifactError, UsageError
 from emb.model.embedding_model import manifest_of
 from emb.teachers.registry import resolve, teachers
@@ -55,7 +55,8 @@ def find_source(source: Path | None, verify: bool = True, *, trust_remote_code: 
         )
     if run_status(place) is not None:
         folder, name, exports = place / "student", place.name, place / "exports"
-        static = place / STATIC / "student" if run_status(place / STATIC) == "finished" else None
+        inside = finished_static(place)
+        static = inside / "student" if inside else None
         if not folder.is_dir():
             raise UsageError(f"{place}: the run has no student yet", f"finish it: emb distill --resume --out {place}")
     else:

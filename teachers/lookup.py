@@ -9,9 +9,9 @@ from emb.teachers.registry import Resolved, remembered, resolve
 
 
 def teacher_source(
-    manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False
+    folder: Path, manifest: Manifest, against: str | Path | None = None, *, trust_remote_code: bool = False
 ) -> tuple[Resolved | None, str]:
-    """`against`, or the teacher that the artifact names; or None, and why there is none.
+    """`against`, or the teacher that the artifact in `folder` names; or None, and why there is none.
 
     Raises:
         TeacherError: `against` cannot be found.
@@ -21,6 +21,6 @@ def teacher_source(
     named = manifest.lineage.teacher
     if named is None:
         return None, "the artifact names no teacher; give one with --against"
-    for found in remembered(named):
+    for found in remembered(named, folder):
         return found, ""
     return None, f"{named.name} is not on this machine; give it with --against"

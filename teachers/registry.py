@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emb.artifact.lineage import TeacherRecord
+from emb.artifact.runs import teacher_near
 from emb.errors import MissingExtra, TeacherError
 from emb.files import disk_errors, sha256_file
 
@@ -108,9 +109,11 @@ def find(name: str) -> RegistryEntry | None:
     return None
 
 
-def remembered(named: TeacherRecord) -> Iterator[Resolved]:
-    """What is on this machine of a model that a manifest names: where it lay then, and under its name."""
-    for candidate in (named.path, named.name):
+def remembered(named: TeacherRecord, student: Path) -> Iterator[Resolved]:
+    """What is on this machine of a model that the manifest in `student` names: where it lay then, in the run that the
+    student lies in now, and under its name.
+    """
+    for candidate in (named.path, teacher_near(student), named.name):
         try:
             if candidate:
                 found = resolve(candidate, offline=True)

@@ -85,7 +85,7 @@ def validate(
     )
     tried += hard_samples(tokenizer, row_norms(model))
     note(f"{folder}: {len(tried)} texts ({origin}), {len(distinct(manifest))} files")
-    teacher = partial(_teacher_vectors, manifest, against, trust_remote_code)
+    teacher = partial(_teacher_vectors, folder, manifest, against, trust_remote_code)
     report = _measure(folder, manifest, model, limits, tried, origin, teacher, threads)
     _write(folder, manifest, report)
     return report
@@ -164,9 +164,9 @@ def _measure(
 
 
 def _teacher_vectors(
-    manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]
+    folder: Path, manifest: Manifest, against: str | Path | None, trust_remote_code: bool, tried: list[Sample]
 ) -> tuple[dict[str, Any], Vectors | None]:
-    source, reason = teacher_source(manifest, against, trust_remote_code=trust_remote_code)
+    source, reason = teacher_source(folder, manifest, against, trust_remote_code=trust_remote_code)
     if source is None:
         return {"name": None, "reason": reason}, None
     from emb.runtime.torch_encoder import load_torch

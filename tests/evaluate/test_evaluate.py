@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from retrieval_set import write_set
 
 from emb.artifact.fingerprints import fingerprint, weights_hash
 from emb.artifact.lineage import TeacherRecord
@@ -24,6 +25,7 @@ from emb.commands import console
 from emb.data.evaluation_sets import PairTask, RetrievalTask, read_tasks
 from emb.errors import ArtifactError, DataError, TeacherError, UsageError
 from emb.evaluate.evaluate import evaluate
+from emb.evaluate.subjects import TorchSubject
 from emb.export import export
 from emb.quantize.vectors.codecs import fit_codec, load_codec, save_codec
 from emb.runtime.encoder import load
@@ -32,21 +34,8 @@ from emb.similarity import spearman, truncated
 
 @pytest.fixture
 def beir(tmp_path: Path, sentences: list[str]) -> Path:
-    """A BEIR folder of the tiny models' sentences: each query is a document's first words."""
-    folder = tmp_path / "sets" / "tinyset"
-    (folder / "qrels").mkdir(parents=True)
-    documents = [
-        {"_id": f"d{i}", "title": "A title" if i == 0 else "", "text": text} for i, text in enumerate(sentences)
-    ]
-    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[:3])} for i, text in enumerate(sentences)]
-    with gzip.open(folder / "corpus.jsonl.gz", "wt", encoding="utf-8") as handle:
-        handle.write("".join(json.dumps(row) + "\n" for row in documents))
-    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries), encoding="utf-8")
-    (folder / "qrels" / "test.tsv").write_text(
-        "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(10)) + "q11\td1\t0\n",
-        encoding="utf-8",
-    )
-    return folder
+    """A BEIR folder of the tiny models' sentences."""
+    return write_set(tmp_path / "sets" / "tinyset", sentences)
 
 
 @pytest.fixture
@@ -330,6 +319,31 @@ def test_tables(student_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> 
     assert {line.count("|") for line in lines} == {8}
     found.save(tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["scores"][0]["task"] == "tinyset"
+
+
+def test_one_side_alone(student_folder: Path, bert_folder: Path, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"teacher": bert_folder, "dims": [16], "layers": [2]}
+    both = evaluate([student_folder], [beir], **options).scores
+    encoded = []
+    original = TorchSubject.vectors
+    monkeypatch.setattr(
+        TorchSubject,
+        "vectors",
+        lambda self, texts, kind: encoded.append((self.name, kind)) or original(self, texts, kind),
+    )
+    for side in ("symmetric", "asymmetric"):
+        alone = evaluate([student_folder], [beir], side=side, **options).scores
+        assert alone == [score for score in both if score.model == "tiny-bert" or score.side == side]
+        assert (("tiny-student", "document") in encoded) == (side == "symmetric")
+        encoded.clear()
+    with pytest.raises(UsageError, match="side asymmetric: no teacher"):
+        evaluate([student_folder], [beir], side="asymmetric")
+
+
+def test_a_model_of_another_space_has_no_asymmetric_side(bert_folder: Path, beir: Path) -> None:
+    found = evaluate([bert_folder], [beir], teacher=bert_folder, dims=[16], side="asymmetric")
+    assert {(score.side, score.model) for score in found.scores} == {("symmetric", "tiny-bert")}
+    assert len(found.scores) == 1, "the teacher's own"
 
 
 def test_bad_usage(student_folder: Path, beir: Path) -> None:

@@ -274,7 +274,7 @@ def test_figures_before_are_those_of_the_unhealed_export(
         export(run, out=tmp_path / "plain", **given),
         export(run, out=tmp_path / "healed", heal=0.5, **given),
     )
-    _, held_out = find_past_run(Manifest.load(run / "student").lineage).splits(load_model(plain))
+    _, held_out = find_past_run(run / "student", Manifest.load(run / "student").lineage).splits(load_model(plain))
     goal = held_out.targets.take(range(len(held_out.rows)))[:, :16]
     fp32, four = Manifest.load(healed).lineage.healing.files
     for record, file in ((fp32, "onnx/model.onnx"), (four, "onnx/model_q4.onnx")):
@@ -291,8 +291,8 @@ def test_texts_that_moved_are_named_or_given(
     moved = copy.deepcopy(lineage)
     moved.recipe["data"]["sources"] = ["./nowhere.jsonl"]
     with pytest.raises(DataError, match=r"not where they were.*nowhere\.jsonl[\s\S]*heal_data PATH"):
-        find_past_run(moved)
-    found = find_past_run(moved, [str(run.parent / "corpus.jsonl")])
+        find_past_run(run / "student", moved)
+    found = find_past_run(run / "student", moved, [str(run.parent / "corpus.jsonl")])
     assert found.corpus.digest == lineage.data.hash
     assert found.fingerprint == lineage.teacher.fingerprint
 
@@ -303,7 +303,7 @@ def test_texts_that_changed_are_told(
     monkeypatch.setenv("EMB_CACHE", str(run.parent / "cache"))
     lineage = Manifest.load(run / "student").lineage
     lineage.recipe["data"]["sources"] = [str(corpus_file(tmp_path, 50))]
-    assert len(find_past_run(lineage).corpus) == 50
+    assert len(find_past_run(run / "student", lineage).corpus) == 50
     assert "have changed since" in " ".join(capsys.readouterr().err.split())
 
 
@@ -312,17 +312,17 @@ def test_the_teacher_is_asked_only_for_what_is_not_cached(
 ) -> None:
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "empty"))
     lineage = Manifest.load(run / "student").lineage
-    found = find_past_run(lineage)
+    found = find_past_run(run / "student", lineage)
     assert found.fingerprint == lineage.teacher.fingerprint
     assert len(found.vectors) == len(found.corpus)
     gone = replace(lineage, teacher=replace(lineage.teacher, path=str(tmp_path / "gone"), name="gone"))
-    find_past_run(gone)  # cached by now
+    find_past_run(run / "student", gone)  # cached by now
     monkeypatch.setenv("EMB_CACHE", str(tmp_path / "another"))
     with pytest.raises(TeacherError, match="gone: its vectors of these texts are not all cached"):
-        find_past_run(gone)
+        find_past_run(run / "student", gone)
     other = replace(lineage, teacher=replace(lineage.teacher, weights="0" * 64))
     with pytest.raises(TeacherError, match="not on this machine"):
-        find_past_run(other)
+        find_past_run(run / "student", other)
 
 
 def test_without_a_teacher_there_is_nothing_to_heal_against(

@@ -143,7 +143,7 @@ def _reference(source: Source, model: Callable[[], EmbeddingModel], trust_remote
     texts, origin = texts_for(source.folder, _TEXTS)
     samples = [Sample(item.text, item.kind) for item in texts]
     teacher, reason = (
-        teacher_source(source.manifest, None) if source.manifest else (None, "a plain encoder has no teacher")
+        teacher_source(source.folder, source.manifest) if source.manifest else (None, "a plain encoder has no teacher")
     )
     if teacher is not None:
         return reference_of(

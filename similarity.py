@@ -261,3 +261,9 @@ def require_finite(vectors: Vectors, texts: Sequence[str], where: str = "") -> N
     row = first_not_finite(vectors)
     if row is not None:
         raise NotFiniteError(row, texts[row], where)
+
+
+def share_of_first(vectors: Vectors, dims: int) -> float:
+    """The share of the squared length of `vectors` `(texts, dim)` that their first `dims` hold."""
+    energy = np.square(vectors, dtype=np.float64).sum(axis=0)
+    return float(energy[:dims].sum() / max(energy.sum(), 1e-30))

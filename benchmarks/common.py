@@ -18,7 +18,9 @@ from statistics import median
 from typing import Any
 
 from emb.data.corpus import Text
+from emb.data.evaluation_sets import RetrievalTask
 from emb.files import write_json
+from emb.similarity import Vectors
 
 RESULTS = Path(__file__).parent / "results"
 _LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "accelerate", "onnxruntime", "numpy")
@@ -231,3 +233,21 @@ def _print(report: Report, path: Path) -> None:
     console = Console()
     console.print(*([table] if report.series else []), figures)
     console.print(f"written to {path}", markup=False)
+
+
+def teacher_vectors(task: RetrievalTask, name: str) -> tuple[Vectors, Vectors]:
+    """A teacher's vectors of queries and documents, of length 1; of documents from the cache if they are there."""
+    from emb.data.corpus import Corpus
+    from emb.distill.targets import document_vectors
+    from emb.model.embedding_model import load_model
+    from emb.recipes.recipe import Recipe
+    from emb.runtime.torch_encoder import TorchEncoder
+    from emb.similarity import unit
+    from emb.teachers.registry import resolve
+
+    teacher, (queries, texts) = resolve(name), task.sides
+    whole = Corpus([Text(text) for text in dict.fromkeys(texts)])
+    known = unit(document_vectors(Recipe(teacher=name), teacher, whole, False))
+    row = {item.text: place for place, item in enumerate(whole.texts)}
+    encoder = TorchEncoder(load_model(teacher.path))
+    return unit(encoder.encode(queries, kind="query")), known[[row[text] for text in texts]]

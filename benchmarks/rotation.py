@@ -14,23 +14,17 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import command, machine, parser
+from common import command, machine, parser, teacher_vectors
 
-from emb.data.corpus import Corpus, Text
 from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.distill.rotation import principal_rotation
-from emb.distill.targets import document_vectors
 from emb.evaluate.storage import fine_codec, score_coded, stored
 from emb.files import write_json
-from emb.model.embedding_model import load_model
 from emb.quantize.vectors.binary import ROTATIONS
 from emb.quantize.vectors.codecs import fit_codec
 from emb.quantize.vectors.rescoring import Stored
-from emb.recipes.recipe import Recipe
 from emb.report.tables import table
-from emb.runtime.torch_encoder import TorchEncoder
-from emb.similarity import Vectors, truncated, unit
-from emb.teachers.registry import resolve
+from emb.similarity import Vectors, truncated
 
 SEEDS = 5  # of a rotation that starts at random: one alone is a point higher or lower
 
@@ -47,22 +41,12 @@ def main() -> None:
     found: dict[str, Any] = {}
     for task in read_tasks(given.collections):
         if isinstance(task, RetrievalTask):
-            queries, documents = vectors(task, given.teacher)
+            queries, documents = teacher_vectors(task, given.teacher)
             found[task.name] = scores(task, queries, documents, dims)
             rows = [(name, *each.values()) for name, each in found[task.name].items()]
             print(f"{task.name}\n{table(rows, (task.metric, *map(str, dims)))}\n")
     facts = {"command": command(), "machine": machine(), "metric": RetrievalTask.metric}
     write_json(given.out, {**facts, "scores": found})
-
-
-def vectors(task: RetrievalTask, name: str) -> tuple[Vectors, Vectors]:
-    """The teacher's vectors of queries and documents, of length 1."""
-    teacher, (queries, texts) = resolve(name), task.sides
-    whole = Corpus([Text(text) for text in dict.fromkeys(texts)])
-    known = unit(document_vectors(Recipe(teacher=name), teacher, whole, False))
-    row = {item.text: place for place, item in enumerate(whole.texts)}
-    encoder = TorchEncoder(load_model(teacher.path))
-    return unit(encoder.encode(queries, kind="query")), known[[row[text] for text in texts]]
 
 
 def scores(task: RetrievalTask, queries: Vectors, documents: Vectors, dims: list[int]) -> dict[str, dict[int, float]]:

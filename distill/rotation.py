@@ -127,12 +127,6 @@ def write_rotated(
         _write(teacher, rotation, folder, trust_remote_code)
 
 
-def share_of_first(vectors: Vectors, dims: int) -> float:
-    """The share of the squared length of `vectors` `(texts, dim)` that their first `dims` hold."""
-    energy = np.square(vectors, dtype=np.float64).sum(axis=0)
-    return float(energy[:dims].sum() / max(energy.sum(), 1e-30))
-
-
 def _write(teacher: Resolved, rotation: Vectors, folder: Path, trust_remote_code: bool) -> None:
     """The model with the rotation behind its last projection, as one more projection or inside of it, and with the
     prompts that it goes by here.

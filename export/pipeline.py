@@ -23,7 +23,7 @@ from emb.export.pairs import resolve_pairs
 from emb.export.quantized_files import int8_file, write_small
 from emb.export.source import Source, by_model, find_source, place_for
 from emb.export.toolchains.registry import add_others, check_exporters
-from emb.export.vector_graphs import VECTOR_DTYPES, write_vectors
+from emb.export.vector_graphs import VECTOR_DTYPES, warn_of_uneven, write_vectors
 from emb.files import atomic_folder, refuse_existing
 from emb.model.embedding_model import EmbeddingModel, load_model, save_model
 from emb.model.slice import slice_model
@@ -133,9 +133,10 @@ def _write(
     manifest.variants = [Variant(GRAPH)]
     manifest.save(folder)  # the encoder below reads it; the final one replaces it
     encoder = ArtifactEncoder(folder, GRAPH, options.threads, verify=False)
-    ranges = calibrate(
-        np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)])
-    )
+    vectors = np.concatenate([encoder.encode_document(texts.calibration), encoder.encode_query(texts.calibration)])
+    ranges = calibrate(vectors)
+    if "binary" in options.vectors:
+        warn_of_uneven(vectors)
     manifest.calibration = {"ranges": ranges.tolist(), "binary": BINARY, "texts": len(texts.calibration)}
     trial = calibrated_trial(manifest, encoder, options, texts)
     if options.fp16:

@@ -9,9 +9,12 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
+from emb.progress import warn
 from emb.quantize.vectors.ranges import steps
 from emb.quantize.weights.surgery import add, rename, save_graph
+from emb.similarity import Vectors, share_of_first
 
+_UNEVEN = 0.5  # of the squared length in a quarter of the dims; a quarter where all are alike (docs/rotate.md)
 VECTOR_DTYPES = {"int8": "int8", "binary": "ubinary"}
 
 
@@ -27,6 +30,18 @@ def write_vectors(graph: Path, out: Path, kind: str, ranges: Any) -> None:
     else:
         _finish(model, _bits(model.graph, dim), TensorProto.UINT8, dim // 8)
     save_graph(model, out)
+
+
+def warn_of_uneven(vectors: Vectors) -> None:
+    """Say where plain sign bits will lose much: they count all dims alike, and of `vectors` `(texts, dim)` the first
+    say most, as those of a rotated teacher do.
+    """
+    share = share_of_first(vectors, max(1, vectors.shape[1] // 4))
+    if share > _UNEVEN:
+        warn(
+            f"a quarter of the dims holds {share:.0%} of the vectors: plain sign bits count all dims alike and will"
+            " lose much; store floats by `emb codec --kind binary --rotation itq` instead"
+        )
 
 
 def _finish(model: ModelProto, nodes: list[NodeProto], dtype: int, width: int) -> None:

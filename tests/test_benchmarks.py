@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from retrieval_set import write_set
+from tiny import SENTENCES
 
-from emb.data.evaluation_sets import RetrievalTask
+from emb.artifact.runs import write_status
+from emb.data.evaluation_sets import RetrievalTask, read_tasks
+from emb.model.embedding_model import load_model
 from emb.quantize.vectors.binary import ROTATIONS
-from emb.similarity import unit
+from emb.runtime.encoder import load
+from emb.similarity import truncated, unit
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "peer_worker"))
@@ -48,6 +55,7 @@ def test_every_benchmark_is_here() -> None:
         "qwen3_shape",
         "base_shapes",
         "peers",
+        "query_encoders",
         "roofline",
         "rotation",
         "stream",
@@ -146,6 +154,37 @@ def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.M
         assert os.environ["EMB_CACHE"] == str(folder)
     assert os.environ["EMB_CACHE"] == "mine"
     assert not folder.exists()
+
+
+def test_what_a_query_encoder_keeps_is_measured_on_its_files(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, student_folder: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    monkeypatch.setenv("EMB_CACHE", str(tmp_path / "cache"))
+    query_encoders = loaded("query_encoders")
+    run = tmp_path / "run"
+    shutil.copytree(student_folder, run / "student")
+    write_status(run, "finished")
+    [task] = read_tasks(
+        [write_set(tmp_path / "tinyset", [*SENTENCES, *(f"{a} {b}" for a in SENTENCES for b in SENTENCES)])]
+    )
+    [teacher], rows = query_encoders.of_collection(task, [run], str(bert_folder), [32, 16])
+    assert sorted(teacher) == [16, 32]
+    depths = load_model(run / "student").exits
+    kinds = [("fp32", "float"), ("int8", "float"), ("int8", "int8"), ("int8", "bits")]
+    assert [(row.layers, row.query, row.documents) for row in rows] == [(n, *kind) for n in depths for kind in kinds]
+    small = rows[1]
+    narrow, wide = (run / "exports" / f"{small.layers}x{dim}" for dim in (16, 32))
+    file = query_encoders.int8_file(wide)
+    assert "quantized" in file or "qint8" in file
+    assert small.megabytes[16] == (narrow / query_encoders.int8_file(narrow)).stat().st_size / 1e6
+    assert small.megabytes[32] == (wide / file).stat().st_size / 1e6
+    assert small.milliseconds > 0
+    queries = load(wide, file=file, threads=1).encode_query(task.sides[0])
+    _, documents = common.teacher_vectors(task, str(bert_folder))
+    assert small.scores[16] == pytest.approx(task.score(truncated(queries, 16), truncated(documents, 16)), abs=0.5)
+    query_encoders.write_picture(tmp_path / "a.svg", [small], 50.0, "tinyset")
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
 def test_every_way_to_store_a_cut_vector_is_scored(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,10 +114,15 @@ def _rank(text: str) -> bytes:
 
 
 def _prepared(recipe: Recipe, teacher: Resolved, sample: TrainingTexts, trust_remote_code: bool) -> Prepared:
-    """The sample with its vectors; where the run will rotate them, they are, here without a folder."""
+    """The sample with its vectors; where the run will rotate them, they are, here without a folder.
+
+    They are rotated to the texts that are trained on: to so few documents alone 128 dims would hold nearly everything.
+    """
     found = searched(recipe, teacher, sample, trust_remote_code)
     given = prepare(recipe, teacher, sample, found, trust_remote_code)
-    rotation = rotation_for(recipe, teacher, found)
+    train = given.targets.train
+    wider = found and replace(found, vectors=train.take(range(len(train))))
+    rotation = rotation_for(recipe, teacher, wider)
     return given if rotation is None or found is None else _rotated(given, found, rotation)
 
 

@@ -159,3 +159,25 @@ def test_a_student_of_the_plain_space_is_fitted_anew_in_a_forecast(
     plain = distil(place, tmp_path / "plain", rotate=False)
     found = distil(place, tmp_path / "none", student=str(plain.student), dry_run=True)
     assert min(each.cosine for each in found.scores) > 0.5
+
+
+def test_the_sample_is_rotated_to_the_texts_that_are_trained_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+    original = forecasting.rotation_for
+    monkeypatch.setattr(
+        forecasting,
+        "rotation_for",
+        lambda recipe, teacher, found: fitted.append(len(found.vectors)) or original(recipe, teacher, found),
+    )
+    trained: list[int] = []
+    prepared = forecasting.prepare
+    monkeypatch.setattr(
+        forecasting,
+        "prepare",
+        lambda *given: trained.append(len((found := prepared(*given)).train)) or found,
+    )
+    distil(place, tmp_path / "run", dry_run=True)
+    assert fitted == trained
+    assert trained[0] != 140, "as many as there are documents: the test tells nothing"

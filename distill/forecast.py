@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 
 from emb.artifact.manifest import PairScores
@@ -22,7 +23,7 @@ from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
 from emb.data.pseudo_queries import PseudoQuery
 from emb.distill.one_student import Planned, planned, train_student
-from emb.distill.preparation import Prepared, Searched, TrainingTexts, prepare, searched
+from emb.distill.preparation import Prepared, TrainingTexts, prepare, searched
 from emb.distill.query_encoder import parts_of
 from emb.distill.retention import KnownItems
 from emb.distill.rotated_teacher import rotation_for
@@ -73,7 +74,7 @@ def forecast(
     """Train every student of a run twice, shortly and on a sample, and reckon from there."""
     sample = sample_of(source)
     note(f"forecast: from {len(sample.documents) or len(sample.corpus):,} of them, trained on for a short time")
-    given = _prepared(recipe, teacher, sample, trust_remote_code)
+    given = _prepared(recipe, teacher, sample, len(source.documents), trust_remote_code)
     found: list[PairScores] = []
     seconds = {"teacher": teacher_seconds(recipe, teacher, source.corpus.texts, source.documents, trust_remote_code)}
     for part in (each for each in parts_of(recipe) if each):
@@ -113,24 +114,44 @@ def _rank(text: str) -> bytes:
     return hashlib.blake2b(f"forecast\0{text}".encode(), digest_size=16).digest()
 
 
-def _prepared(recipe: Recipe, teacher: Resolved, sample: TrainingTexts, trust_remote_code: bool) -> Prepared:
-    """The sample with its vectors; where the run will rotate them, they are, here without a folder.
+def _prepared(
+    recipe: Recipe, teacher: Resolved, sample: TrainingTexts, documents: int, trust_remote_code: bool
+) -> Prepared:
+    """The sample with its vectors, and a search as hard as in so many `documents`; where the run will rotate them, they
+    are, here without a folder.
 
     They are rotated to the texts that are trained on: to so few documents alone 128 dims would hold nearly everything.
     """
     found = searched(recipe, teacher, sample, trust_remote_code)
     given = prepare(recipe, teacher, sample, found, trust_remote_code)
+    if found is None or given.search is None:
+        return given
+    given = replace(given, search=crowded(given.search, given, found.queries, documents))
     train = given.targets.train
-    wider = found and replace(found, vectors=train.take(range(len(train))))
-    rotation = rotation_for(recipe, teacher, wider)
-    return given if rotation is None or found is None else _rotated(given, found, rotation)
+    rotation = rotation_for(recipe, teacher, replace(found, vectors=train.take(range(len(train)))))
+    return given if rotation is None else _rotated(given, rotation)
 
 
-def _rotated(given: Prepared, found: Searched, rotation: Vectors) -> Prepared:
+def crowded(search: KnownItems, given: Prepared, cut: Sequence[PseudoQuery], count: int) -> KnownItems:
+    """A search among `count` rows, texts of the sample beside its documents: in few documents nearly every query finds
+    its own, whatever encoded it.
+    """
+    texts = [*given.train.texts, *given.held_out.texts]
+    vectors = np.concatenate([part.take(range(len(part))) for part in (given.targets.train, given.targets.held_out)])
+    ranked = sorted(range(len(texts)), key=lambda row: _rank(f"rival\0{texts[row].text}"))
+    beside, source = ranked[: max(0, count - len(search.documents))], {each.text: each.document for each in cut}
+    return replace(search, rivals=vectors[beside], owners=[source.get(texts[row].text, -1) for row in beside])
+
+
+def _rotated(given: Prepared, rotation: Vectors) -> Prepared:
     train, held_out = (
         in_memory(part.take(range(len(part))) @ rotation.T) for part in (given.targets.train, given.targets.held_out)
     )
-    search = given.search and KnownItems(given.search.rows, given.search.sources, found.vectors @ rotation.T)
+    search = given.search and replace(
+        given.search,
+        documents=given.search.documents @ rotation.T,
+        rivals=given.search.rivals if given.search.rivals is None else given.search.rivals @ rotation.T,
+    )
     turned = replace(given.targets, train=train, held_out=held_out, weights="")  # a space that no student lives in
     return replace(given, targets=turned, search=search)
 

@@ -75,7 +75,8 @@ def rank_projections(training: Training, search: KnownItems, recipe: RankingReci
 
 def gains_at(queries: Vectors, search: KnownItems, dims: Sequence[int]) -> Vectors:
     """Mean over `dims` of the nDCG@10 with which each query, one for each of the search's rows, finds its document."""
-    found = [gains(queries[:, :dim], search.documents[:, :dim], search.sources) for dim in dims]
+    documents, owners = search.field()
+    found = [gains(queries[:, :dim], documents[:, :dim], search.sources, owners=owners) for dim in dims]
     return np.asarray(np.mean(found, axis=0))
 
 

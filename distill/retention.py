@@ -26,11 +26,25 @@ ENOUGH = 30  # pseudo-queries; fewer say nothing
 class KnownItems:
     """Places of held-out pseudo-queries among the held-out texts, the document each was cut from, and the teacher's
     vectors of all documents `(documents, dim)`.
+
+    Vectors of texts `(texts, dim)` may be rivals of the documents; `owners` says which document each was cut from, or
+    -1: for a query of that one it is no rival.
     """
 
     rows: list[int]
     sources: list[int]
     documents: Vectors
+    rivals: Vectors | None = None
+    owners: Sequence[int] = ()
+
+    def field(self) -> tuple[Vectors, Sequence[int]]:
+        """All that is searched in, documents first, and the document that each row is or was cut from."""
+        own = range(len(self.documents))
+        return (
+            (self.documents, own)
+            if self.rivals is None
+            else (np.concatenate([self.documents, self.rivals]), [*own, *self.owners])
+        )
 
 
 def known_items(held_out: Sequence[Text], cut: Sequence[PseudoQuery], vectors: Vectors) -> KnownItems:
@@ -53,11 +67,12 @@ def with_retention(
     """
     if len(items.rows) < ENOUGH:
         return list(scores)
-    whole = found_again(teacher[items.rows], items.documents, items.sources, measure)
+    documents, owners = items.field()
+    whole = found_again(teacher[items.rows], documents, items.sources, measure, owners)
     found = []
     for each in scores:
-        queries, documents = (side[:, : each.dim] for side in (student[each.pair][items.rows], items.documents))
-        kept = found_again(queries, documents, items.sources, measure) / max(whole, 1e-9)
+        left, right = (side[:, : each.dim] for side in (student[each.pair][items.rows], documents))
+        kept = found_again(left, right, items.sources, measure, owners) / max(whole, 1e-9)
         found.append(replace(each, retention=kept))
     return found
 
@@ -79,21 +94,35 @@ def advised(scores: Sequence[PairScores]) -> PairScores | None:
     return min(near, key=lambda each: (each.layers, each.dim), default=None)
 
 
-def found_again(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> float:
+def found_again(
+    queries: Vectors,
+    documents: Vectors,
+    sources: Sequence[int],
+    measure: str = "cosine",
+    owners: Sequence[int] | None = None,
+) -> float:
     """Mean nDCG@10 of queries that have one relevant document each, in row `sources` of `documents`."""
-    return float(gains(queries, documents, sources, measure).mean())
+    return float(gains(queries, documents, sources, measure, owners).mean())
 
 
-def gains(queries: Vectors, documents: Vectors, sources: Sequence[int], measure: str = "cosine") -> Vectors:
-    """The nDCG@10 of each query.
+def gains(
+    queries: Vectors,
+    documents: Vectors,
+    sources: Sequence[int],
+    measure: str = "cosine",
+    owners: Sequence[int] | None = None,
+) -> Vectors:
+    """The nDCG@10 of each query; other rows that `owners` says are of its own document do not count.
 
     Of documents that are equally near, the first comes first: a query without a vector finds nothing by luck.
     """
     if measure == "cosine":
         queries, documents, measure = unit(queries), unit(documents), "dot"
     order, found = np.arange(len(documents)), []
+    owner = order if owners is None else np.asarray(owners)
     for query, source in zip(queries, sources, strict=True):  # one by one: a corpus may be large
         [near] = similarities(query[None], documents, measure)
-        ahead = (near > near[source]).sum() + ((near == near[source]) & (order < source)).sum()
+        nearer = (near > near[source]) | ((near == near[source]) & (order < source))
+        ahead = (nearer & (owner != source)).sum()
         found.append(1 / np.log2(ahead + 2) if ahead < _CUT else 0.0)
     return np.asarray(found)

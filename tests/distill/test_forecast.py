@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from query_runs import distil
@@ -16,11 +17,14 @@ from query_runs import distil
 import emb
 from emb.artifact.manifest import Manifest, PairScores
 from emb.cli import cli
+from emb.data.corpus import Corpus, Text
+from emb.data.pseudo_queries import PseudoQuery
 from emb.distill import forecast as forecasting
 from emb.distill import retention
 from emb.distill.preparation import read_texts
-from emb.distill.retention import with_forecast
+from emb.distill.retention import KnownItems, with_forecast
 from emb.recipes.recipe import load_recipe
+from emb.teachers.cache import in_memory
 from emb.validate.training_charts import grids
 
 pytestmark = pytest.mark.usefixtures("query_cache")
@@ -181,3 +185,46 @@ def test_the_sample_is_rotated_to_the_texts_that_are_trained_on(
     distil(place, tmp_path / "run", dry_run=True)
     assert fitted == trained
     assert trained[0] != 140, "as many as there are documents: the test tells nothing"
+
+
+@pytest.mark.parametrize(("count", "beside"), [(50, 30), (10, 0), (10**6, 96)])
+def test_the_sample_s_search_is_as_crowded_as_the_run_s(count: int, beside: int) -> None:
+    random = np.random.default_rng(0)
+    texts, documents = [Text(f"text {n}") for n in range(96)], random.normal(size=(20, 8)).astype(np.float32)
+    vectors = random.normal(size=(96, 8)).astype(np.float32)
+    given = SimpleNamespace(
+        train=Corpus(texts[:60]),
+        held_out=Corpus(texts[60:]),
+        targets=SimpleNamespace(train=in_memory(vectors[:60]), held_out=in_memory(vectors[60:])),
+    )
+    cut = [PseudoQuery(item.text, row % 20) for row, item in enumerate(texts) if row % 2]
+    found = forecasting.crowded(KnownItems([0], [1], documents), given, cut, count)
+    assert found.rivals is not None
+    assert len(found.rivals) == len(found.owners) == beside
+    assert np.array_equal(found.documents, documents)
+    for vector, owner in zip(found.rivals, found.owners, strict=True):
+        [row] = np.flatnonzero((np.abs(vectors - vector) < 1e-2).all(1))
+        assert owner == (row % 20 if row % 2 else -1)
+    field, owners = found.field()
+    assert np.array_equal(field, np.concatenate([documents, found.rivals]))
+    assert list(owners) == [*range(20), *found.owners]
+
+
+def test_a_forecast_searches_among_as_many_as_there_are_documents(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "DOCUMENTS", 60)
+    searches: list[KnownItems] = []
+    original = forecasting.planned
+    monkeypatch.setattr(
+        forecasting,
+        "planned",
+        lambda recipe, given, *rest: searches.append(given.search) or original(recipe, given, *rest),
+    )
+    found = distil(place, tmp_path / "run", dry_run=True)
+    assert {(len(each.documents), len(each.field()[0])) for each in searches} == {(60, 140)}
+    [search] = {id(each): each for each in searches}.values()
+    assert search.rivals is not None
+    share = (np.square(search.rivals).sum(0) / np.square(search.rivals).sum())[:16].sum()
+    assert share > 0.8, "the rivals are not rotated"
+    assert found.forecast is not None

@@ -254,6 +254,12 @@ def test_known_items_are_held_out_cuts_and_their_documents() -> None:
     assert found.sources == [each.document for each in cuts[::4]]
 
 
+def test_a_text_cut_from_the_same_document_is_no_rival() -> None:
+    query, documents = np.array([[1.0, 0.0]]), np.array([[0.6, 0.8], [0.0, 1.0], [1.0, 0.1], [0.9, 0.1]])
+    for owners, ahead in ((None, 2), ([0, 1, -1, -1], 2), ([0, 1, -1, 0], 1), ([0, 1, 0, 0], 0)):
+        assert found_again(query, documents, [0], owners=owners) == pytest.approx(1 / np.log2(ahead + 2))
+
+
 def test_found_again_is_ndcg_of_one_document() -> None:
     assert found_again(BASIS[:2], BASIS, [0, 1]) == 1.0
     mixed = BASIS[0] + 2 * BASIS[1] + 3 * BASIS[2]

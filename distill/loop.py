@@ -100,7 +100,7 @@ class Loop:
             self.evaluate()
         self.saved_at = self.started = time.monotonic()
         self.saved_step = self.step
-        first, processes = self.step, self.accelerator.num_processes
+        ends, processes = [self.started], self.accelerator.num_processes
         batches = islice(self.plan.batches(self.step * processes + self.accelerator.process_index), 0, None, processes)
         while self.step < self.total:
             batch, rate = next(batches), self._rate()
@@ -112,9 +112,11 @@ class Loop:
                 self._log(
                     step=self.step, loss=float(np.mean(self.losses)), texts=self.texts, seconds=self.spent, lr=rate
                 )
-            if self.step == _TIMED_STEPS and self.recipe.max_time:
-                self._fit_into(self.recipe.max_time, (time.monotonic() - self.started) / (self.step - first))
-                advance(0, total=self.total)
+            if self.step <= _TIMED_STEPS and self.recipe.max_time:
+                ends.append(time.monotonic())
+                if self.step == _TIMED_STEPS:
+                    self._fit_into(self.recipe.max_time, float(np.median(np.diff(ends))))
+                    advance(0, total=self.total)
             if self.step % self.recipe.evaluate_every == 0 and self.step < self.total:
                 self.evaluate()
             stop = interrupted()
@@ -165,7 +167,8 @@ class Loop:
     def _fit_into(self, seconds: float, per_step: float) -> None:
         # Decided once and kept in the checkpoints: a resumed run must follow the same schedule.
         # Processes measure different times and must still stop at the same step.
-        fitting = torch.tensor([round(seconds / per_step)], device=self.accelerator.device)
+        # The median of the steps measured: the first ones of a GPU load its kernels and take hundreds of times as long.
+        fitting = torch.tensor([self.step + round((seconds - self.spent) / per_step)], device=self.accelerator.device)
         self.total = max(self.step, min(self.total, int(self.accelerator.gather(fitting).min())))
         note(f"{per_step * 1000:.0f} ms a step: {self.total:,} steps fit into {seconds:.0f} s")
 

@@ -122,6 +122,25 @@ def test_max_time_shortens_plan_and_schedule(
     assert training._rate() == pytest.approx(3e-3)  # the plan ends here: the next step would begin a cycle
 
 
+def test_slow_first_steps_do_not_cost_the_plan_its_time(
+    bert_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the first steps load the kernels, and take a hundred times as long as those that follow."""
+    training = _training(bert_folder, tmp_path / "run", max_steps=2000, max_time=10, checkpoint_seconds=1e9)
+    now, original = 0.0, training._train_step
+
+    def step(*arguments: Any) -> float:
+        nonlocal now
+        now += 1.0 if training.step < 5 else 0.05
+        return original(*arguments)
+
+    monkeypatch.setattr(room.time, "monotonic", lambda: now)
+    monkeypatch.setattr(training, "_train_step", step)
+    training.run()
+    assert now == pytest.approx(10)
+    assert training.step == training.total == 105
+
+
 def test_max_time_holds_for_a_run_resumed_before_it_was_timed(bert_folder: Path, tmp_path: Path) -> None:
     given = {"max_steps": 100_000, "epochs": 100_000, "max_time": 0.5, "checkpoint_seconds": 0}
     first = _training(bert_folder, tmp_path / "run", **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from distilling import corpus_file, distil, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emb.artifact.manifest import LayerDimPair, Manifest
+from emb.artifact.manifest import LayerDimPair, Manifest, PairScores
 from emb.distill import one_student as room
 from emb.distill.after_training import average, flatten_projections, flattened
+from emb.distill.costs import with_costs
 from emb.errors import CheckpointError
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, load_model
@@ -125,3 +127,16 @@ def test_a_run_stopped_before_its_end_finishes_as_one_left_alone(
     again = distil(bert_folder, corpus, tmp_path / "stopped", resume=True)
     for name, weight in load_model(whole.student).state_dict().items():
         assert torch.equal(weight, load_model(again.student).state_dict()[name]), name
+
+
+def test_a_query_is_timed_until_its_vector_is_there(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU goes on computing after the call has returned."""
+
+    class Computing:
+        def cpu(self) -> None:
+            time.sleep(0.01)
+
+    model = load_model(bert_folder)
+    monkeypatch.setattr(EmbeddingModel, "embed", lambda *_: Computing())
+    [found] = with_costs([PairScores(model.layers, model.dim, 1.0, 1.0)], model, model.tokenizer().encode(texts(3)))
+    assert (found.milliseconds or 0) >= 10

@@ -50,7 +50,8 @@ class Cuts:
 
 def pseudo_queries(documents: Sequence[Document], cuts: Cuts = Cuts(), seed: int = 0) -> list[PseudoQuery]:
     """The cuts of all documents, in order, each text once (whatever its case)."""
-    spread = Counter(word for document in documents for word in set(_words(document.whole)))
+    told = documents if cuts.keywords else ()  # of half a million passages, counting takes as long as cutting
+    spread = Counter(word for document in told for word in set(_words(document.whole)))
     seen: dict[str, PseudoQuery] = {}
     for row, document in enumerate(documents):
         for text in _cut(document, cuts, spread, seed):
@@ -78,7 +79,7 @@ def _cut(document: Document, cuts: Cuts, spread: Counter[str], seed: int) -> Ite
         yield _beginning(more[place])
     for _ in range(cuts.spans):
         yield _span(found[random.integers(len(found))], random)
-    words = _rarest(document.whole, spread)
+    words = _rarest(document.whole, spread) if cuts.keywords else []
     for _ in range(cuts.keywords if len(words) >= _KEYWORDS[0] else 0):
         yield _some(words, random)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from emb.data import pseudo_queries as room
 from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document, read_documents
 from emb.data.pseudo_queries import Cuts, pseudo_queries, sentences
@@ -50,6 +51,15 @@ def test_a_title_a_beginning_and_more_are_cut() -> None:
     words = spans[-1].split()
     assert 2 <= len(words) <= 5
     assert all(word in HARBOUR.whole.lower() for word in words)
+
+
+def test_where_no_keywords_are_cut_no_words_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting the words of half a million passages takes half a minute."""
+    plain = Cuts(1, 1, keywords=0)
+    found = _texts([HARBOUR, MILL], plain)
+    assert found == [text for text in _texts([HARBOUR, MILL], Cuts(1, 1, keywords=1)) if text in found]
+    monkeypatch.setattr(room, "_words", lambda text: pytest.fail("counted"))
+    assert _texts([HARBOUR, MILL], plain) == found
 
 
 def test_cuts_say_how_many() -> None:

@@ -67,10 +67,12 @@ long=(--set "training.tokens_per_batch=$tokens" --set training.epochs=50 --set t
 case $part in
     1)
         short=(static --for-queries --layers 0)
+        sides=(--side asymmetric) # these encode no documents
         main=(layers-6 --for-queries --layers 6 --set "$(at_every 1 2 4 6)" "${long[@]}")
         ;;
     2)
         short=(closed-form --recipe minilm --set training.epochs=0)
+        sides=()
         main=(minilm --recipe minilm "${long[@]}")
         ;;
     *)
@@ -97,7 +99,7 @@ for run in "${short[0]}" "${main[0]}"; do finished "$run" && done+=("$out/$run")
 if [ ${#done[@]} -gt 0 ]; then
     say "scores of ${done[*]}"
     within $((budget - SECONDS)) "$emb" evaluate "${done[@]}" --teacher "$teacher" "${sets[@]/#/--data=}" \
-        --dtype auto --dims 768,384,256,128 --cache "$out/vectors" --out "$scores" || status=$?
+        "${sides[@]}" --dtype auto --dims 768,384,256,128 --cache "$out/vectors" --out "$scores" || status=$?
 fi
 [ "$status" = 124 ] && say "out of time: the same call goes on"
 [ "$status" = 0 ] && say "finished: $scores"

@@ -95,13 +95,13 @@ def measured(task: RetrievalTask, run: Path, documents: Vectors, dims: Sequence[
             files = exported(run, point.layers, dims)
             yield Row(run.name, point.layers, "fp32", "float", by_dim(task, vectors, documents, dims), {}, None)
             encoder = load(files[max(dims)], file=int8_file(files[max(dims)]), threads=1)
-            small, megabytes = encoder.encode_query(queries), {dim: size(file) for dim, file in files.items()}
+            small, sizes = encoder.encode_query(queries), {dim: size(file) for dim, file in files.items()}
             spent = milliseconds(encoder, queries)
             plain = by_dim(task, small, documents, dims)
-            yield Row(run.name, point.layers, "int8", "float", plain, megabytes, spent)
+            yield Row(run.name, point.layers, "int8", "float", plain, sizes, spent)
             for way in ways[dims[0]]:
                 scores = {dim: score_coded(task, truncated(small, dim), ways[dim][way]) for dim in dims}
-                yield Row(run.name, point.layers, "int8", way, scores, megabytes, spent)
+                yield Row(run.name, point.layers, "int8", way, scores, sizes, spent)
 
 
 def by_dim(task: RetrievalTask, queries: Vectors, documents: Vectors, dims: Sequence[int]) -> dict[int, float]:
@@ -116,8 +116,10 @@ def stored_ways(documents: Vectors) -> Iterator[tuple[str, Any]]:
 
 
 def exported(run: Path, layers: int, dims: Sequence[int]) -> dict[int, Path]:
-    """The export of an exit at the widest and the narrowest dim, made if it is not there."""
-    pairs = {dim: LayerDimPair(layers, dim) for dim in (max(dims), min(dims))}
+    """The export of an exit at the widest dim, made if it is not there; of a static encoder, whose dims are its size,
+    at the narrowest too.
+    """
+    pairs = {dim: LayerDimPair(layers, dim) for dim in ((max(dims),) if layers else (max(dims), min(dims)))}
     for pair in pairs.values():
         if not (run / "exports" / str(pair)).is_dir():
             export(run, layers=[layers], dims=[pair.dim], int8=True)
@@ -167,11 +169,11 @@ def cells(rows: Sequence[Row], whole: float) -> list[tuple[str, ...]]:
 
 def write_picture(path: Path, rows: Sequence[Row], whole: float, name: str) -> None:
     """Kept against the megabytes of the int8 file, one curve per depth: from the narrowest dim to the widest."""
-    ends = [
-        (row.layers, [(row.megabytes[dim], 100 * row.scores[dim] / whole) for dim in sorted(row.megabytes)])
+    lines = [
+        (row.layers, [(megabytes(row, dim), 100 * row.scores[dim] / whole) for dim in sorted(row.scores)])
         for row in rows
     ]
-    kept = [value for _, points in ends for _, value in points]
+    kept = [value for _, points in lines for _, value in points]
     x, y = Axis(3, 100, 60, 560, log=True), Axis(min(kept) - 2, max(102.0, *kept), 330, 20)
     marks = [
         f'<line x1="60" x2="560" y1="{y.place(tick):.0f}" y2="{y.place(tick):.0f}" stroke="#8884"/>'
@@ -182,7 +184,7 @@ def write_picture(path: Path, rows: Sequence[Row], whole: float, name: str) -> N
         f'<text x="{x.place(tick):.0f}" y="350" text-anchor="middle">{tick}</text>' for tick in (3, 5, 10, 20, 50, 100)
     ]
     marks.append('<text x="310" y="374" text-anchor="middle">MB of the int8 file</text>')
-    marks += [curve(layers, points, x, y) for layers, points in ends]
+    marks += [curve(layers, points, x, y) for layers, points in lines]
     title = f'<text x="60" y="12">{name}: kept of the teacher&apos;s nDCG@10</text>'
     with atomic_path(path) as partial:
         partial.write_text(
@@ -190,6 +192,14 @@ def write_picture(path: Path, rows: Sequence[Row], whole: float, name: str) -> N
             f' fill="#777">{title}{"".join(marks)}</svg>\n',
             encoding="utf-8",
         )
+
+
+def megabytes(row: Row, dim: int) -> float:
+    """Of the int8 file at `dim`: a static encoder's grow with it; of layers, a projection to fewer changes little."""
+    known = row.megabytes
+    wide, narrow = max(known), min(known)
+    share = (dim - narrow) / (wide - narrow) if wide > narrow else 1.0
+    return known[narrow] + share * (known[wide] - known[narrow])
 
 
 def curve(layers: int, points: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:

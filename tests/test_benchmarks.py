@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -174,11 +175,13 @@ def test_what_a_query_encoder_keeps_is_measured_on_its_files(
     kinds = [("fp32", "float"), ("int8", "float"), ("int8", "int8"), ("int8", "bits")]
     assert [(row.layers, row.query, row.documents) for row in rows] == [(n, *kind) for n in depths for kind in kinds]
     small = rows[1]
-    narrow, wide = (run / "exports" / f"{small.layers}x{dim}" for dim in (16, 32))
+    wide = run / "exports" / f"{small.layers}x32"
     file = query_encoders.int8_file(wide)
     assert "quantized" in file or "qint8" in file
-    assert small.megabytes[16] == (narrow / query_encoders.int8_file(narrow)).stat().st_size / 1e6
-    assert small.megabytes[32] == (wide / file).stat().st_size / 1e6
+    assert small.megabytes == {32: (wide / file).stat().st_size / 1e6}
+    static = replace(small, layers=0, megabytes={32: 8.0, 16: 4.0})
+    assert [query_encoders.megabytes(static, dim) for dim in (16, 24, 32)] == [4.0, 6.0, 8.0]
+    assert query_encoders.megabytes(small, 16) == small.megabytes[32]
     assert small.milliseconds > 0
     queries = load(wide, file=file, threads=1).encode_query(task.sides[0])
     _, documents = common.teacher_vectors(task, str(bert_folder))

@@ -49,16 +49,20 @@ def flatten_projections(
     it cannot tell comes out small, and near texts nearer. Powers below 1 give those directions back their part.
     Chosen is the power under which held-out texts `rows`, encoded by the student, find most of the neighbours that
     the teacher's own vectors `targets` `(texts, teacher_dim)` find among those of the others, at the widest of the
-    exit's `pairs`; fewer than 100 texts decide nothing, and projections stay as they are.
+    exit's `pairs`; fewer than 100 texts decide nothing, and projections stay as they are. A single power is taken
+    without asking. With power 0 a student finds among its own vectors what it found without a projection.
     """
     exits = [n for n in sorted({pair.layers for pair in pairs}) if isinstance(student.heads[str(n)], nn.Linear)]
     chosen = dict.fromkeys(exits, 1.0)
-    if not exits or len(rows) < ENOUGH or set(powers) == {1.0}:
+    heads = {n: cast(nn.Linear, student.heads[str(n)]) for n in exits}
+    if len(set(powers)) == 1:
+        for head in heads.values():
+            _put(head, flattened(_weight(head), powers[0]))
+        return dict.fromkeys(exits, float(powers[0]))
+    if not exits or len(rows) < ENOUGH:
         return chosen
     for n, states in exit_vectors(student, student.pooled, rows, exits, tokens_per_batch).items():
-        head = cast(nn.Linear, student.heads[str(n)])
-        weight = head.weight.detach().double().cpu().numpy().T
-        candidates = {power: flattened(weight, power) for power in powers}
+        candidates = {power: flattened(_weight(heads[n]), power) for power in powers}
         dim = max(pair.dim for pair in pairs if pair.layers == n)
         goal = targets[:, :dim]
         measure = student.spec.similarity
@@ -67,8 +71,16 @@ def flatten_projections(
             for power, each in candidates.items()
         }
         chosen[n] = max(found, key=lambda power: found[power])
-        head.weight.data.copy_(torch.from_numpy(candidates[chosen[n]].T))
+        _put(heads[n], candidates[chosen[n]])
     return chosen
+
+
+def _weight(head: nn.Linear) -> Array:
+    return np.asarray(head.weight.detach().double().cpu().numpy().T)
+
+
+def _put(head: nn.Linear, weight: Array) -> None:
+    head.weight.data.copy_(torch.from_numpy(weight.T))
 
 
 def flattened(weight: Array, power: float) -> Array:

@@ -76,12 +76,12 @@ class ProjectionRecipe(_Section):
     """The closed-form start of each projection, ridge regression over `texts` texts, and how it ends.
 
     After training the singular values of each projection are raised to that one of `powers` which finds most of the
-    teacher's neighbours on held-out texts; `[1]` leaves projections as they are.
+    teacher's neighbours on held-out texts; `[1]` leaves projections as they are, `[0]` makes their values equal.
     """
 
     texts: int = Field(20_000, ge=1)
     ridge: float = Field(1e-3, gt=0)
-    powers: list[Annotated[float, Field(gt=0, le=1)]] = Field([1.0, 0.75, 0.5, 0.25], min_length=1)
+    powers: list[Annotated[float, Field(ge=0, le=1)]] = Field([1.0, 0.75, 0.5, 0.25], min_length=1)
 
 
 class TrainingRecipe(_Section):

@@ -19,6 +19,7 @@ from emb.distill.costs import with_costs
 from emb.errors import CheckpointError
 from emb.model.dense import linear
 from emb.model.embedding_model import EmbeddingModel, load_model
+from emb.similarity import unit
 
 POWERS = (1.0, 0.5, 0.25)
 
@@ -40,6 +41,15 @@ def test_flattening_keeps_size_and_directions(rows: int, columns: int, power: fl
 def test_a_projection_without_shrinkage_is_left_alone_by_every_power(size: int, seed: int) -> None:
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))
     assert np.allclose(flattened(rotation, 0.3), rotation)
+
+
+@given(st.integers(1, 9), st.integers(0, 9), st.integers(0, 10_000))
+def test_power_0_leaves_search_among_the_students_own_vectors_as_it_was(size: int, wider: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    states, weight = rng.normal(size=(5, size)), rng.normal(size=(size, size + wider))
+    found = states @ flattened(weight, 0.0)
+    alike, before = (unit(each, np.float64) @ unit(each, np.float64).T for each in (found, states))
+    assert np.allclose(alike, before)
 
 
 def _student(folder: Path, weight: torch.Tensor) -> EmbeddingModel:
@@ -76,6 +86,27 @@ def test_a_shrunk_projection_is_flattened(bert_folder: Path) -> None:
     assert flatten_projections(
         student, rows, (states @ true).astype(np.float32), [LayerDimPair(3, 32)], POWERS, tokens_per_batch=256
     ) == {3: 0.5}
+
+
+def test_a_single_power_is_taken_without_held_out_texts(bert_folder: Path) -> None:
+    student = _student(bert_folder, torch.randn(48, 32, generator=torch.Generator().manual_seed(0)))
+    targets = np.zeros((0, 48), np.float32)
+    chosen = flatten_projections(student, [], targets, [LayerDimPair(3, 48)], [0.0], tokens_per_batch=256)
+    values = torch.linalg.svdvals(student.heads["3"].weight.detach())
+    assert chosen == {3: 0.0}
+    assert torch.allclose(values, values[0].expand(32), rtol=1e-4)
+
+
+def test_a_student_for_both_sides_searches_as_before_its_projection(bert_folder: Path, tmp_path: Path) -> None:
+    more = {"training.epochs": 0, "projection.powers": [0]}
+    student = load_model(distil(bert_folder, corpus_file(tmp_path), tmp_path / "run", more=more).student)
+    assert student.dim >= student.hidden
+    ids, mask = (torch.from_numpy(array) for array in student.tokenizer().pad(student.tokenizer().encode(texts(30))))
+    depth = student.layers
+    with torch.inference_mode():
+        found, states = (of(ids, mask, [depth])[depth].double().numpy() for of in (student, student.pooled))
+    alike, before = (unit(each, np.float64) @ unit(each, np.float64).T for each in (found, states))
+    assert np.allclose(alike, before, atol=1e-5)
 
 
 def test_average_goes_between(bert_folder: Path) -> None:

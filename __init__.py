@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from emb.distill import rotate
 from emb.validate.grid import export_grid
+from emb.vocabulary.adaptation import adapt_vocab
 
 if TYPE_CHECKING:  # to a type checker each of these is its function
     from emb.distill import distill
@@ -27,7 +28,7 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "distill", "export", "export_grid", "load", "rotate", "validate"]
+__all__ = ["__version__", "adapt_vocab", "distill", "export", "export_grid", "load", "rotate", "validate"]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

@@ -8,6 +8,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from emb.commands import console
+from emb.commands.adapt_vocab import adapt_vocab
 from emb.commands.codec import codec
 from emb.commands.console import Outcome, reports
 from emb.commands.distill import distill
@@ -92,7 +93,7 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, rotate, export, validate, encode, evaluate, codec, card, push, doctor):
+for _command in (distill, rotate, adapt_vocab, export, validate, encode, evaluate, codec, card, push, doctor):
     cli.add_command(_command)
 
 

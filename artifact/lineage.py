@@ -116,6 +116,29 @@ class HealingRecord:
     files: list[HealedFile] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class VocabularyRecord:
+    """How a vocabulary was adapted: which way, from which model, on which texts.
+
+    Attributes:
+        mode: trim, extend or both.
+        source: name of the model with the former vocabulary, `weights` the sha256 of it.
+        tokens_before, tokens_after: of the tokenizers.
+        added: how many of them are new.
+        data: the texts.
+        options: all that was asked.
+    """
+
+    mode: str
+    source: str
+    weights: str
+    tokens_before: int
+    tokens_after: int
+    added: int
+    data: DataRecord
+    options: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Lineage:
     """All that is known of where an artifact comes from; what does not apply is None or empty.
@@ -124,6 +147,7 @@ class Lineage:
         recipe: of the distillation, as resolved.
         versions: of the libraries that trained.
         projection_powers: how far each exit's projection was flattened.
+        vocabulary: each adaptation of the vocabulary, in order.
     """
 
     teacher: TeacherRecord | None = None
@@ -136,6 +160,7 @@ class Lineage:
     export: ExportRecord = field(default_factory=ExportRecord)
     quantization: QuantizationRecord | None = None
     healing: HealingRecord | None = None
+    vocabulary: list[VocabularyRecord] = field(default_factory=list)
 
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Lineage:
@@ -151,8 +176,13 @@ class Lineage:
             "export": ExportRecord,
             "quantization": _quantization,
             "healing": _healing,
+            "vocabulary": _vocabulary,
         }
-        typed = {key: read(**value[key]) for key, read in readers.items() if value.get(key)}
+        typed = {
+            key: read(value[key]) if isinstance(value[key], list) else read(**value[key])
+            for key, read in readers.items()
+            if value.get(key)
+        }
         return cls(**{key: rest for key, rest in value.items() if key not in readers}, **typed)
 
 
@@ -162,3 +192,7 @@ def _quantization(candidates: list[dict[str, Any]], **rest: Any) -> Quantization
 
 def _healing(data: dict[str, Any], files: list[dict[str, Any]], **rest: Any) -> HealingRecord:
     return HealingRecord(data=DataRecord(**data), files=[HealedFile(**each) for each in files], **rest)
+
+
+def _vocabulary(records: list[dict[str, Any]]) -> list[VocabularyRecord]:
+    return [VocabularyRecord(**(each | {"data": DataRecord(**each["data"])})) for each in records]

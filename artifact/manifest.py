@@ -64,6 +64,7 @@ class Kind(StrEnum):
     STUDENT = "student"  # every exit, trainable
     SLICE = "slice"  # one exit of a student, exported
     ENCODER = "encoder"  # a foreign model, exported as it is
+    ADAPTED = "adapted"  # a foreign model with another vocabulary, in its own vector space
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Manifest:
     """The content of `emb.json`.
 
     Attributes:
-        kind: student, slice or encoder.
+        kind: student, slice, encoder or adapted.
         layers, dim: of the vectors this folder's default model returns.
         pooling: "mean", "cls" or "lasttoken".
         prompts: prefix by name, "query", "document" and others.

@@ -23,6 +23,7 @@ from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
 
 DOORS = (
+    emb.adapt_vocab,
     emb.distill,
     emb.export,
     emb.export_grid,

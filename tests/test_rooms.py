@@ -46,6 +46,8 @@ MAY_IMPORT = {
         "teachers",
         "validate",
     },
+    "vocabulary": {"artifact", "data", "model", "report"},
+    "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

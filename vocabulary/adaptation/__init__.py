@@ -1,0 +1,99 @@
+"""Adapting a vocabulary end to end: what is trained, on the loop of distillation, and the steps of the command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emb.errors import needs_extra
+
+if TYPE_CHECKING:
+    from emb.vocabulary.profile import Profile
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """The adapted folder, the content of its `vocab_report.json`, and what was measured before."""
+
+    folder: Path | None
+    report: dict[str, Any]
+    profile: Profile
+
+
+def adapt_vocab(
+    model: str | Path,
+    *,
+    data: Sequence[str | Path],
+    mode: str = "trim",
+    keep_coverage: float | None = None,
+    keep_scripts: Sequence[str] = (),
+    keep: str | Path | None = None,
+    add: int | None = None,
+    init: str = "auto",
+    teacher: str | Path = "self",
+    min_cosine: float = 0.85,
+    field: str = "text",
+    kind_field: str = "kind",
+    limit: int | None = None,
+    profile: bool = False,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> AdaptResult:
+    """Fit the token vocabulary of `model` to texts: take out tokens they do not need, add ones they do.
+
+    Args:
+        model: a run, whose student is taken, a student, or any sentence-transformers folder or name.
+        data: files, folders or hub data sets of the texts that the model will read.
+        mode: "trim", "extend", or "both", in this order.
+        keep_coverage: share of the occurrences of tokens in the texts that kept ones must cover; None for all.
+        keep_scripts: scripts by their names in Unicode ("Latin", "Cyrillic", "CJK") whose tokens stay besides.
+        keep: a file of texts, a line each, whose tokens stay besides.
+        add: how many tokens to add.
+        init: how their rows are made: "mean" (zip-tie), "first", "merge", "align", "omp", "random", or "auto", the
+            best of these on held-out texts.
+        teacher: whose vectors the new rows are trained towards: "self" for the model's own without them, or another
+            model with as many dims.
+        min_cosine: mean cosine of held-out texts to their vectors before that an extension must keep.
+        field, kind_field: the fields of a record that hold the text and "query" or "document".
+        limit: read so many texts at most.
+        profile: measure alone; with `out`, write the report there.
+        out: the adapted folder; None means `adapted/<model>`.
+        overwrite: replace what is in the way.
+        overrides: of the training of rows, by the names of a recipe's section `training`: `{"epochs": 5}`.
+        trust_remote_code: let the model's repository run code of its own.
+
+    Raises:
+        GateFailed: the adapted model is not what it must be; nothing is written.
+        EmbError: whatever a user can mend; see `emb.errors`.
+    """
+    with needs_extra():
+        from emb.data.corpus import Columns
+        from emb.vocabulary.adaptation.options import AdaptOptions
+        from emb.vocabulary.adaptation.run import run_adaptation
+
+    options = AdaptOptions(
+        mode,
+        keep_coverage,
+        tuple(keep_scripts),
+        None if keep is None else Path(keep),
+        add,
+        init,
+        str(teacher),
+        min_cosine,
+    )
+    return run_adaptation(
+        model,
+        [str(source) for source in data],
+        Columns(field, kind_field),
+        limit,
+        options,
+        profile_alone=profile,
+        out=None if out is None else Path(out),
+        overwrite=overwrite,
+        overrides=dict(overrides or {}),
+        trust_remote_code=trust_remote_code,
+    )

@@ -1,0 +1,225 @@
+"""Adapting a model's vocabulary to texts, from its folder to another one: trim, extend, train, prove, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from emb.artifact.fingerprints import weights_hash
+from emb.artifact.manifest import LayerDimPair
+from emb.data.corpus import Text
+from emb.distill.train import Split
+from emb.errors import DataError, UsageError
+from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of
+from emb.progress import note
+from emb.recipes.recipe import TrainingRecipe
+from emb.similarity import Vectors
+from emb.teachers.cache import TeacherEmbeddings
+from emb.teachers.capture import capture
+from emb.teachers.folder import FolderTeacher
+from emb.teachers.protocol import TeacherIdentity
+from emb.teachers.registry import resolve
+from emb.vocabulary.adaptation.options import SELF, AdaptOptions
+from emb.vocabulary.adaptation.row_distillation import distil_rows
+from emb.vocabulary.choose_rows import InitScore, made_rows, write_best
+from emb.vocabulary.extend import Extended, extend
+from emb.vocabulary.initialise import Ground
+from emb.vocabulary.proof import (
+    ExtensionProof,
+    TrimProof,
+    prove_extension,
+    prove_readable,
+    prove_special,
+    prove_trim,
+)
+from emb.vocabulary.reading import Reading, read, rows_of, vectors_of
+from emb.vocabulary.surgery import fixed_ids, replace_vocabulary, table_of, tokenizer_json
+from emb.vocabulary.tokenizer_json import TokenizerJson
+from emb.vocabulary.trim import covering, of_scripts, trim
+from emb.vocabulary.usage import counts_of
+
+_MAX_TEXTS = 20_000  # that rows are trained on
+_ALIGNED = 3000  # in which old and new tokens are laid side by side
+_DEV = 300  # held-out texts that ways of making rows are compared on
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model with its new vocabulary, and how that came about.
+
+    `kept` are the former ids in the order of the new ones; behind them come the `added` tokens.
+    """
+
+    model: EmbeddingModel
+    kept: list[int]
+    added: list[str]
+    trim: TrimProof | None
+    extension: ExtensionProof | None
+    init: str | None
+    init_scores: Sequence[InitScore]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The folder of a model, texts in two parts, and what is asked."""
+
+    folder: Path
+    train: Sequence[Text]
+    held_out: Sequence[Text]
+    options: AdaptOptions
+    training: TrainingRecipe
+    place: Path
+    trust_remote_code: bool = False
+
+
+def adapt(job: Job) -> Adapted:
+    """Carry out what is asked; nothing is written but checkpoints of training.
+
+    Raises:
+        GateFailed: what must hold of the result does not.
+        UsageError, DataError: what is asked cannot be.
+    """
+    model = load_model(job.folder, trust_remote_code=job.trust_remote_code)
+    source = tokenizer_json(model)
+    kept, proof = sorted(source.tokens), None
+    if job.options.trims:
+        kept, proof = _trimmed(job, model, source)
+    if not job.options.extends:
+        return Adapted(model, kept, [], proof, None, None, ())
+    return _extended(job, model, kept, proof)
+
+
+def _trimmed(job: Job, model: EmbeddingModel, source: TokenizerJson) -> tuple[list[int], TrimProof]:
+    trimmed = trim(source, _wanted(job, model, source), fixed_ids(model))
+    before = read(model, job.held_out)
+    replace_vocabulary(model, trimmed.tokenizer, trimmed.kept)
+    proof = prove_trim(before, model, trimmed.kept)
+    _prove_tokenizer(source, trimmed.tokenizer)
+    note(
+        f"{len(trimmed.kept):,} of {len(source.tokens):,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out"
+        f" texts have no other and encode the same; mean cosine of all {proof.cosine:.4f}"
+    )
+    return trimmed.kept, proof
+
+
+def _wanted(job: Job, model: EmbeddingModel, source: TokenizerJson) -> set[int]:
+    """The tokens that texts, scripts, the list and the model's own prompts ask for."""
+    options = job.options
+    counts = counts_of(rows_of(model, job.train), max(source.tokens) + 1)
+    ordinary = set(source.pieces.values()) - {source.unknown} - set(source.added.values())
+    if not counts[sorted(ordinary)].any():
+        raise DataError("the texts have no token of this vocabulary", "give --data in a language that the model reads")
+    found = covering(counts, 1.0 if options.coverage is None else options.coverage, ordinary)
+    if options.scripts:
+        found |= of_scripts(source, options.scripts)
+    lines = _lines(options.keep) if options.keep else []
+    found |= {source.pieces[line] for line in lines if line in source.pieces}
+    tokenizer = source.tokenizer()
+    for text in [*lines, *model.spec.prompts.values()]:
+        found |= set(tokenizer.encode(text, add_special_tokens=False).ids)
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--keep {path}: cannot be read ({error})", "a text file in UTF-8, a text per line") from error
+    return [line for line in lines if line.strip()]
+
+
+def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof | None) -> Adapted:
+    options, source = job.options, tokenizer_json(model)
+    assert options.add is not None
+    found = extend(source, [each.text for each in job.train], options.add)
+    ids = sorted(source.tokens)
+    new_ids = range(len(ids), len(ids) + len(found.added))
+    note(f"{len(found.added):,} new tokens, such as {', '.join(found.added[:5])}")
+    before = read(model, job.held_out)
+    train, held_out = _targets(job, model, found, source)
+    made = made_rows(options.init, _ground(model, source, found, job))
+    replace_vocabulary(model, found.tokenizer, ids, torch.from_numpy(made[next(iter(made))]))
+    dev = Reading(before.texts[:_DEV], before.rows[:_DEV], before.vectors[:_DEV])
+    method, scores = write_best(model, new_ids, made, dev)
+    note("untrained rows: " + ", ".join(f"{each.method} {each.cosine:.4f}" for each in scores) + f"; {method} is taken")
+    splits = [Split(rows_of(model, part.texts), part.vectors) for part in (train, held_out)]
+    distil_rows(model, new_ids, splits[0], splits[1], _pairs(job, model), job.training, job.place)
+    _prove_tokenizer(source, found.tokenizer)
+    extension = prove_extension(before, model, new_ids, options.min_cosine)
+    note(
+        f"trained rows: mean cosine {extension.cosine:.4f} to the vectors without them; held-out texts have"
+        f" {extension.length_ratio:.1%} of their tokens"
+    )
+    return Adapted(model, [kept[index] for index in ids], found.added, proof, extension, method, scores)
+
+
+@dataclass(frozen=True)
+class _Part:
+    texts: Sequence[Text]
+    vectors: TeacherEmbeddings
+
+
+def _targets(job: Job, model: EmbeddingModel, found: Extended, source: TokenizerJson) -> tuple[_Part, _Part]:
+    """Texts with new tokens, at most so many, and the held-out ones, each with the teacher's vectors of them."""
+    texts = _with_new_tokens(job.train, found, len(source.tokens))
+    teacher = _teacher(job, model)
+    vectors = capture(teacher, [*texts, *job.held_out])
+    first, second = vectors.places[: len(texts)], vectors.places[len(texts) :]
+    return (
+        _Part(texts, TeacherEmbeddings(vectors.shards, first)),
+        _Part(job.held_out, TeacherEmbeddings(vectors.shards, second)),
+    )
+
+
+def _with_new_tokens(texts: Sequence[Text], found: Extended, first: int) -> list[Text]:
+    """Of `texts` those that have one, the first so many by their own hashes, whatever their order."""
+    tokenizer = found.tokenizer.tokenizer()
+    read = tokenizer.encode_batch_fast([each.text for each in texts], add_special_tokens=False)
+    fitting = [each for each, encoding in zip(texts, read, strict=True) if max(encoding.ids, default=0) >= first]
+    return sorted(fitting, key=lambda each: hashlib.blake2b(each.text.encode()).digest())[:_MAX_TEXTS]
+
+
+def _teacher(job: Job, model: EmbeddingModel) -> FolderTeacher:
+    """The model itself as it is now, or the one that is named.
+
+    Raises:
+        UsageError: its vectors are of another width.
+    """
+    if job.options.teacher == SELF:
+        state = hashlib.sha256(weights_hash(job.folder).encode())
+        state.update(model.hf_tokenizer.backend_tokenizer.to_str().encode())  # a trim before changes what it reads
+        return FolderTeacher(model, TeacherIdentity(state.hexdigest(), model.spec.max_length, "float32"))
+    found = resolve(job.options.teacher, trust_remote_code=job.trust_remote_code)
+    teacher = load_model(found.path, trust_remote_code=job.trust_remote_code)
+    if teacher.dim != model.dim:
+        raise UsageError(
+            f"--teacher {job.options.teacher}: gives {teacher.dim} dims, the model {model.dim}",
+            "name the model that this one was distilled from, or leave it out",
+        )
+    return FolderTeacher(teacher, TeacherIdentity(weights_hash(found.path), teacher.spec.max_length, "float32"))
+
+
+def _ground(model: EmbeddingModel, source: TokenizerJson, found: Extended, job: Job) -> Ground:
+    def embed(texts: Sequence[str]) -> Vectors:
+        return vectors_of(model, model.tokenizer().encode(texts))
+
+    table = table_of(model).detach().cpu().numpy()
+    sample = [each.text for each in job.train[:: max(1, len(job.train) // _ALIGNED)]]
+    return Ground(source, table, found, sample, embed, job.training.seed)
+
+
+def _pairs(job: Job, model: EmbeddingModel) -> list[LayerDimPair]:
+    """What is trained towards: every pair that the model was distilled at, or its whole vectors."""
+    manifest = manifest_of(job.folder)
+    known = [each.pair for each in manifest.pairs] if manifest else []
+    return known or [LayerDimPair(model.exits[-1], model.dim)]
+
+
+def _prove_tokenizer(before: TokenizerJson, after: TokenizerJson) -> None:
+    prove_special(before, after)
+    tried = prove_readable(before, after)
+    note(f"{tried:,} odd and random texts tried: none has a new unknown token")

@@ -1,0 +1,65 @@
+"""What is asked of an adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from emb.errors import UsageError
+from emb.vocabulary.choose_rows import AUTO
+from emb.vocabulary.initialise import METHODS
+
+MODES = ("trim", "extend", "both")
+SELF = "self"
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How a vocabulary is adapted.
+
+    Attributes:
+        mode: trim, extend, or both, in this order.
+        coverage: share of the texts' tokens, 0 to 1, whose occurrences are kept; None for all that occur.
+        scripts: whose letters' tokens stay besides.
+        keep: a file of texts, a line each, whose tokens stay besides.
+        add: how many tokens an extension adds.
+        init: how their rows are made.
+        teacher: whose vectors rows are trained towards: "self", or a model's name or folder.
+        min_cosine: mean cosine that an extension must keep to the vectors without it.
+    """
+
+    mode: str = "trim"
+    coverage: float | None = None
+    scripts: Sequence[str] = ()
+    keep: Path | None = None
+    add: int | None = None
+    init: str = AUTO
+    teacher: str = SELF
+    min_cosine: float = 0.85
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"--mode {self.mode}: no such mode", f"known: {', '.join(MODES)}")
+        if self.init not in (AUTO, *METHODS):
+            raise UsageError(f"--init {self.init}: no such way", f"known: {AUTO}, {', '.join(METHODS)}")
+        if self.coverage is not None and not 0 < self.coverage <= 1:
+            raise UsageError(f"--keep-coverage {self.coverage}: a share above 0, at most 1", "for example 0.9999")
+        if self.extends and self.add is None:
+            raise UsageError(f"--mode {self.mode} needs a number of new tokens", "add --add N, for example --add 2000")
+        if not self.extends and self.add is not None:
+            raise UsageError("--add goes with an extension", "add --mode extend or --mode both")
+        if not self.trims and (self.coverage is not None or self.scripts or self.keep):
+            raise UsageError(
+                "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
+            )
+
+    @property
+    def trims(self) -> bool:
+        """Whether tokens are taken out."""
+        return self.mode != "extend"
+
+    @property
+    def extends(self) -> bool:
+        """Whether tokens are added."""
+        return self.mode != "trim"

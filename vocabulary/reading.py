@@ -1,0 +1,46 @@
+"""What a model makes of texts: token ids, and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emb.data.corpus import Text
+from emb.model.embedding_model import EmbeddingModel
+from emb.similarity import Vectors
+from emb.tokens import Rows
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Texts with their token ids and vectors `(texts, dim)`, as one model read them at one time."""
+
+    texts: Sequence[Text]
+    rows: Rows
+    vectors: Vectors
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens all texts have."""
+        return sum(len(row) for row in self.rows)
+
+
+def read(model: EmbeddingModel, texts: Sequence[Text]) -> Reading:
+    """`texts` as `model` reads them now, each behind the prompt of its kind."""
+    rows = rows_of(model, texts)
+    return Reading(texts, rows, vectors_of(model, rows))
+
+
+def rows_of(model: EmbeddingModel, texts: Sequence[Text]) -> Rows:
+    """Token ids of `texts`, special tokens and prompts included."""
+    return model.tokenizer().encode([each.text for each in texts], [model.spec.prompt(each.kind) for each in texts])
+
+
+def vectors_of(model: EmbeddingModel, rows: Rows) -> Vectors:
+    """The model's own vectors `(texts, dim)` of token ids."""
+    found = np.empty((len(rows), model.dim), np.float32)
+    for places, vectors in model.embed_ids(rows):
+        found[places] = vectors.numpy()
+    return found

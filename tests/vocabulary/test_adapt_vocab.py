@@ -20,6 +20,7 @@ from emb.vocabulary.adaptation import adapt
 from emb.vocabulary.profile import profile
 from emb.vocabulary.proof import prove_extension
 from emb.vocabulary.reading import read
+from emb.vocabulary.surgery import table_of
 
 WORDS = ("zebrastripe", "riverboat", "windmill", "zebrastripes")
 NEW = [f"the {word} and a {other} in rain, {place}" for place in "abcd" for word in WORDS for other in WORDS]
@@ -127,7 +128,7 @@ def test_a_profile_says_what_trimming_would_leave(folder: Path, tmp_path: Path) 
     model = load_model(folder)
     texts = [Text(text) for text in NEW]
     found = profile(model, {"new": texts[:-8]}, texts[-8:])
-    table = model.encoder.get_input_embeddings().weight.numel()
+    table = table_of(model).numel()
     assert found.share == pytest.approx(table / found.parameters)
     assert found.tokens == len(model.hf_tokenizer.get_vocab())
     [part] = found.sources
@@ -255,7 +256,7 @@ def test_the_command(folder: Path, texts: Path, tmp_path: Path, monkeypatch: pyt
 def test_rows_are_trained_on_texts_that_have_new_tokens(
     folder: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    seen: list[bool] = []
 
     def noted(model: object, new_ids: range, train: object, *rest: object) -> None:
         seen.extend(bool((row >= new_ids.start).any()) for row in train.rows)  # type: ignore[attr-defined]

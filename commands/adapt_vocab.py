@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Texts like those that the model will read: files, folders or a datasets hub id; repeat for several.",
 )
+@click.option(
+    "--for",
+    "documents",
+    multiple=True,
+    metavar="PATH",
+    help="Documents that will be searched, read whole with their titles; of a BEIR folder its corpus. Repeat for more.",
+)
 @click.option("--profile", is_flag=True, help="Only measure the vocabulary on the texts; with --out, write a report.")
 @click.option(
     "--mode",
@@ -90,7 +97,12 @@ if TYPE_CHECKING:
 @output
 @reports
 def adapt_vocab(
-    model: str, data: Sequence[str], keep_scripts: str | None, settings: Sequence[tuple[str, Any]], **options: Any
+    model: str,
+    data: Sequence[str],
+    documents: Sequence[str],
+    keep_scripts: str | None,
+    settings: Sequence[tuple[str, Any]],
+    **options: Any,
 ) -> Outcome:
     """Fit the token vocabulary of a model to texts.
 
@@ -101,25 +113,33 @@ def adapt_vocab(
     import emb
 
     scripts = [name.strip() for name in keep_scripts.split(",")] if keep_scripts else []
-    found = emb.adapt_vocab(model, data=list(data), keep_scripts=scripts, overrides=dict(settings), **options)
+    found = emb.adapt_vocab(
+        model, data=list(data), documents=list(documents), keep_scripts=scripts, overrides=dict(settings), **options
+    )
     if options["profile"]:
-        return Outcome({"profile": found.profile, "folder": found.folder}, _profiled(model, data, found))
+        return Outcome(
+            {"profile": found.profile, "folder": found.folder}, _profiled(_typed(model, data, documents), found)
+        )
     return Outcome({"folder": found.folder, **found.report}, _adapted(found))
 
 
-def _profiled(model: str, data: Sequence[str], found: AdaptResult) -> str:
+def _typed(model: str, data: Sequence[str], documents: Sequence[str]) -> str:
+    texts = [*(f"--data {path}" for path in data), *(f"--for {path}" for path in documents)]
+    return " ".join(["emb adapt-vocab", model, *texts])
+
+
+def _profiled(typed: str, found: AdaptResult) -> str:
     from emb.vocabulary.page import PARTS, SETTINGS, part_rows, settings_rows
 
     known = found.profile
     parts = part_rows([*known.sources, *(each for each in known.scripts if len(known.scripts) > 1)])
-    texts = " ".join(f"--data {path}" for path in data)
     mode = "--mode both --add 2000 " if known.shattered else ""
     return (
         f"{known.kind}, {known.tokens:,} tokens; the table is {known.share:.0%} of {known.parameters / 1e6:.1f} M"
         f" parameters; the texts use {known.used:,} of them\n\n{table(parts, PARTS)}\n\n"
         f"{table(settings_rows(known), SETTINGS)}\n\n"
         + (f"report: {found.folder}/vocab_report.html\n" if found.folder else "")
-        + f"next: emb adapt-vocab {model} {texts} {mode}--keep-coverage {known.suggested:g}"
+        + f"next: {typed} {mode}--keep-coverage {known.suggested:g}"
     )
 
 

@@ -72,6 +72,7 @@ def forecast(
     recipe: Recipe, teacher: Resolved, source: TrainingTexts, processes: PartialState, trust_remote_code: bool
 ) -> Forecast:
     """Train every student of a run twice, shortly and on a sample, and reckon from there."""
+    recipe = recipe.model_copy(update={"vocabulary": None})  # a table that fits a sample fits nothing else
     sample = sample_of(source)
     note(f"forecast: from {len(sample.documents) or len(sample.corpus):,} of them, trained on for a short time")
     given = _prepared(recipe, teacher, sample, len(source.documents), trust_remote_code)

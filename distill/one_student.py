@@ -30,6 +30,7 @@ from emb.distill.query_encoder import exits_of, is_for_queries
 from emb.distill.ranking import rank_projections
 from emb.distill.retention import with_forecast, with_retention
 from emb.distill.student import build_student
+from emb.distill.student_vocabulary import fit_vocabulary
 from emb.distill.targets import Targets, tokenise
 from emb.distill.train import Split, Training
 from emb.distill.which_layers import with_chosen_layers
@@ -77,6 +78,8 @@ def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool)
         seed=recipe.training.seed,
         trust_remote_code=trust_remote_code,
     )
+    if recipe.vocabulary:
+        fit_vocabulary(student, recipe.vocabulary, given)
     return Planned(_completed(recipe, student, given.targets), student, out)
 
 
@@ -156,7 +159,9 @@ def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Rec
     """The recipe with what follows from student and teacher written out."""
     implied = {
         # Of a static student there is nothing else to train.
-        "train_token_embeddings": str(recipe.student.source).startswith("fresh:") or student.layers == 0,
+        "train_token_embeddings": str(recipe.student.source).startswith("fresh:")
+        or student.layers == 0
+        or bool(recipe.vocabulary and recipe.vocabulary.add),
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
         "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],
     }
@@ -275,6 +280,8 @@ def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     for key in ("documents", "as_queries", "mix", "cuts"):  # runs that began before these were there go on
         if values["data"][key] == unset[key]:
             del values["data"][key]
+    if values["vocabulary"] is None:
+        del values["vocabulary"]
     values["training"] = {key: value for key, value in recipe.training.identity().items() if key != "evaluate_every"}
     content = json.dumps([values, corpus.digest, fingerprint], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()

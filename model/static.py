@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from emb.files import write_json
 
 MAX_LENGTH = 32768  # tokens, where the tokenizer names no window: a mean has none
+_ONE = math.log(math.e - 1)  # softplus gives 1
 _SPREAD = 0.02  # of random numbers in a row
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>")
 
@@ -59,8 +61,14 @@ class StaticEncoder(PreTrainedModel):
         """
         drawn = torch.Generator().manual_seed(seed)
         encoder = cls.from_rows(torch.randn(vocab_size, hidden, generator=drawn) * _SPREAD)
-        encoder.weights = nn.Parameter(torch.full((vocab_size,), math.log(math.e - 1)))  # softplus gives 1
+        encoder.weights = nn.Parameter(torch.full((vocab_size,), _ONE))
         return encoder
+
+    def keep_weights(self, kept: Sequence[int], count: int) -> None:
+        """Of weights beside the rows, where there are some, those of the rows `kept`, and 1 up to a `count` of them."""
+        if self.weights is not None:
+            new = self.weights.new_full((count - len(kept),), _ONE)
+            self.weights = nn.Parameter(torch.cat([self.weights.detach()[list(kept)], new]))
 
     def fold(self) -> None:
         """Put the weights into the rows: the same vectors, as StaticEmbedding and model2vec read them."""

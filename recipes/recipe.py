@@ -159,17 +159,34 @@ class RankingRecipe(_Section):
     lr: float = Field(1e-3, gt=0)
 
 
+class VocabularyRecipe(_Section):
+    """The student's token table, fitted to the texts and documents of the run before training.
+
+    Kept are the tokens that make up `keep_coverage` of all occurrences (left open: all that occur), those of the
+    scripts `keep_scripts`, and those of the texts in the file `keep`. `add` more are learned, whose rows begin as
+    `init` says; then the whole table is trained unless `train_token_embeddings` says otherwise.
+    """
+
+    keep_coverage: float | None = Field(None, gt=0, le=1)
+    keep_scripts: list[str] = []
+    keep: str | None = None
+    add: int = Field(0, ge=0)
+    init: Literal["mean", "first", "merge", "align", "random"] = "mean"
+
+
 class Recipe(_Section):
     """Everything a run depends on.
 
     `pairs` are the (layers, dim) outputs trained together; 0 layers are a static encoder beside the student.
     `rotate` turns the teacher to the documents that will be searched, so that vectors can be cut; left open, that is
-    done for a teacher that was not trained to be cut.
+    done for a teacher that was not trained to be cut. With `vocabulary` the student's token table is fitted to the
+    texts; without, it is that of its source.
     """
 
     teacher: str
     rotate: bool | None = None
     student: StudentRecipe = StudentRecipe()
+    vocabulary: VocabularyRecipe | None = None
     data: DataRecipe = DataRecipe()
     capture: CaptureRecipe = CaptureRecipe()
     projection: ProjectionRecipe = ProjectionRecipe()

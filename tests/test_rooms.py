@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "model": {"artifact"},
     "data": {"artifact"},
     "teachers": {"artifact", "data", "model"},
-    "distill": {"artifact", "data", "model", "recipes", "teachers"},
+    "distill": {"artifact", "data", "model", "recipes", "teachers", "vocabulary"},
     "quantize.vectors": set(),
     "runtime": {"artifact", "data", "model", "quantize.vectors"},
     "quantize.weights": {"artifact", "runtime"},

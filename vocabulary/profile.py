@@ -12,7 +12,7 @@ from emb.data.corpus import Text
 from emb.data.pseudo_queries import units
 from emb.model.embedding_model import EmbeddingModel
 from emb.tokens import Ids
-from emb.vocabulary.reading import rows_of
+from emb.vocabulary.reading import whole_rows_of
 from emb.vocabulary.surgery import fixed_ids, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.trim import covering, scripts_of, trim
@@ -88,7 +88,7 @@ def profile(model: EmbeddingModel, train: Mapping[str, Sequence[Text]], held_out
     source, texts = tokenizer_json(model), [text for each in train.values() for text in each]
     table = table_of(model)
     parameters = sum(each.numel() for each in model.parameters())
-    counts = counts_of(rows_of(model, texts), max(source.tokens) + 1)
+    counts = counts_of(whole_rows_of(model, texts), max(source.tokens) + 1)
     settings = [_setting(model, source, counts, coverage, held_out) for coverage in COVERAGES]
     sources = [_part(name, source, each) for name, each in train.items()]
     fitting = [each for each in settings if each.length_ratio <= _LONGER] or settings[-1:]

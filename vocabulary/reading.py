@@ -38,6 +38,13 @@ def rows_of(model: EmbeddingModel, texts: Sequence[Text]) -> Rows:
     return model.tokenizer().encode([each.text for each in texts], [model.spec.prompt(each.kind) for each in texts])
 
 
+def whole_rows_of(model: EmbeddingModel, texts: Sequence[Text]) -> Rows:
+    """The same of whole texts, however far the model reads: where documents are cut, words are words all the same."""
+    tokenizer = model.tokenizer()
+    tokenizer.tokenizer.no_truncation()
+    return tokenizer.encode([each.text for each in texts], [model.spec.prompt(each.kind) for each in texts])
+
+
 def vectors_of(model: EmbeddingModel, rows: Rows) -> Vectors:
     """The model's own vectors `(texts, dim)` of token ids."""
     found = np.empty((len(rows), model.dim), np.float32)

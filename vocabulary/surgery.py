@@ -68,7 +68,9 @@ def replace_vocabulary(
     _refuse_other_tables(model, table)
     rows = table.weight.detach()[list(kept)]
     rows = rows if added is None else torch.cat([rows, added.to(rows)])
-    if not isinstance(model.encoder, StaticEncoder):  # of a static model the table is all there is to compute with
+    if isinstance(model.encoder, StaticEncoder):  # here the table is all there is to compute with
+        model.encoder.keep_weights(kept, len(rows))
+    else:
         rows = nn.functional.pad(rows, (0, 0, 0, -len(rows) % ROWS))
     ids = {old: new for new, old in enumerate(kept)}
     replacement = nn.Embedding(
@@ -117,6 +119,8 @@ def _token_ids(config: Any) -> Mapping[str, Any]:
 
 def _refuse_other_tables(model: EmbeddingModel, table: nn.Embedding) -> None:
     size = table.num_embeddings
+    if isinstance(model.encoder, StaticEncoder):
+        return
     for name, parameter in model.encoder.named_parameters():
         if parameter.ndim and parameter.shape[0] == size and parameter is not table.weight:
             raise ArtifactError(

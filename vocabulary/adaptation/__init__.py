@@ -25,7 +25,8 @@ class AdaptResult:
 def adapt_vocab(
     model: str | Path,
     *,
-    data: Sequence[str | Path],
+    data: Sequence[str | Path] = (),
+    documents: Sequence[str | Path] = (),
     mode: str = "trim",
     keep_coverage: float | None = None,
     keep_scripts: Sequence[str] = (),
@@ -48,6 +49,7 @@ def adapt_vocab(
     Args:
         model: a run, whose student is taken, a student, or any sentence-transformers folder or name.
         data: files, folders or hub data sets of the texts that the model will read.
+        documents: files or folders that will be searched, read whole with their titles; of a BEIR folder its corpus.
         mode: "trim", "extend", or "both", in this order.
         keep_coverage: share of the occurrences of tokens in the texts that kept ones must cover; None for all.
         keep_scripts: scripts by their names in Unicode ("Latin", "Cyrillic", "CJK") whose tokens stay besides.
@@ -74,12 +76,11 @@ def adapt_vocab(
         from emb.data.corpus import Columns
         from emb.vocabulary.adaptation.options import AdaptOptions
         from emb.vocabulary.adaptation.run import run_adaptation
+        from emb.vocabulary.wanted import Wanted
 
     options = AdaptOptions(
         mode,
-        keep_coverage,
-        tuple(keep_scripts),
-        None if keep is None else Path(keep),
+        Wanted(keep_coverage, tuple(keep_scripts), None if keep is None else Path(keep)),
         add,
         init,
         str(teacher),
@@ -88,6 +89,7 @@ def adapt_vocab(
     return run_adaptation(
         model,
         [str(source) for source in data],
+        [str(source) for source in documents],
         Columns(field, kind_field),
         limit,
         options,

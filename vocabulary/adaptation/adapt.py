@@ -13,7 +13,7 @@ from emb.artifact.fingerprints import weights_hash
 from emb.artifact.manifest import LayerDimPair
 from emb.data.corpus import Text
 from emb.distill.train import Split
-from emb.errors import DataError, UsageError
+from emb.errors import UsageError
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of
 from emb.progress import note
 from emb.recipes.recipe import TrainingRecipe
@@ -32,15 +32,12 @@ from emb.vocabulary.proof import (
     ExtensionProof,
     TrimProof,
     prove_extension,
-    prove_readable,
-    prove_special,
     prove_trim,
 )
 from emb.vocabulary.reading import Reading, read, rows_of, vectors_of
-from emb.vocabulary.surgery import fixed_ids, replace_vocabulary, table_of, tokenizer_json
+from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
-from emb.vocabulary.trim import covering, of_scripts, trim
-from emb.vocabulary.usage import counts_of
+from emb.vocabulary.wanted import prove_tokenizer, trim_to
 
 _MAX_TEXTS = 20_000  # that rows are trained on
 _ALIGNED = 3000  # in which old and new tokens are laid side by side
@@ -84,52 +81,23 @@ def adapt(job: Job) -> Adapted:
         UsageError, DataError: what is asked cannot be.
     """
     model = load_model(job.folder, trust_remote_code=job.trust_remote_code)
-    source = tokenizer_json(model)
-    kept, proof = sorted(source.tokens), None
+    kept, proof = sorted(tokenizer_json(model).tokens), None
     if job.options.trims:
-        kept, proof = _trimmed(job, model, source)
+        kept, proof = _trimmed(job, model)
     if not job.options.extends:
         return Adapted(model, kept, [], proof, None, None, ())
     return _extended(job, model, kept, proof)
 
 
-def _trimmed(job: Job, model: EmbeddingModel, source: TokenizerJson) -> tuple[list[int], TrimProof]:
-    trimmed = trim(source, _wanted(job, model, source), fixed_ids(model))
-    before = read(model, job.held_out)
-    replace_vocabulary(model, trimmed.tokenizer, trimmed.kept)
-    proof = prove_trim(before, model, trimmed.kept)
-    _prove_tokenizer(source, trimmed.tokenizer)
+def _trimmed(job: Job, model: EmbeddingModel) -> tuple[list[int], TrimProof]:
+    before, tokens = read(model, job.held_out), len(tokenizer_json(model).tokens)
+    kept = trim_to(model, job.train, job.options.wanted).kept
+    proof = prove_trim(before, model, kept)
     note(
-        f"{len(trimmed.kept):,} of {len(source.tokens):,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out"
-        f" texts have no other and encode the same; mean cosine of all {proof.cosine:.4f}"
+        f"{len(kept):,} of {tokens:,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out texts have no other"
+        f" and encode the same; mean cosine of all {proof.cosine:.4f}"
     )
-    return trimmed.kept, proof
-
-
-def _wanted(job: Job, model: EmbeddingModel, source: TokenizerJson) -> set[int]:
-    """The tokens that texts, scripts, the list and the model's own prompts ask for."""
-    options = job.options
-    counts = counts_of(rows_of(model, job.train), max(source.tokens) + 1)
-    ordinary = set(source.pieces.values()) - {source.unknown} - set(source.added.values())
-    if not counts[sorted(ordinary)].any():
-        raise DataError("the texts have no token of this vocabulary", "give --data in a language that the model reads")
-    found = covering(counts, 1.0 if options.coverage is None else options.coverage, ordinary)
-    if options.scripts:
-        found |= of_scripts(source, options.scripts)
-    lines = _lines(options.keep) if options.keep else []
-    found |= {source.pieces[line] for line in lines if line in source.pieces}
-    tokenizer = source.tokenizer()
-    for text in [*lines, *model.spec.prompts.values()]:
-        found |= set(tokenizer.encode(text, add_special_tokens=False).ids)
-    return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--keep {path}: cannot be read ({error})", "a text file in UTF-8, a text per line") from error
-    return [line for line in lines if line.strip()]
+    return kept, proof
 
 
 def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof | None) -> Adapted:
@@ -148,7 +116,7 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
     note("untrained rows: " + ", ".join(f"{each.method} {each.cosine:.4f}" for each in scores) + f"; {method} is taken")
     splits = [Split(rows_of(model, part.texts), part.vectors) for part in (train, held_out)]
     distil_rows(model, new_ids, splits[0], splits[1], _pairs(job, model), job.training, job.place)
-    _prove_tokenizer(source, found.tokenizer)
+    prove_tokenizer(source, found.tokenizer)
     extension = prove_extension(before, model, new_ids, options.min_cosine)
     note(
         f"trained rows: mean cosine {extension.cosine:.4f} to the vectors without them; held-out texts have"
@@ -217,9 +185,3 @@ def _pairs(job: Job, model: EmbeddingModel) -> list[LayerDimPair]:
     manifest = manifest_of(job.folder)
     known = [each.pair for each in manifest.pairs] if manifest else []
     return known or [LayerDimPair(model.exits[-1], model.dim)]
-
-
-def _prove_tokenizer(before: TokenizerJson, after: TokenizerJson) -> None:
-    prove_special(before, after)
-    tried = prove_readable(before, after)
-    note(f"{tried:,} odd and random texts tried: none has a new unknown token")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from emb.errors import UsageError
 from emb.vocabulary.choose_rows import AUTO
 from emb.vocabulary.initialise import METHODS
+from emb.vocabulary.wanted import Wanted
 
 MODES = ("trim", "extend", "both")
 SELF = "self"
@@ -20,9 +19,7 @@ class AdaptOptions:
 
     Attributes:
         mode: trim, extend, or both, in this order.
-        coverage: share of the texts' tokens, 0 to 1, whose occurrences are kept; None for all that occur.
-        scripts: whose letters' tokens stay besides.
-        keep: a file of texts, a line each, whose tokens stay besides.
+        wanted: which tokens a trim keeps.
         add: how many tokens an extension adds.
         init: how their rows are made.
         teacher: whose vectors rows are trained towards: "self", or a model's name or folder.
@@ -30,9 +27,7 @@ class AdaptOptions:
     """
 
     mode: str = "trim"
-    coverage: float | None = None
-    scripts: Sequence[str] = ()
-    keep: Path | None = None
+    wanted: Wanted = field(default_factory=Wanted)
     add: int | None = None
     init: str = AUTO
     teacher: str = SELF
@@ -43,13 +38,11 @@ class AdaptOptions:
             raise UsageError(f"--mode {self.mode}: no such mode", f"known: {', '.join(MODES)}")
         if self.init not in (AUTO, *METHODS):
             raise UsageError(f"--init {self.init}: no such way", f"known: {AUTO}, {', '.join(METHODS)}")
-        if self.coverage is not None and not 0 < self.coverage <= 1:
-            raise UsageError(f"--keep-coverage {self.coverage}: a share above 0, at most 1", "for example 0.9999")
         if self.extends and self.add is None:
             raise UsageError(f"--mode {self.mode} needs a number of new tokens", "add --add N, for example --add 2000")
         if not self.extends and self.add is not None:
             raise UsageError("--add goes with an extension", "add --mode extend or --mode both")
-        if not self.trims and (self.coverage is not None or self.scripts or self.keep):
+        if not self.trims and self.wanted != Wanted():
             raise UsageError(
                 "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
             )

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from emb.artifact.manifest import is_artifact
 from emb.artifact.runs import run_status
 from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
+from emb.data.documents import read_documents
 from emb.errors import ArtifactError, UsageError
 from emb.files import refuse_existing
 from emb.model.embedding_model import load_model, manifest_of
@@ -30,6 +31,7 @@ _HELD_OUT = 500  # texts at most
 def run_adaptation(
     model: str | Path,
     sources: Sequence[str],
+    documents: Sequence[str],
     columns: Columns,
     limit: int | None,
     options: AdaptOptions,
@@ -46,9 +48,7 @@ def run_adaptation(
     place = out or Path("adapted") / name
     if out or not profile_alone:
         refuse_existing(place, overwrite)
-    if not sources:
-        raise UsageError("no texts given", "add --data PATH: texts like those that the model will read")
-    corpora = {source: read_corpus([source], columns, limit) for source in sources}
+    corpora = _corpora(sources, documents, columns, limit)
     corpus = Corpus(list(dict.fromkeys(text for each in corpora.values() for text in each.texts)))
     train, held_out = split(corpus, _HELD_OUT)
     before = _profile(folder, corpora, held_out, trust_remote_code)
@@ -81,6 +81,25 @@ def _locate(model: str | Path, trust_remote_code: bool) -> tuple[str, Path]:
             "adapt what it was exported from, and export that again",
         )
     return (found.path.parent.name if found.path.name == "student" else found.name), found.path
+
+
+def _corpora(
+    sources: Sequence[str], documents: Sequence[str], columns: Columns, limit: int | None
+) -> dict[str, Corpus]:
+    """The texts by where they come from.
+
+    Raises:
+        UsageError: nothing is named.
+    """
+    if not sources and not documents:
+        raise UsageError(
+            "no texts given",
+            "add --data PATH, texts like those that the model will read, or --for PATH, documents that it will search",
+        )
+    found = {source: read_corpus([source], columns, limit) for source in sources}
+    for source in documents:
+        found[source] = Corpus([Text(each.whole) for each in read_documents([source], columns.text)[:limit]])
+    return found
 
 
 def _training(overrides: Mapping[str, Any]) -> TrainingRecipe:

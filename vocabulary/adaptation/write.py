@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def _manifest(job: Job, name: str, found: Adapted, before: Profile, corpus: Corp
         len(found.kept) + len(found.added),
         len(found.added),
         DataRecord(corpus.digest, len(job.train), len(job.held_out)),
-        {key: str(value) if isinstance(value, Path) else value for key, value in vars(job.options).items()},
+        json.loads(json.dumps(dataclasses.asdict(job.options), default=str)),
     )
     if known is None:
         return _foreign(model, Lineage(TeacherRecord(name, str(job.folder.resolve()), weights=record.weights)), record)

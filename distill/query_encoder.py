@@ -16,7 +16,8 @@ from emb.recipes.recipe import Recipe, StudentRecipe, TrainingRecipe
 LAYERS = 4
 WINDOW = 64  # tokens
 _STUDENT = {"source": "teacher", "layers": LAYERS, "keep": "spread"}
-_TRAINING = {"epochs": 2.0}
+_READ = 125_000  # texts, counted as often as they are read: an hour of one core for four layers of 768
+_EPOCHS = (2.0, 6.0)  # the least, and the most that a small corpus is read
 # What a recipe says of training is about layers; of that a static encoder takes over how long, and by which dice.
 _ANY_STUDENT = ("max_steps", "max_time", "seed", "precision", "evaluate_every", "checkpoint_seconds")
 
@@ -27,7 +28,7 @@ def is_for_queries(recipe: Recipe) -> bool:
 
 
 def with_query_defaults(recipe: Recipe, depth: int | None = None) -> Recipe:
-    """The recipe, with the student, window and length of training of a query encoder where it says none.
+    """The recipe, with the student and window of a query encoder where it says none.
 
     `depth` is the number of the teacher's layers, if that is known: of fewer than four all are kept.
     """
@@ -44,9 +45,21 @@ def with_query_defaults(recipe: Recipe, depth: int | None = None) -> Recipe:
         update={
             "student": filled,
             "capture": _filled(recipe.capture, {"max_length": WINDOW}),
-            "training": _filled(recipe.training, _TRAINING if filled.layers != 0 else {}),
         }
     )
+
+
+def with_epochs(recipe: Recipe, texts: int) -> Recipe:
+    """The recipe, with the epochs of a query encoder of some layers over so many texts where it says none.
+
+    Layers go on gaining long after two epochs (docs/log.md), and small corpora can afford more of them.
+    """
+    open_ = is_for_queries(recipe) and recipe.student.layers != 0 and "epochs" not in recipe.training.model_fields_set
+    if not open_:
+        return recipe
+    least, most = _EPOCHS
+    epochs = min(most, max(least, round(_READ / max(1, texts), 1)))
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"epochs": epochs})})
 
 
 def _layers(recipe: Recipe, depth: int | None) -> int:

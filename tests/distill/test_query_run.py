@@ -21,7 +21,7 @@ from emb.artifact.runs import run_status
 from emb.cli import cli
 from emb.distill import one_student
 from emb.distill.preparation import read_texts
-from emb.distill.query_encoder import exits_of, parts_of
+from emb.distill.query_encoder import exits_of, parts_of, with_epochs
 from emb.distill.student import depth_of
 from emb.errors import UsageError
 from emb.model.embedding_model import load_model
@@ -192,7 +192,21 @@ def test_the_depth_of_models_that_say_it_elsewhere(run: Any, place: Path, tmp_pa
 
 def test_pairs_of_no_layers_alone_train_as_long_as_a_static_encoder() -> None:
     assert "epochs" not in query_recipe(**{"pairs": [[0, 16]]}).training.model_fields_set
-    assert query_recipe(**{"pairs": [[2, 16]]}).training.epochs == 2
+    assert with_epochs(query_recipe(**{"pairs": [[0, 16]]}), 10).training.epochs == 3  # the loop's own take over
+
+
+def test_small_corpora_are_read_oftener(run: Any) -> None:
+    recipe = query_recipe(**{"pairs": [[2, 16]]})
+    epochs = {texts: with_epochs(recipe, texts).training.epochs for texts in (10, 20_833, 25_000, 62_500, 10**6)}
+    assert epochs == {10: 6, 20_833: 6, 25_000: 5, 62_500: 2, 10**6: 2}
+    told = query_recipe(**{"pairs": [[2, 16]], "training.epochs": 9})
+    assert with_epochs(told, 10).training.epochs == 9
+    assert load_recipe(str(run.run / "recipe.yaml"), {}).training.epochs == 6
+
+
+def test_only_query_encoders_are_read_so_often() -> None:
+    plain = load_recipe(None, {"teacher": "t", "student.source": "teacher", "student.layers": 2})
+    assert with_epochs(plain, 10) is plain
 
 
 def test_the_command_s_json_names_the_rotated_teacher(run: Any) -> None:

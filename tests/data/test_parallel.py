@@ -147,7 +147,8 @@ def test_the_digest_knows_what_a_translation_translates() -> None:
         [Text("b", source_text="c")],
         [Text("b", "query", "a")],
         [Text("b"), Text("a")],
-        [Text("translation"), Text("b")],
+        [Text("x"), Text("document", "query"), Text("z")],
+        [Text("x", source_text="query"), Text("document", source_text="z")],
     ]
     assert len({Corpus(each).digest for each in texts}) == len(texts)
 

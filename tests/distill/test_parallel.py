@@ -21,9 +21,11 @@ from tiny import tiny_bert
 import emb
 from emb.artifact.manifest import LayerDimPair, Manifest
 from emb.data.corpus import Corpus, Text, split
+from emb.data.documents import Document
 from emb.data.pseudo_queries import PseudoQuery
 from emb.data.run_texts import texts_for
 from emb.distill import forecast as forecasting
+from emb.distill import targets
 from emb.distill.one_student import _identity
 from emb.distill.past_run import find_past_run
 from emb.distill.preparation import TrainingTexts, read_texts
@@ -31,7 +33,7 @@ from emb.distill.retention import KnownItems
 from emb.distill.targets import corpus_of
 from emb.distill.translations import tell_translations
 from emb.errors import CheckpointError, DataError, TeacherError, UsageError
-from emb.model.embedding_model import EmbeddingModel, load_model
+from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model
 from emb.recipes.recipe import Recipe, load_recipe
 from emb.teachers.cache import in_memory
 from emb.teachers.capture import cached, capture, move_cached
@@ -101,7 +103,7 @@ def test_each_source_is_encoded_once_and_no_translation_at_all(
     teacher = FunctionTeacher(function, "letters")
     assert teacher.identity.weights  # told by its vectors of a few texts
     function.read.clear()
-    vectors = capture(teacher, BOTH).take(range(len(BOTH)))
+    vectors = capture(teacher, BOTH[::-1]).take(range(len(BOTH)))[::-1]  # a translation stands before its source
     assert sorted(function.read) == sorted(text for text, _ in PAIRS)
     assert np.array_equal(vectors[::2], vectors[1::2])
     assert np.allclose(vectors[::2], function([text for text, _ in PAIRS], "document"), atol=1e-3)
@@ -242,6 +244,32 @@ def test_a_sample_for_a_forecast_keeps_pairs_together(monkeypatch: pytest.Monkey
     sides = [{item.teacher_text for item in part.texts} for part in (sample.train, sample.held_out)]
     assert not sides[0] & sides[1]
     assert len(sides[1]) == 15
+
+
+def test_beside_documents_a_sample_keeps_pairs_together_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecasting, "DOCUMENTS", 10)
+    documents = [Document("", f"document {n}") for n in range(40)]
+    cut = [PseudoQuery(f"query {n}", n) for n in range(40)]
+    whole = Corpus([*(Text(each.text, "query") for each in cut), *BOTH])
+    sample = forecasting.sample_of(TrainingTexts(whole, *split(whole, 1000), documents, cut))
+    beside = [item for item in sample.corpus.texts if item in BOTH]
+    assert len(beside) == 40
+    assert len({item.teacher_text for item in beside}) == 20
+
+
+def test_the_teacher_s_time_is_that_of_sources_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[str] = []
+    tokenizer = SimpleNamespace(encode=lambda group: given.extend(group) or group)
+    model: Any = SimpleNamespace(
+        spec=ModelSpec(),
+        tokenizer=lambda: tokenizer,
+        embed_ids=lambda rows, tokens_per_batch: [],
+        to=lambda place: model,
+    )
+    monkeypatch.setattr(targets, "load_model", lambda path, **options: model)
+    teacher: Any = SimpleNamespace(vectors=None, path=Path())
+    targets.teacher_seconds(Recipe(teacher="t"), teacher, BOTH[:40], [], False)
+    assert given == [text for text, _ in PAIRS[:20]]
 
 
 def test_a_translation_is_no_rival_of_its_own() -> None:

@@ -44,6 +44,15 @@ if TYPE_CHECKING:
     ),
 )
 @click.option(
+    "--parallel",
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Texts and their translations, for a student of more languages than the teacher: a .tsv of two columns, or"
+        " jsonl, csv or Parquet with text and translation (also .gz); beside --data or alone, repeat for several."
+    ),
+)
+@click.option(
     "--for",
     "documents",
     multiple=True,
@@ -104,12 +113,16 @@ if TYPE_CHECKING:
 @output
 @reports
 def distill(
-    settings: Sequence[tuple[str, Any]], data: Sequence[str], documents: Sequence[str], **options: Any
+    settings: Sequence[tuple[str, Any]],
+    data: Sequence[str],
+    parallel: Sequence[str],
+    documents: Sequence[str],
+    **options: Any,
 ) -> Outcome:
     """Train a small student to give the vectors of a teacher."""
     import emb
 
-    result = emb.distill(data=list(data), documents=list(documents), overrides=dict(settings), **options)
+    result = emb.distill(data=data, parallel=parallel, documents=documents, overrides=dict(settings), **options)
     if options["dry_run"] and result.forecast:
         return Outcome({"scores": result.scores, "seconds": result.forecast.seconds}, _expected(result))
     found = {"run": result.run, "student": result.student, "teacher": result.teacher, "scores": result.scores}

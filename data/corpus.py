@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from emb.data.parallel import TEXT, TRANSLATION, read_pairs
 from emb.data.records import SUFFIXES, Record, read_records, suffix, text_of
 from emb.errors import DataError, first_line
 from emb.progress import note
@@ -26,10 +28,20 @@ _ABOUT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One training text and whether it plays a query or a document."""
+    """One training text and whether it plays a query or a document.
+
+    `source_text`, of a translation, is the text that it translates. The teacher reads that in its place, so both have
+    one vector to learn (Reimers and Gurevych 2020, arXiv 2004.09813).
+    """
 
     text: str
     kind: str = "document"
+    source_text: str | None = None
+
+    @property
+    def teacher_text(self) -> str:
+        """What the teacher reads."""
+        return self.text if self.source_text is None else self.source_text
 
 
 @dataclass(frozen=True)
@@ -52,37 +64,56 @@ class Corpus:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of every kind and text, in order."""
+        """Hash of every kind and text, and of what a translation translates, in order."""
         state = hashlib.blake2b(digest_size=16)
         for item in self.texts:
-            state.update(f"{item.kind}\0{item.text}\0".encode())
+            plain = f"{item.kind}\0{item.text}\0"
+            # No kind is called translation, so no two corpora give the same bytes.
+            state.update((plain if item.source_text is None else f"translation\0{plain}{item.source_text}\0").encode())
         return state.hexdigest()
 
 
-def read_corpus(sources: Sequence[str], columns: Columns = Columns(), limit: int | None = None) -> Corpus:
+def read_corpus(
+    sources: Sequence[str], columns: Columns = Columns(), limit: int | None = None, parallel: Sequence[str] = ()
+) -> Corpus:
     """Read every source, drop records without a text and duplicates, and keep the first `limit`; say how many.
 
     A source is a file (txt: a text per line; md: a text per paragraph; jsonl, csv, tsv, Parquet: a record each;
     `.gz` of any), a folder of such files (without README, LICENSE and the like), or a `datasets` hub id, and may be
-    prefixed with its kind: `query=questions.txt`. Null is no text.
+    prefixed with its kind: `query=questions.txt`. Null is no text. Files of `parallel` text (`read_pairs`) come first
+    and give two texts a pair, unless one of them is blank.
+
+    A text is read by the teacher in one way only, the first: with two targets a student would learn their mean, and
+    could be trained on one while it is tried on the other. So of a translation of two texts the second is dropped, and
+    a translation is dropped from `sources`, where the teacher would read it as it is.
 
     Raises:
         DataError: a source is missing, unreadable, lacks the field, a text is no string, or too few remain.
     """
     seen: dict[bytes, Text] = {}
+    read_as: dict[str, str] = {}
     total = absent = 0
-    for item in (item for source in sources for item in read_source(source, columns)):
-        text = item.text.strip()
-        if not text:
+    for item in _stripped(sources, columns, parallel):
+        if item is None:
             absent += 1
             continue
         total += 1
-        seen.setdefault(_key(item.kind, text), Text(text, item.kind))
+        if not parallel or read_as.setdefault(item.text, item.teacher_text) == item.teacher_text:
+            seen.setdefault(_key(item.kind, item.text), item)
         if limit is not None and len(seen) >= limit:
             break
     if absent:
-        note(f"{absent:,} records without a text left out")
-    return checked(Corpus(list(seen.values())), total, sources)
+        note(f"{absent:,} records without a text{' or its translation' if parallel else ''} left out")
+    return checked(Corpus(list(seen.values())), total, [*parallel, *sources])
+
+
+def _stripped(sources: Sequence[str], columns: Columns, parallel: Sequence[str]) -> Iterator[Text | None]:
+    """Every text without the space around it; None in place of a record that has none, or lacks one of two."""
+    pairs = (pair for each in parallel for pair in _read_parallel(each, columns))
+    alone = ((item,) for source in sources for item in read_source(source, columns))
+    for record in chain[tuple[Text, ...]](pairs, alone):
+        found = [Text(each.text.strip(), each.kind, each.source_text and each.source_text.strip()) for each in record]
+        yield from found if all(each.text for each in found) else [None]
 
 
 def checked(corpus: Corpus, total: int, sources: Sequence[str]) -> Corpus:
@@ -101,9 +132,7 @@ def _key(kind: str, text: str) -> bytes:
 
 def read_source(source: str, columns: Columns) -> Iterator[Text]:
     """Every text of one source, as it stands there; blank ones are among them where the format has records."""
-    kind, _, rest = source.partition("=")
-    if kind in KINDS and rest:
-        source, columns = rest, Columns(columns.text, "", kind)
+    source, columns = _without_prefix(source, columns)
     path = Path(source).expanduser()
     if path.is_dir():
         yield from _read_folder(path, columns)
@@ -113,6 +142,24 @@ def read_source(source: str, columns: Columns) -> Iterator[Text]:
         raise DataError(f"{source}: no such file or folder", "check the path given to --data")
     else:
         yield from _read_hub(source, columns)
+
+
+def _read_parallel(source: str, columns: Columns) -> Iterator[tuple[Text, Text]]:
+    """Every text of one file of pairs, and behind it its translation, as they stand there."""
+    source, columns = _without_prefix(source, Columns(TEXT, columns.kind, columns.default_kind))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{source}: {found}", "check the path given to --parallel; repeat it for several files")
+    for where, record in read_pairs(path):
+        original = _from_record(record, where, columns)
+        yield original, Text(text_of(record, TRANSLATION, where), original.kind, original.text)
+
+
+def _without_prefix(source: str, columns: Columns) -> tuple[str, Columns]:
+    """A path, and where kinds come from: of `query=PATH` all are queries."""
+    kind, _, rest = source.partition("=")
+    return (rest, Columns(columns.text, "", kind)) if kind in KINDS and rest else (source, columns)
 
 
 def _read_folder(folder: Path, columns: Columns) -> Iterator[Text]:
@@ -176,13 +223,13 @@ def _from_record(record: Record, where: str, columns: Columns) -> Text:
 
 
 def split(corpus: Corpus, holdout: int) -> tuple[Corpus, Corpus]:
-    """A training part and a held-out part of at most a tenth, chosen by the texts' own hashes.
+    """A training part and a held-out part of at most a tenth, chosen by the hashes of what the teacher reads.
 
-    The choice does not depend on order or on the other texts, so adding data never moves a held-out text into the
-    training part unless the held-out part is full.
+    So a translation stays with the text it translates. The choice does not depend on order or on the other texts, so
+    adding data never moves a held-out text into the training part unless the held-out part is full.
     """
     size = max(2, min(holdout, len(corpus) // 10))
-    ranks = [_key("holdout", item.text) for item in corpus.texts]
+    ranks = [_key("holdout", item.teacher_text) for item in corpus.texts]
     last = sorted(ranks)[size - 1]  # a text that is query and document at once is held out as both
     parts = (
         [item for item, rank in zip(corpus.texts, ranks, strict=True) if (rank <= last) is held]

@@ -18,26 +18,31 @@ _GENERAL = Cuts(sentences=1, spans=1, keywords=0)
 
 
 def as_queries(corpus: Corpus, seed: int) -> Corpus:
-    """Queries as they are, and of each passage a few cuts in its place, all as queries."""
-    asked = [item.text for item in corpus.texts if item.kind == "query"]
-    passages = [Document("", item.text) for item in corpus.texts if item.kind != "query"]
-    cut = [each.text for each in pseudo_queries(passages, _GENERAL, seed)]
-    found = Corpus([Text(text, "query") for text in dict.fromkeys([*asked, *cut])])
+    """Queries as they are, and of each passage a few cuts in its place, all as queries.
+
+    A translation cannot be cut along with the text it translates, so both are taken whole, as queries.
+    """
+    translated = {item.source_text for item in corpus.texts}
+    whole = [item for item in corpus.texts if item.kind == "query" or item.source_text or item.text in translated]
+    kept = set(whole)
+    passages = [Document("", item.text) for item in corpus.texts if item not in kept]
+    cut = [Text(each.text) for each in pseudo_queries(passages, _GENERAL, seed)]
+    found = _queries([*whole, *cut])
     return checked(found, len(found), ["the texts given, as queries"])
 
 
 def fitted_corpus(cut: Sequence[PseudoQuery], general: Corpus | None, *, mix: float, seed: int) -> Corpus:
     """The pseudo-queries `cut` from documents, and as many texts of `general` that they are the share `mix` of all.
 
-    Which ones is decided by their own hashes, whatever their order.
+    Which ones is decided by their own hashes, whatever their order; a translation goes by that of its source.
     """
-    own = [each.text for each in cut]
+    own = [Text(each.text) for each in cut]
     beside = as_queries(general, seed).texts if general and mix else []
     wanted = min(len(beside), round(len(own) * mix / (1 - mix)))
-    taken = sorted((item.text for item in beside), key=_rank)[:wanted]
+    taken = sorted(beside, key=lambda item: _rank(item.teacher_text))[:wanted]
     documents = len({each.document for each in cut})
     note(f"{documents:,} documents: {len(own):,} pseudo-queries, and {len(taken):,} general texts beside them")
-    found = Corpus([Text(text, "query") for text in dict.fromkeys([*own, *taken])])
+    found = _queries([*own, *taken])
     if len(found) < MIN_TEXTS:
         raise DataError(
             f"the documents given with --for: {len(own)} pseudo-queries, and {len(taken)} texts beside them; at least"
@@ -45,6 +50,14 @@ def fitted_corpus(cut: Sequence[PseudoQuery], general: Corpus | None, *, mix: fl
             "name more documents, or train on other texts: emb distill --for-queries --data PATH",
         )
     return found
+
+
+def _queries(texts: Sequence[Text]) -> Corpus:
+    """Each text once, as a query; of equal ones the first."""
+    seen: dict[str, Text] = {}
+    for item in texts:
+        seen.setdefault(item.text, Text(item.text, "query", item.source_text))
+    return Corpus(list(seen.values()))
 
 
 def _rank(text: str) -> bytes:

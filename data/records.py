@@ -46,7 +46,8 @@ def read_records(path: Path, field: str = "text", wanted: Sequence[str] | None =
     """Yield every record with where it stands (`file:line`; a row of Parquet: `file, row n`).
 
     Memory does not grow with the file. A line of a .txt and a paragraph of a .md file become `{field: …}`. `wanted`
-    bounds the columns read from Parquet, which stores them apart. Half a surrogate pair becomes U+FFFD in every
+    bounds the columns read from Parquet, which stores them apart; there `field` must be one, unless it is empty. Half a
+    surrogate pair becomes U+FFFD in every
     string of a record, with a warning.
 
     Raises:
@@ -239,10 +240,10 @@ def _mended(value: Any) -> Any:
 
 
 def _csv(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None) -> Located:
-    rows = _rows(handle, path)
-    _, header = next(rows, ("", []))
+    found = rows(handle, path)
+    _, header = next(found, ("", []))
     _refuse_twins(header, f"{path}:1")
-    for where, row in rows:
+    for where, row in found:
         if len(row) != len(header):
             raise DataError(
                 f"{where}: {len(row)} fields where the header has {len(header)} columns", _ROW_HINTS[suffix(path)]
@@ -250,8 +251,8 @@ def _csv(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None
         yield where, dict(zip(header, row, strict=True))
 
 
-def _rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every row that is not blank, and the line it begins on: quoted text may go over many."""
+def rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every row of a .csv or .tsv that is not blank, and the line it begins on: quoted text may go over many."""
     csv.field_size_limit(sys.maxsize)
     # Tab-separated text has no quoting: a lone " there is a character, not the start of ten lines.
     quoting: dict[str, Any] = (
@@ -271,7 +272,8 @@ def _rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
 def _parquet(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None) -> Located:
     with open_parquet(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle, named=path) as table:
         names = table.schema_arrow.names
-        _require(field, names, str(path))
+        if field:
+            _require(field, names, str(path))
         _refuse_twins(names, str(path))
         kept, number = names if wanted is None else [name for name in names if name in wanted], 0
         for batch in table.iter_batches(_ROWS, columns=kept):

@@ -46,6 +46,7 @@ def distill(
     *,
     teacher_vectors: str | Path | None = None,
     data: Sequence[str | Path] = (),
+    parallel: Sequence[str | Path] = (),
     field: str | None = None,
     kind_field: str | None = None,
     documents: Sequence[str | Path] = (),
@@ -72,6 +73,9 @@ def distill(
         teacher_vectors: in place of a teacher, a .npy file with a vector for each text of `data`, in order, or a
             Parquet file with a column of texts and one of vectors (`capture.column`), which is then the data as well.
         data: files, folders or hub data sets; none means the texts every machine has.
+        parallel: files of texts and their translations, beside `data` or alone: the student learns to give both the
+            teacher's vector of the text, so a teacher of one language makes a student of two. A .tsv of two columns,
+            or records with the fields text and translation.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
         documents: files or folders that will be searched: the student becomes an encoder for queries to them, trained
             on pseudo-queries cut from them and on `data` beside; the scores then have a `retention`.
@@ -102,6 +106,7 @@ def distill(
     named = {
         "teacher": teacher_name(teacher, given_teacher, teacher_vectors),
         "data.sources": [str(source) for source in data] or None,
+        "data.parallel": [str(source) for source in parallel] or None,
         "data.documents": [str(source) for source in documents] or None,
         "data.as_queries": for_queries or None,
         "rotate": rotate,

@@ -92,22 +92,25 @@ def sample_of(source: TrainingTexts) -> TrainingTexts:
     Which ones is decided by their own hashes.
     """
     if not source.documents:
-        return _parted(sorted(source.corpus.texts, key=lambda item: _rank(item.text))[:TEXTS], [], [])
+        return _parted(sorted(source.corpus.texts, key=lambda item: _rank(item.teacher_text))[:TEXTS], [], [])
     ranked = sorted(range(len(source.documents)), key=lambda row: _rank(source.documents[row].whole))
     place = {row: new for new, row in enumerate(ranked[:DOCUMENTS])}
     cut = [replace(each, document=place[each.document]) for each in source.queries if each.document in place]
     own, all_own = {each.text for each in cut}, {each.text for each in source.queries}
     mine = [item for item in source.corpus.texts if item.text in own]
-    others = sorted((i for i in source.corpus.texts if i.text not in all_own), key=lambda item: _rank(item.text))
+    others = sorted((i for i in source.corpus.texts if i.text not in all_own), key=lambda i: _rank(i.teacher_text))
     beside = round(len(mine) * len(others) / max(len(source.corpus) - len(others), 1))
     return _parted([*mine, *others[:beside]], [source.documents[row] for row in place], cut)
 
 
 def _parted(texts: Sequence[Text], documents: list[Document], cut: list[PseudoQuery]) -> TrainingTexts:
-    """With half of what was cut held out, or of all texts where nothing was: a figure from few would be noise."""
-    asked = {each.text for each in cut} or {item.text for item in texts}
+    """With half of what was cut held out, or of all texts where nothing was: a figure from few would be noise.
+
+    A translation stays with the text it translates.
+    """
+    asked = {each.text for each in cut} or {item.teacher_text for item in texts}
     held = set(sorted(asked, key=lambda text: _rank(f"held out\0{text}"))[: len(asked) // 2])
-    train, held_out = (Corpus([item for item in texts if (item.text in held) is part]) for part in (False, True))
+    train, held_out = (Corpus([i for i in texts if (i.teacher_text in held) is part]) for part in (False, True))
     return TrainingTexts(Corpus(list(texts)), train, held_out, documents, cut)
 
 
@@ -135,11 +138,12 @@ def _prepared(
 
 def crowded(search: KnownItems, given: Prepared, cut: Sequence[PseudoQuery], count: int) -> KnownItems:
     """A search among `count` rows, texts of the sample beside its documents: in few documents nearly every query finds
-    its own, whatever encoded it.
+    its own, whatever encoded it. A translation has its source's vector, and is no rival of its own.
     """
     texts = [*given.train.texts, *given.held_out.texts]
     vectors = np.concatenate([part.take(range(len(part))) for part in (given.targets.train, given.targets.held_out)])
-    ranked = sorted(range(len(texts)), key=lambda row: _rank(f"rival\0{texts[row].text}"))
+    rivals = [row for row, item in enumerate(texts) if item.source_text is None]
+    ranked = sorted(rivals, key=lambda row: _rank(f"rival\0{texts[row].text}"))
     beside, source = ranked[: max(0, count - len(search.documents))], {each.text: each.document for each in cut}
     return replace(search, rivals=vectors[beside], owners=[source.get(texts[row].text, -1) for row in beside])
 

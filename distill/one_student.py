@@ -33,6 +33,7 @@ from emb.distill.student import build_student
 from emb.distill.student_vocabulary import fit_vocabulary
 from emb.distill.targets import Targets, tokenise
 from emb.distill.train import Split, Training
+from emb.distill.translations import tell_translations
 from emb.distill.which_layers import with_chosen_layers
 from emb.errors import CheckpointError, UsageError
 from emb.files import atomic_folder, atomic_path
@@ -149,6 +150,8 @@ def _scores(training: Training, given: Prepared) -> list[PairScores]:
     """What each pair reaches on held-out texts and in the search that is held out, and what it costs."""
     student, outputs = training.student, training.held_out_vectors()
     scores = with_costs(training.scored(outputs), student, training.held_out.rows)
+    last = scores[-1].pair
+    tell_translations(given.held_out.texts, outputs[last.layers], training.held_targets, last)
     if given.search is None:
         return scores
     found = {pair: outputs[pair.layers][:, : pair.dim] for pair in training.pairs}
@@ -208,9 +211,14 @@ def _write_start(out: Path, recipe: Recipe, given: Prepared) -> None:
     with atomic_path(out / RECIPE) as partial:
         partial.write_text(dump(recipe), encoding="utf-8")
     with atomic_path(out / HELD_OUT) as partial:  # what exports are measured on, wherever the corpus has gone by then
-        texts = (json.dumps(dataclasses.asdict(item), ensure_ascii=False) for item in given.held_out.texts)
+        texts = (json.dumps(_record(item), ensure_ascii=False) for item in given.held_out.texts)
         partial.write_text("".join(f"{line}\n" for line in texts), encoding="utf-8")
     write_status(out, "running", teacher=given.teacher.name)
+
+
+def _record(item: Text) -> dict[str, str]:
+    """A text as a record; only a translation says what it translates."""
+    return {key: value for key, value in dataclasses.asdict(item).items() if value is not None}
 
 
 def _start_heads(
@@ -277,7 +285,7 @@ def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
         mode="json", exclude={"training": True, "ranking": True, "rotate": True, "capture": {"column"}}
     )
     unset = DataRecipe().model_dump(mode="json")
-    for key in ("documents", "as_queries", "mix", "cuts"):  # runs that began before these were there go on
+    for key in ("documents", "as_queries", "mix", "cuts", "parallel"):  # runs that began before these were there go on
         if values["data"][key] == unset[key]:
             del values["data"][key]
     if values["vocabulary"] is None:

@@ -52,7 +52,7 @@ def find_past_run(
     student: Path, lineage: Lineage, sources: Sequence[str] = (), *, trust_remote_code: bool = False
 ) -> PastRun:
     """Find what the model in `student`, of this `lineage`, was distilled with; `sources` replace the places its texts
-    came from.
+    came from, but for translations: these are read where they were.
 
     The teacher itself is needed only for texts whose vectors are not cached.
 
@@ -81,12 +81,15 @@ def find_past_run(
 
 
 def _corpus(recipe: Recipe, sources: Sequence[str]) -> Corpus:
-    if sources:
-        return corpus_of(recipe.model_copy(update={"data": recipe.data.model_copy(update={"sources": list(sources)})}))
+    data = recipe.data.model_copy(update={"sources": list(sources)}) if sources else recipe.data
     try:
-        return corpus_of(recipe)
+        return corpus_of(recipe.model_copy(update={"data": data}))
     except DataError as error:
+        if sources and not data.parallel:
+            raise
         hint = "name them with --heal-data PATH; they are read as the recipe read its own"
+        if data.parallel:  # nothing says which of other texts would be translations
+            hint = f"put {', '.join(data.parallel)} back where it was; for others, {hint}"
         raise DataError(f"the texts of the distillation are not where they were: {error.message}", hint) from error
 
 

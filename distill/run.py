@@ -108,7 +108,8 @@ def _teacher_of(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: 
     """The teacher given, or the one that the recipe names: a file of vectors, or a model.
 
     Raises:
-        UsageError: the recipe is of a run with a function for a teacher, and none is given.
+        UsageError: the recipe is of a run with a function for a teacher, and none is given; parallel text with vectors
+            in the order of other texts.
     """
     if given is not None:
         return Resolved(Path(), recipe.teacher.removeprefix(FUNCTION), vectors=given)
@@ -119,11 +120,20 @@ def _teacher_of(recipe: Recipe, given: VectorTeacher | None, trust_remote_code: 
         )
     path = Path(recipe.teacher).expanduser()
     if path.suffix in SUFFIXES and path.is_file():
+        _refuse_parallel(path, recipe.data)
         columns = Columns(recipe.data.field, recipe.data.kind_field)
         return Resolved(
             path, path.stem, vectors=VectorFileTeacher(path, recipe.data.sources, columns, recipe.capture.column)
         )
     return resolve(recipe.teacher, trust_remote_code=trust_remote_code)
+
+
+def _refuse_parallel(vectors: Path, data: DataRecipe) -> None:
+    if data.parallel and vectors.suffix == ".npy":
+        raise UsageError(
+            f"--parallel {data.parallel[0]}: {vectors} has vectors in the order of --data, none for these texts",
+            "give the teacher itself, or a Parquet file that holds texts and their vectors, these among them",
+        )
 
 
 def _data(recipe: Recipe, teacher: Resolved) -> DataRecipe:

@@ -48,7 +48,8 @@ _Captured = tuple[TeacherIdentity, ModelSpec, TeacherEmbeddings]
 def corpus_of(recipe: Recipe, cut: Sequence[PseudoQuery] | None = None) -> Corpus:
     """The texts of a recipe; `cut` are the pseudo-queries of its documents where they are known already."""
     data, seed = recipe.data, recipe.training.seed
-    given = read_corpus(data.sources, Columns(data.field, data.kind_field), data.limit) if data.sources else None
+    columns = Columns(data.field, data.kind_field)
+    given = read_corpus(data.sources, columns, data.limit, data.parallel) if data.sources or data.parallel else None
     if data.documents:
         cut = pseudo_queries(documents_of(recipe), Cuts(**data.cuts.model_dump()), seed) if cut is None else cut
         corpus = fitted_corpus(cut, given, mix=data.mix, seed=seed)
@@ -58,7 +59,9 @@ def corpus_of(recipe: Recipe, cut: Sequence[PseudoQuery] | None = None) -> Corpu
         corpus = given or default_corpus(data.limit)
         corpus = as_queries(corpus, seed) if data.as_queries else corpus
     queries = sum(item.kind == "query" for item in corpus.texts)
-    note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries")
+    translations = sum(item.source_text is not None for item in corpus.texts)
+    beside = f", {translations:,} translations" if translations else ""
+    note(f"corpus: {len(corpus):,} texts, {queries:,} of them queries{beside}")
     return corpus
 
 
@@ -153,8 +156,9 @@ def teacher_seconds(
     )
     budget, window = recipe.capture.tokens_per_batch, model.spec.max_length
     whole = [each.whole for each in documents]
+    read = [text for _, text in dict.fromkeys((item.kind, item.teacher_text) for item in texts)]
     found = 0.0
-    for group, limit in (([item.text for item in texts], recipe.capture.max_length), (whole, window)):
+    for group, limit in ((read, recipe.capture.max_length), (whole, window)):
         model.spec = dataclasses.replace(model.spec, max_length=min(window, limit))
         rows = model.tokenizer().encode(group[:: max(1, len(group) // _TIMED)])
         began = time.monotonic()

@@ -46,11 +46,13 @@ class CutsRecipe(_Section):
 class DataRecipe(_Section):
     """The corpus: no `sources` means the texts every machine has (Python's own documentation).
 
+    `parallel` are files of texts and their translations: the teacher's vector of a text is the target of both.
     `documents` are those that will be searched: pseudo-queries are cut from them, and `mix` is the share of texts from
-    `sources` among all. `as_queries` makes queries of whatever `sources` hold.
+    `sources` and `parallel` among all. `as_queries` makes queries of whatever these two hold.
     """
 
     sources: list[str] = []
+    parallel: list[str] = []
     documents: list[str] = []
     as_queries: bool = False
     mix: float = Field(0.5, ge=0, lt=1)

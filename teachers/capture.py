@@ -27,13 +27,15 @@ _CHUNK_SECONDS = 15.0  # of a teacher's time are lost at most where the process 
 def capture(teacher: Teacher, texts: Sequence[Text], facts: Mapping[str, Any] | None = None) -> TeacherEmbeddings:
     """Vectors of `texts`, each as its kind; only those not cached are computed. `facts` are noted beside them.
 
+    A translation has the vector of the text that it translates.
+
     Raises:
         TeacherError: the teacher returned NaN or infinity; nothing of that part is stored.
         DiskError: no room; what was stored before stays and is not computed again.
     """
     folder = cache_root() / "teacher" / teacher.identity.fingerprint
     cache = TeacherCache(folder, teacher.dim)
-    keys = [row_key(teacher.prompt(item.kind), item.text) for item in texts]
+    keys = [row_key(teacher.prompt(item.kind), item.teacher_text) for item in texts]
     missing = bool(cache.missing(keys))
     if missing or (facts and not facts.items() <= _facts(folder).items()):
         with cache.lock():
@@ -58,7 +60,7 @@ def cached(fingerprint: str, texts: Sequence[Text]) -> TeacherEmbeddings | None:
         return None
     facts = read_json(folder / FACTS)
     cache = TeacherCache(folder, int(facts["dim"]))
-    keys = [row_key(facts["prompts"].get(item.kind, ""), item.text) for item in texts]
+    keys = [row_key(facts["prompts"].get(item.kind, ""), item.teacher_text) for item in texts]
     return None if cache.missing(keys) else cache.view(keys)
 
 
@@ -98,22 +100,22 @@ def move_cached(weights: str, to_weights: str, rotation: Vectors, texts: Sequenc
 
 
 def _keys(prompts: Mapping[str, str], texts: Sequence[Text]) -> set[bytes]:
-    return {row_key(prompts.get(item.kind, ""), item.text) for item in texts}
+    return {row_key(prompts.get(item.kind, ""), item.teacher_text) for item in texts}
 
 
 def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:
     # Longest first, so that any lack of memory comes at once.
-    todo = sorted(cache.missing(keys), key=lambda index: (texts[index].kind, -len(texts[index].text)))
-    note(f"teacher: {len(todo):,} of {len(texts):,} texts to encode, the others are cached")
+    todo = sorted(cache.missing(keys), key=lambda index: (texts[index].kind, -len(texts[index].teacher_text)))
+    note(f"teacher: {len(todo):,} of {len(set(keys)):,} texts to encode, the others are cached")
     # The unit is the character: a bar that counts texts would crawl at first.
-    with bar("teacher vectors (characters)", sum(len(texts[index].text) for index in todo)) as advance:
+    with bar("teacher vectors (characters)", sum(len(texts[index].teacher_text) for index in todo)) as advance:
         for chunk in _chunks(todo, texts):
-            vectors = teacher.embed([texts[index].text for index in chunk], texts[chunk[0]].kind)
+            vectors = teacher.embed([texts[index].teacher_text for index in chunk], texts[chunk[0]].kind)
             with np.errstate(over="ignore"):
                 half = vectors.astype(np.float16)  # beyond 65504 it is infinity
             _check_finite(half, chunk, texts)
             cache.append([keys[index] for index in chunk], half)
-            advance(sum(len(texts[index].text) for index in chunk))
+            advance(sum(len(texts[index].teacher_text) for index in chunk))
 
 
 def _chunks(todo: Sequence[int], texts: Sequence[Text]) -> Iterator[Sequence[int]]:
@@ -136,7 +138,7 @@ def _check_finite(vectors: Vectors, places: Sequence[int], texts: Sequence[Text]
     if bad is not None:
         place = places[bad]
         raise TeacherError(
-            f"the teacher returned NaN or infinity for: {texts[place].text[:80]!r} (text {place + 1:,} of"
+            f"the teacher returned NaN or infinity for: {texts[place].teacher_text[:80]!r} (text {place + 1:,} of"
             f" {len(texts):,})",
             "try --set capture.dtype=fp32, and check the teacher's weights",
         )

@@ -29,6 +29,7 @@ ROOMS = (
     "data",
     "teachers",
     "distill",
+    "vocabulary",
     "export",
     "quantize",
     "runtime",

@@ -69,7 +69,7 @@ def test_both_students_of_a_query_run_are_trimmed(teacher: Path, texts: Path) ->
 
 def test_documents_count_beside_what_is_cut_from_them(teacher: Path, tmp_path: Path) -> None:
     docs = tmp_path / "docs.txt"
-    docs.write_text("\n".join(NEW), encoding="utf-8")
+    docs.write_text("\n".join(f"{line}. The committee met again." for line in NEW), encoding="utf-8")
     run = emb.distill(
         teacher,
         documents=[docs],
@@ -82,7 +82,7 @@ def test_documents_count_beside_what_is_cut_from_them(teacher: Path, tmp_path: P
             "training.epochs": 0,
         },
     )
-    assert {"rain", "the", "and"} <= set(load_model(run.student).hf_tokenizer.get_vocab())
+    assert "committee" in load_model(run.student).hf_tokenizer.get_vocab()  # of the first sentence alone it is no part
 
 
 def test_a_run_resumes_with_its_vocabulary(teacher: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:

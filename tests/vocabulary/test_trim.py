@@ -56,6 +56,8 @@ def test_positions_counted_from_the_padding_token_stay(family: str, tmp_path: Pa
     found = _trimmed(model)
     replace_vocabulary(model, found.tokenizer, found.kept)
     assert model.encoder.config.pad_token_id == 1
+    model.encoder.embeddings.position_embeddings.padding_idx = 9
+    assert set(range(10)) <= set(fixed_ids(model))
     assert model.hf_tokenizer.pad_token_id == 1
 
 

@@ -47,6 +47,7 @@ MAY_IMPORT = {
         "validate",
     },
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
+    "vocabulary": {"artifact", "data", "distill", "model", "recipes", "report", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
 ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "tokens"]

@@ -7,18 +7,17 @@ to matter most (arXiv 2305.14314, section 4).
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from emb.errors import UsageError, needs_extra
+from emb.errors import UsageError
 from emb.files import atomic_folder
 from emb.model.embedding_model import EmbeddingModel, layer_stack
 from emb.model.static import StaticEncoder
+from emb.vocabulary.extra import adapt_extra
 from emb.vocabulary.new_rows import look_up_new_rows
 
 ADAPTER = "default"  # peft's name for the only one
@@ -37,7 +36,7 @@ def adapt(model: EmbeddingModel, new_ids: Sequence[int], layers: int, *, rank: i
         MissingExtra: peft is not installed.
         UsageError: a static encoder, which has no linear layers, or an id beyond the table.
     """
-    with needs_extra():
+    with adapt_extra():
         from peft import LoraConfig, get_peft_model
     if isinstance(model.encoder, StaticEncoder):
         raise UsageError(
@@ -52,7 +51,7 @@ def adapt(model: EmbeddingModel, new_ids: Sequence[int], layers: int, *, rank: i
         exclude_modules=_above(model, layers),
         trainable_token_indices=sorted({int(each) for each in new_ids}) or None,
     )
-    with _no_future():
+    with adapt_extra():
         adapted = get_peft_model(model.encoder, config)
     look_up_new_rows(model.encoder)
     return adapted
@@ -68,9 +67,9 @@ def save_adapter(adapted: Any, folder: Path, base: str) -> None:
 
 def with_adapter(model: EmbeddingModel, adapter: Path) -> Any:
     """Put a saved adapter into the encoder, in place, to be used or merged; returns peft's model around it."""
-    with needs_extra():
+    with adapt_extra():
         from peft import PeftModel
-    with _no_future():
+
         return PeftModel.from_pretrained(model.encoder, str(adapter))
 
 
@@ -84,16 +83,9 @@ def is_row(name: str) -> bool:
     return "trainable_tokens" in name
 
 
-@contextmanager
-def _no_future() -> Iterator[None]:
-    # peft asks transformers by names that the next one will not have: nothing that users can change.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
-
-
 def _refuse_unknown(model: EmbeddingModel, new_ids: Sequence[int]) -> None:
-    rows = len(model.encoder.get_input_embeddings().weight)
+    table: Any = model.encoder.get_input_embeddings()
+    rows = table.weight.shape[0]
     beyond = [each for each in new_ids if not 0 <= each < rows]
     if beyond:
         raise UsageError(

@@ -79,12 +79,12 @@ def memory_of(model: EmbeddingModel, tokens: int, *, recompute: bool) -> Memory:
 def tell_worth(memory: Memory) -> None:
     """Say so where a base in 4 bits saves little."""
     if memory.saved < _WORTH * memory.plain:
-        parts = ("linear_floats", "linear", "table", "adapter", "activations")
-        linear, four, table, adapter, activations = (f"{getattr(memory, part) / 1e6:,.0f} MB" for part in parts)
+        parts = (memory.linear_floats, memory.linear, memory.table, memory.adapter, memory.activations)
+        linear, four, table, adapter, activations = (f"{part / 1e6:,.0f} MB" for part in parts)
         note(
             f"QLoRA saves next to nothing here, and plain LoRA is faster: linear layers are {linear} in floats and"
-            f" {four} in 4 bits, beside {table} of token table and other weights, {adapter} of adapter with its optimiser and"
-            f" about {activations} of activations"
+            f" {four} in 4 bits, beside {table} of token table and other weights, {adapter} of adapter with its"
+            f" optimiser and about {activations} of activations"
         )
 
 

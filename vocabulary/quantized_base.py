@@ -16,7 +16,6 @@ import contextlib
 import copy
 import ctypes
 import importlib
-import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from emb.errors import TrainingError, needs_extra
+from emb.errors import TrainingError
 from emb.model.embedding_model import EmbeddingModel, load_changed, quiet
+from emb.vocabulary.extra import adapt_extra
 
 _READING = threading.Lock()
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of malloc.h
@@ -42,7 +42,7 @@ def load_quantized(folder: Path, *, compute: torch.dtype, device: torch.device) 
         ArtifactError: not a model.
         MissingExtra: bitsandbytes is not installed.
     """
-    with needs_extra(), _unheard():
+    with adapt_extra():
         import bitsandbytes  # noqa: F401 - transformers says less clearly that it is not there
         from transformers import BitsAndBytesConfig
     config = BitsAndBytesConfig(
@@ -113,18 +113,6 @@ def give_back_large_blocks() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_MMAP_THRESHOLD, _LARGE)
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-    # It says that it lacks a kernel for the layout that is avoided here.
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

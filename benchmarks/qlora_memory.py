@@ -28,7 +28,7 @@ def main() -> None:
     """Write the model, run the three processes, print, and write the JSON."""
     options = parser(__doc__, texts=None, rounds=None)
     options.add_argument("--layers", type=int, default=28, help="each of 15.7 million parameters")
-    options.add_argument("--steps", type=int, default=6, help="steps of training")
+    options.add_argument("--steps", type=int, default=4, help="steps of training")
     options.add_argument("--tokens", type=int, default=128, help="tokens per batch")
     options.add_argument("--child", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
     given = options.parse_args()

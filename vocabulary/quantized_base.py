@@ -69,9 +69,9 @@ def load_dequantized(folder: Path) -> EmbeddingModel:
 
 def quantized_layers(model: nn.Module) -> dict[str, Any]:
     """The 4-bit layers, by name; none where the model has none."""
-    return {
-        name: layer for name, layer in model.named_modules() if hasattr(getattr(layer, "weight", None), "quant_state")
-    }
+    # peft's layers show the weights of those that they stand around, and are no linear layers themselves.
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    return {name: layer for name, layer in layers.items() if hasattr(layer.weight, "quant_state")}
 
 
 def keep_layout(model: nn.Module) -> None:
@@ -95,12 +95,17 @@ def refuse_rewritten(model: nn.Module) -> None:
 
 
 def evaluation_copy(model: EmbeddingModel) -> EmbeddingModel:
-    """A copy to evaluate, with 4-bit weights of its own; all other tensors are shared with `model`."""
-    own = {id(layer.weight) for layer in quantized_layers(model).values()}
+    """A copy to evaluate that costs no memory: rewriting one of its 4-bit weights gives that weight other bytes and
+    leaves those of `model`; all other tensors are the same objects.
+    """
     tensors = (*model.encoder.parameters(), *model.encoder.buffers())
-    encoder = copy.deepcopy(model.encoder, {id(tensor): tensor for tensor in tensors if id(tensor) not in own})
+    same: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
+    for layer in quantized_layers(model).values():
+        weight, state = copy.copy(layer.weight), copy.copy(layer.weight.quant_state)
+        weight.quant_state = state
+        same |= {id(layer.weight): weight, id(layer.weight.quant_state): state, id(layer.quant_state): state}
     heads = {int(layers): head for layers, head in model.heads.items()}
-    copied = EmbeddingModel(encoder, model.hf_tokenizer, model.spec, heads)
+    copied = EmbeddingModel(copy.deepcopy(model.encoder, same), model.hf_tokenizer, model.spec, heads)
     keep_layout(copied)
     return copied
 

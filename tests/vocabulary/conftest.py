@@ -8,7 +8,6 @@ import pytest
 from tiny import tiny_bert, tiny_qwen3
 
 
-
 @pytest.fixture(scope="package")
 def wide_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of two layers and 64 dims."""

@@ -195,7 +195,7 @@ def test_a_tensor_without_gradient_is_named(
     def losing(self: AdapterTraining, batch: Any) -> Any:
         steps.append(self.step)
         if len(steps) == 1:
-            name, tensor = next((n, t) for n, t in self.student.named_parameters() if lost in n and t.requires_grad)
+            tensor = next(t for n, t in self.student.named_parameters() if lost in n and t.requires_grad)
             tensor.register_hook(torch.zeros_like)
         return original(self, batch)
 

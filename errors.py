@@ -132,7 +132,15 @@ _EXTRA_OF = dict.fromkeys(
         "transformers",
     ),
     "train",
-) | {"pyarrow": "parquet", "faiss": "search", "openvino": "openvino", "nncf": "openvino", "ctranslate2": "ctranslate2"}
+) | {
+    "bitsandbytes": "adapt",
+    "peft": "adapt",
+    "pyarrow": "parquet",
+    "faiss": "search",
+    "openvino": "openvino",
+    "nncf": "openvino",
+    "ctranslate2": "ctranslate2",
+}
 
 
 @contextmanager

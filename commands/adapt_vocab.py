@@ -73,6 +73,10 @@ if TYPE_CHECKING:
     help="Whose vectors new rows are trained towards: the model's own without them, or another model's.",
 )
 @click.option(
+    "--lora", is_flag=True, help="At the end, train an adapter of all layers and merge it where held-out texts gain."
+)
+@click.option("--qlora", is_flag=True, help="The same on a base in 4 bits, where memory is short.")
+@click.option(
     "--min-cosine",
     type=float,
     default=0.85,
@@ -91,7 +95,7 @@ if TYPE_CHECKING:
     type=setting,
     metavar="KEY=VALUE",
     multiple=True,
-    help="Override a value of the training of rows, e.g. --set epochs=5; repeat for several.",
+    help="Override a value of the training of rows, or of the adapter: --set epochs=5, --set language.lr=1e-4.",
 )
 @remote_code
 @output

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from emb.files import atomic_folder, read_json, sha256_file, write_json
 from emb.progress import warn
 
 _KEEP = 2
+_NUMBER = "number"  # behind the name of a state that is no tensor
 
 
 def save_checkpoint(
@@ -116,12 +118,31 @@ def _restore(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -
 
 def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value.contiguous() for index, entry in state.items() for name, value in entry.items()}
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in _leaves(entry)}
+
+
+def _leaves(entry: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one parameter's state. bitsandbytes counts steps in plain numbers, and has a level more, in which
+    parameters share tensors: safetensors takes those only as copies.
+    """
+    for name, value in entry.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", each.clone()) for inner, each in value.items())
+        elif isinstance(value, Tensor):
+            yield name, value.contiguous()
+        else:
+            yield f"{name}.{_NUMBER}", torch.tensor(value)
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        index, name, *inner = key.split(".")
+        entry = state.setdefault(int(index), {})
+        if not inner:
+            entry[name] = value
+        elif inner == [_NUMBER]:
+            entry[name] = value.item()
+        else:
+            entry.setdefault(name, {})[inner[0]] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -56,9 +56,7 @@ class Loop:
             identity,
         )
         self.plan = BatchPlan(lengths, recipe.tokens_per_batch, recipe.seed)
-        optimizer = torch.optim.AdamW(
-            self.parameter_groups(), lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True
-        )
+        optimizer = self.optimizer_of(self.parameter_groups())
         self.model, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.raw_optimizer = optimizer
         self.total = self._planned_steps()
@@ -68,6 +66,11 @@ class Loop:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What is trained, each group with the factor by which its learning rate is scaled."""
         return [{"params": [each for each in self.module.parameters() if each.requires_grad], "scale": 1.0}]
+
+    def optimizer_of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """What moves the parameters of `groups`."""
+        recipe = self.recipe
+        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=True)
 
     def batch_loss(self, batch: Indices) -> Tensor:
         """The loss of the items of a batch, a scalar to go backward from."""

@@ -8,9 +8,10 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -234,14 +235,27 @@ def load_model(
     return model
 
 
+def load_changed(source: str | Path, *, device: torch.device, **more: Any) -> EmbeddingModel:
+    """Load a folder with weights that are no longer those of its files, since `more`, which goes to transformers, says
+    so (4 bits): it is not run, and not held against anything.
+
+    Raises:
+        ArtifactError: not a model, or one with modules that cannot be sliced or exported.
+    """
+    loaded = open_sentence_transformer(source, device=device, more=more)
+    return _from_sentence_transformers(loaded, Path(source)).eval()
+
+
 def open_sentence_transformer(
     source: str | Path,
     *,
     dtype: torch.dtype = torch.float32,
     trust_remote_code: bool = False,
     revision: str | None = None,
+    device: torch.device | str = "cpu",
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """The folder as sentence-transformers itself loads it, on the CPU and from safetensors.
+    """The folder as sentence-transformers itself loads it, from safetensors; `more` goes to transformers.
 
     Raises:
         ArtifactError: not a model.
@@ -254,10 +268,10 @@ def open_sentence_transformer(
         try:
             loaded = SentenceTransformer(
                 str(source),
-                device="cpu",
+                device=str(device),
                 trust_remote_code=trust_remote_code,
                 revision=revision,
-                model_kwargs={"dtype": dtype, "use_safetensors": True},
+                model_kwargs={"dtype": dtype, "use_safetensors": True, **more},
             )
         except EmbError:
             raise
@@ -496,15 +510,18 @@ def quiet() -> Iterator[None]:
     import transformers.utils.logging as hf
 
     before, bars = hf.get_verbosity(), hf.is_progress_bar_enabled()
-    st_logger = logging.getLogger("sentence_transformers")
-    st_level = st_logger.level
+    # bitsandbytes, where it is installed, tells at its import of a kernel that it lacks.
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "bitsandbytes")]
+    levels = [each.level for each in loggers]
     hf.set_verbosity_error()
     hf.disable_progress_bar()
-    st_logger.setLevel(logging.ERROR)
+    for each in loggers:
+        each.setLevel(logging.ERROR)
     try:
         yield
     finally:
         hf.set_verbosity(before)
-        st_logger.setLevel(st_level)
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
         if bars:
             hf.enable_progress_bar()

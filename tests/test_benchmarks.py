@@ -56,6 +56,7 @@ def test_every_benchmark_is_here() -> None:
         "qwen3_shape",
         "base_shapes",
         "peers",
+        "qlora_memory",
         "query_encoders",
         "roofline",
         "rotation",

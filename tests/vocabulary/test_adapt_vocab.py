@@ -204,6 +204,7 @@ def test_a_stronger_teacher_is_what_rows_learn(folder: Path, texts: Path, tmp_pa
         ({"mode": "extend", "add": 5, "init": "ridge"}, UsageError, "no such way"),
         ({"keep": "missing.txt"}, UsageError, "cannot be read"),
         ({"overrides": {"lrr": 1}}, UsageError, "lrr"),
+        ({"overrides": {"language.lrr": 1}}, UsageError, "lrr"),
         ({"mode": "extend", "add": 4000}, UsageError, "the texts support"),
         ({"keep_scripts": ["Klingon"]}, UsageError, "no token has a letter"),
     ],
@@ -265,3 +266,45 @@ def test_rows_are_trained_on_texts_that_have_new_tokens(
     _adapt(folder, texts, mode="extend", add=3, min_cosine=0.0)
     assert seen
     assert all(seen)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_an_adapter_is_trained_merged_and_left_beside(tmp_path: Path, texts: Path, method: str) -> None:
+    wide = tiny.tiny_bert(tmp_path / "wide", layers=2, hidden=64)
+    settings = {
+        **ROWS,
+        "language.lr": 3e-3,
+        "language.max_steps": 30,
+        "language.epochs": 50,
+        "language.precision": "fp32",
+    }
+    options = {"mode": "both", "add": 3, "init": "random", "min_cosine": 0.0, "overrides": settings, method: True}
+    found = _adapt(wide, texts, **options)
+    assert found.folder is not None
+    step = found.report["language"]
+    assert step["method"] == method
+    assert step["kept"]
+    assert step["cosine_after"] > step["cosine_before"]
+    assert (found.folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert load_model(found.folder).exits == [2]
+    assert not list(wide.parent.glob(".out.rows*"))
+
+
+def test_an_adapter_that_gains_nothing_is_left_out(tmp_path: Path, texts: Path) -> None:
+    wide = tiny.tiny_bert(tmp_path / "wide", layers=2, hidden=64)
+    plain = _adapt(wide, texts)
+    spoilt = {"language.lr": 0.5, "language.max_steps": 3, "language.warmup_steps": 0, "language.precision": "fp32"}
+    found = _adapt(wide, texts, lora=True, overrides=spoilt, overwrite=True)
+    assert found.folder is not None
+    assert plain.folder is not None
+    assert not found.report["language"]["kept"]
+    assert not (found.folder / "adapter").exists()
+    assert (table_of(load_model(found.folder)) == table_of(load_model(plain.folder))).all()
+
+
+def test_exits_survive_the_language_stage(tmp_path: Path, texts: Path) -> None:
+    student = tiny.tiny_student(tmp_path / "student")
+    settings = {"language.max_steps": 3, "language.precision": "fp32", "language.lr": 1e-3}
+    found = _adapt(student, texts, lora=True, overrides=settings)
+    assert found.folder is not None
+    assert load_model(found.folder).exits == load_model(student).exits

@@ -34,6 +34,8 @@ def adapt_vocab(
     add: int | None = None,
     init: str = "auto",
     teacher: str | Path = "self",
+    lora: bool = False,
+    qlora: bool = False,
     min_cosine: float = 0.85,
     field: str = "text",
     kind_field: str = "kind",
@@ -59,13 +61,16 @@ def adapt_vocab(
             best of these on held-out texts.
         teacher: whose vectors the new rows are trained towards: "self" for the model's own without them, or another
             model with as many dims.
+        lora, qlora: at the end, train an adapter of all layers and of the new rows towards the same vectors, with
+            `qlora` on a base in 4 bits, and merge it where held-out texts gain by it. Needs the extra `adapt`.
         min_cosine: mean cosine of held-out texts to their vectors before that an extension must keep.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
         limit: read so many texts at most.
         profile: measure alone; with `out`, write the report there.
         out: the adapted folder; None means `adapted/<model>`.
         overwrite: replace what is in the way.
-        overrides: of the training of rows, by the names of a recipe's section `training`: `{"epochs": 5}`.
+        overrides: of the training of rows, by the names of a recipe's section `training`: `{"epochs": 5}`; of the
+            adapter's, with `language.` before them.
         trust_remote_code: let the model's repository run code of its own.
 
     Raises:
@@ -74,7 +79,7 @@ def adapt_vocab(
     """
     with needs_extra():
         from emb.data.corpus import Columns
-        from emb.vocabulary.adaptation.options import AdaptOptions
+        from emb.vocabulary.adaptation.options import LORA, QLORA, AdaptOptions
         from emb.vocabulary.adaptation.run import run_adaptation
         from emb.vocabulary.wanted import Wanted
 
@@ -84,6 +89,7 @@ def adapt_vocab(
         add,
         init,
         str(teacher),
+        QLORA if qlora else LORA if lora else None,
         min_cosine,
     )
     return run_adaptation(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ import torch
 from emb.artifact.fingerprints import weights_hash
 from emb.artifact.manifest import LayerDimPair
 from emb.data.corpus import Text
-from emb.distill.train import Split
 from emb.errors import UsageError
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of
 from emb.progress import note
@@ -23,7 +23,8 @@ from emb.teachers.capture import capture
 from emb.teachers.folder import FolderTeacher
 from emb.teachers.protocol import TeacherIdentity
 from emb.teachers.registry import resolve
-from emb.vocabulary.adaptation.options import SELF, AdaptOptions
+from emb.vocabulary.adaptation.language import LanguageStep, Learned, language_step
+from emb.vocabulary.adaptation.options import QLORA, SELF, AdaptOptions
 from emb.vocabulary.adaptation.row_distillation import distil_rows
 from emb.vocabulary.choose_rows import InitScore, made_rows, write_best
 from emb.vocabulary.extend import Extended, extend
@@ -34,7 +35,7 @@ from emb.vocabulary.proof import (
     prove_extension,
     prove_trim,
 )
-from emb.vocabulary.reading import Reading, read, rows_of, vectors_of
+from emb.vocabulary.reading import Reading, read, vectors_of
 from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.wanted import prove_tokenizer, trim_to
@@ -58,6 +59,7 @@ class Adapted:
     extension: ExtensionProof | None
     init: str | None
     init_scores: Sequence[InitScore]
+    language: LanguageStep | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Job:
     held_out: Sequence[Text]
     options: AdaptOptions
     training: TrainingRecipe
+    language: TrainingRecipe
     place: Path
     trust_remote_code: bool = False
 
@@ -81,12 +84,23 @@ def adapt(job: Job) -> Adapted:
         UsageError, DataError: what is asked cannot be.
     """
     model = load_model(job.folder, trust_remote_code=job.trust_remote_code)
+    learned = _learned(job, _teacher(job, model), _first(job.train)) if job.options.language else None
     kept, proof = sorted(tokenizer_json(model).tokens), None
     if job.options.trims:
         kept, proof = _trimmed(job, model)
-    if not job.options.extends:
-        return Adapted(model, kept, [], proof, None, None, ())
-    return _extended(job, model, kept, proof)
+    found = Adapted(model, kept, [], proof, None, None, ())
+    if job.options.extends:
+        found = _extended(job, model, kept, proof)
+    return _with_language(job, found, *learned) if learned else found
+
+
+def _with_language(job: Job, found: Adapted, train: Learned, held_out: Learned) -> Adapted:
+    new_ids, pairs = range(len(found.kept), len(found.kept) + len(found.added)), _pairs(job, found.model)
+    known, qlora = manifest_of(job.folder), job.options.language == QLORA
+    model, step = language_step(
+        found.model, known, new_ids, train, held_out, pairs, job.language, job.place, qlora=qlora
+    )
+    return dataclasses.replace(found, model=model, language=step)
 
 
 def _trimmed(job: Job, model: EmbeddingModel) -> tuple[list[int], TrimProof]:
@@ -108,14 +122,14 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
     new_ids = range(len(ids), len(ids) + len(found.added))
     note(f"{len(found.added):,} new tokens, such as {', '.join(found.added[:5])}")
     before = read(model, job.held_out)
-    train, held_out = _targets(job, model, found, source)
+    train, held_out = _learned(job, _teacher(job, model), _with_new_tokens(job.train, found, len(source.tokens)))
     made = made_rows(options.init, _ground(model, source, found, job))
     replace_vocabulary(model, found.tokenizer, ids, torch.from_numpy(made[next(iter(made))]))
     dev = Reading(before.texts[:_DEV], before.rows[:_DEV], before.vectors[:_DEV])
     method, scores = write_best(model, new_ids, made, dev)
     note("untrained rows: " + ", ".join(f"{each.method} {each.cosine:.4f}" for each in scores) + f"; {method} is taken")
-    splits = [Split(rows_of(model, part.texts), part.vectors) for part in (train, held_out)]
-    distil_rows(model, new_ids, splits[0], splits[1], _pairs(job, model), job.training, job.place)
+    parts = train.split(model), held_out.split(model)
+    distil_rows(model, new_ids, *parts, _pairs(job, model), job.training, job.place)
     prove_tokenizer(source, found.tokenizer)
     extension = prove_extension(before, model, new_ids, options.min_cosine)
     note(
@@ -125,30 +139,26 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
     return Adapted(model, [kept[index] for index in ids], found.added, proof, extension, method, scores)
 
 
-@dataclass(frozen=True)
-class _Part:
-    texts: Sequence[Text]
-    vectors: TeacherEmbeddings
-
-
-def _targets(job: Job, model: EmbeddingModel, found: Extended, source: TokenizerJson) -> tuple[_Part, _Part]:
-    """Texts with new tokens, at most so many, and the held-out ones, each with the teacher's vectors of them."""
-    texts = _with_new_tokens(job.train, found, len(source.tokens))
-    teacher = _teacher(job, model)
+def _learned(job: Job, teacher: FolderTeacher, texts: Sequence[Text]) -> tuple[Learned, Learned]:
+    """`texts` and the held-out ones, each with the teacher's vectors of them."""
     vectors = capture(teacher, [*texts, *job.held_out])
     first, second = vectors.places[: len(texts)], vectors.places[len(texts) :]
     return (
-        _Part(texts, TeacherEmbeddings(vectors.shards, first)),
-        _Part(job.held_out, TeacherEmbeddings(vectors.shards, second)),
+        Learned(texts, TeacherEmbeddings(vectors.shards, first)),
+        Learned(job.held_out, TeacherEmbeddings(vectors.shards, second)),
     )
 
 
+def _first(texts: Sequence[Text]) -> list[Text]:
+    """So many of them at most, by their own hashes, whatever their order."""
+    return sorted(texts, key=lambda each: hashlib.blake2b(each.text.encode()).digest())[:_MAX_TEXTS]
+
+
 def _with_new_tokens(texts: Sequence[Text], found: Extended, first: int) -> list[Text]:
-    """Of `texts` those that have one, the first so many by their own hashes, whatever their order."""
+    """Of `texts` those that have one."""
     tokenizer = found.tokenizer.tokenizer()
     read = tokenizer.encode_batch_fast([each.text for each in texts], add_special_tokens=False)
-    fitting = [each for each, encoding in zip(texts, read, strict=True) if max(encoding.ids, default=0) >= first]
-    return sorted(fitting, key=lambda each: hashlib.blake2b(each.text.encode()).digest())[:_MAX_TEXTS]
+    return _first([each for each, encoding in zip(texts, read, strict=True) if max(encoding.ids, default=0) >= first])
 
 
 def _teacher(job: Job, model: EmbeddingModel) -> FolderTeacher:

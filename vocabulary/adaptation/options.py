@@ -11,6 +11,7 @@ from emb.vocabulary.wanted import Wanted
 
 MODES = ("trim", "extend", "both")
 SELF = "self"
+LORA, QLORA = "lora", "qlora"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class AdaptOptions:
         add: how many tokens an extension adds.
         init: how their rows are made.
         teacher: whose vectors rows are trained towards: "self", or a model's name or folder.
+        language: "lora" or "qlora", for an adapter that is trained at the end and merged; None for none.
         min_cosine: mean cosine that an extension must keep to the vectors without it.
     """
 
@@ -31,6 +33,7 @@ class AdaptOptions:
     add: int | None = None
     init: str = AUTO
     teacher: str = SELF
+    language: str | None = None
     min_cosine: float = 0.85
 
     def __post_init__(self) -> None:

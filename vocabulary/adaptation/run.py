@@ -20,12 +20,14 @@ from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.registry import resolve
 from emb.vocabulary.adaptation import AdaptResult
 from emb.vocabulary.adaptation.adapt import Job, adapt
+from emb.vocabulary.adaptation.language import LANGUAGE_TRAINING
 from emb.vocabulary.adaptation.options import AdaptOptions
 from emb.vocabulary.adaptation.row_distillation import ROW_TRAINING
 from emb.vocabulary.adaptation.write import write_adapted, write_profile
 from emb.vocabulary.profile import Profile, profile
 
 _HELD_OUT = 500  # texts at most
+_LANGUAGE = "language."  # before the name of what is set of the language stage
 
 
 def run_adaptation(
@@ -44,7 +46,13 @@ def run_adaptation(
 ) -> AdaptResult:
     """`emb.adapt_vocab`, its arguments in the types that they have here."""
     name, folder = _locate(model, trust_remote_code)
-    training = _training(overrides)
+    training = _training(
+        ROW_TRAINING, {key: value for key, value in overrides.items() if not key.startswith(_LANGUAGE)}
+    )
+    language = _training(
+        LANGUAGE_TRAINING,
+        {key.removeprefix(_LANGUAGE): value for key, value in overrides.items() if key.startswith(_LANGUAGE)},
+    )
     place = out or Path("adapted") / name
     if out or not profile_alone:
         refuse_existing(place, overwrite)
@@ -56,7 +64,8 @@ def run_adaptation(
         if out:
             write_profile(name, before, out)
         return AdaptResult(out, {}, before)
-    job = Job(folder, train.texts, held_out.texts, options, training, _work(place), trust_remote_code)
+    texts = train.texts, held_out.texts
+    job = Job(folder, *texts, options, training, language, _work(place), trust_remote_code)
     found = adapt(job)
     report = write_adapted(job, name, found, before, corpus, place)
     for left in place.parent.glob(f"{_work(place).name}-*"):
@@ -102,9 +111,9 @@ def _corpora(
     return found
 
 
-def _training(overrides: Mapping[str, Any]) -> TrainingRecipe:
+def _training(own: TrainingRecipe, overrides: Mapping[str, Any]) -> TrainingRecipe:
     try:
-        return TrainingRecipe.model_validate(ROW_TRAINING.model_dump() | dict(overrides))
+        return TrainingRecipe.model_validate(own.model_dump() | dict(overrides))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(

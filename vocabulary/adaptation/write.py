@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from emb.data.corpus import Corpus
 from emb.files import atomic_folder, atomic_path, write_json
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of, save_model
 from emb.vocabulary.adaptation.adapt import Adapted, Job
+from emb.vocabulary.adaptation.language import LanguageStep
 from emb.vocabulary.page import vocabulary_page
 from emb.vocabulary.profile import Profile
 
 REPORT = "vocab_report.json"
 PAGE = "vocab_report.html"
 ID_MAP = "id_map.json"
+ADAPTER = "adapter"  # what the language stage trained, as peft reads it; it is merged into the model already
 
 
 def write_adapted(job: Job, name: str, found: Adapted, before: Profile, corpus: Corpus, out: Path) -> dict[str, Any]:
@@ -29,6 +32,8 @@ def write_adapted(job: Job, name: str, found: Adapted, before: Profile, corpus: 
         save_model(found.model.cpu(), folder)
         load_model(folder)  # what was written must open, and read as sentence-transformers reads it
         write_json(folder / ID_MAP, _id_map(found))
+        if found.language and found.language.kept:
+            shutil.copytree(found.language.adapter, folder / ADAPTER)
         report = _report(name, found, before, folder)
         write_json(folder / REPORT, report)
         with atomic_path(folder / PAGE) as partial:
@@ -63,8 +68,13 @@ def _report(name: str, found: Adapted, before: Profile, folder: Path) -> dict[st
         **{key: dataclasses.asdict(each) for key, each in proofs.items() if each},
         "init": {"taken": found.init, "tried": [dataclasses.asdict(each) for each in found.init_scores]},
         "new_tokens": found.added,
+        **({"language": _language(found.language)} if found.language else {}),
         "profile": dataclasses.asdict(before),
     }
+
+
+def _language(step: LanguageStep) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(step).items() if key != "adapter"}
 
 
 def _changes(report: dict[str, Any]) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ def test_every_benchmark_is_here() -> None:
         "query_encoders",
         "roofline",
         "rotation",
+        "smaller_tables",
         "stream",
     } == set(SCRIPTS)
 

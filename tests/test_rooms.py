@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "teachers",
         "validate",
     },
+    "vocabulary": {"artifact", "data", "distill", "model", "recipes", "report", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,18 @@ from torch import Tensor
 from emb.distill.train import Split
 from emb.errors import UsageError
 from emb.model.embedding_model import EmbeddingModel, load_model
-from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.cache import in_memory
 from emb.vocabulary.choice import fallback_rows, highest, table_of
 from emb.vocabulary.gates import Gates, choosing_recipe, gated
-from emb.vocabulary.influence import influence, kept_by_influence
 from emb.vocabulary.learned_pruning import Thresholds, kept_by_thresholds
 from emb.vocabulary.row_masks import Masks, counts, kept_by_masks
 
-Way = Callable[..., list[int]]
 SPECIALS = [0, 1, 2, 3, 4]
-WAYS = ["masks", "thresholds", "influence"]
 LEARNED = {"masks": (kept_by_masks, Masks), "thresholds": (kept_by_thresholds, Thresholds)}
-RECIPE = choosing_recipe(60, 0.1, tokens_per_batch=256).model_copy(update={"precision": "fp32"})
+RECIPES = {
+    way: choosing_recipe(steps, 0.1, tokens_per_batch=256).model_copy(update={"precision": "fp32"})
+    for way, steps in (("masks", 60), ("thresholds", 200))
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +68,14 @@ def _kept(
     rows: int,
     always: Collection[int] = SPECIALS,
     fallback: Tensor | None = None,
-    recipe: TrainingRecipe = RECIPE,
+    **changes: Any,
 ) -> list[int]:
-    if way == "influence":
-        return kept_by_influence(model, train.rows, rows=rows, always=always, fallback=fallback, seed=recipe.seed)
+    recipe = RECIPES[way].model_copy(update=changes)
     choose = LEARNED[way][0]
     return choose(model, train, rows=rows, always=always, recipe=recipe, folder=folder, fallback=fallback)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LEARNED)
 def test_the_rows_that_texts_use_stay(
     way: str, model: EmbeddingModel, train: Split, words: list[int], tmp_path: Path
 ) -> None:
@@ -85,7 +83,7 @@ def test_the_rows_that_texts_use_stay(
     assert kept == sorted([*SPECIALS, *words[:20]])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LEARNED)
 def test_what_must_stay_does_and_the_number_is_exact(
     way: str, model: EmbeddingModel, train: Split, words: list[int], tmp_path: Path
 ) -> None:
@@ -96,7 +94,7 @@ def test_what_must_stay_does_and_the_number_is_exact(
     assert set(kept) - {*SPECIALS, *useless} < set(words[:20])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LEARNED)
 def test_rows_that_their_pieces_stand_for_go_first(
     way: str, model: EmbeddingModel, train: Split, words: list[int], tmp_path: Path
 ) -> None:
@@ -107,18 +105,19 @@ def test_rows_that_their_pieces_stand_for_go_first(
     assert kept == sorted([*SPECIALS, *words[10:20]])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LEARNED)
 def test_the_same_seed_gives_the_same_rows_and_leaves_the_model_as_it_is(
     way: str, model: EmbeddingModel, train: Split, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first, again = (_kept(way, model, train, tmp_path / name, rows=15) for name in ("a", "b"))
     assert first == again
+    assert first != _kept(way, model, train, tmp_path / "c", rows=15, seed=1)
     assert model.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LEARNED)
 @pytest.mark.parametrize("rows", [4, 10_000])
 def test_a_number_that_cannot_be_is_refused(
     way: str, rows: int, model: EmbeddingModel, train: Split, tmp_path: Path
@@ -173,7 +172,7 @@ def _gates(way: str, model: EmbeddingModel, always: Collection[int]) -> Gates:
 
 
 def test_masks_that_are_not_trained_choose_by_counts(model: EmbeddingModel, train: Split, tmp_path: Path) -> None:
-    kept = _kept("masks", model, train, tmp_path, rows=12, recipe=RECIPE.model_copy(update={"epochs": 0}))
+    kept = _kept("masks", model, train, tmp_path, rows=12, epochs=0)
     found = counts(train.rows, len(table_of(model).weight))
     assert found[train.rows[0][1]] == sum(int((row == train.rows[0][1]).sum()) for row in train.rows)
     assert kept == highest(found, 12, SPECIALS)
@@ -212,9 +211,8 @@ def test_an_interrupted_choice_goes_on_to_the_rows_it_would_have_found(
 ) -> None:
     from emb.vocabulary import gates as room
 
-    often = RECIPE.model_copy(update={"checkpoint_seconds": 0})
     made = _caught(monkeypatch)
-    whole = _kept(way, model, train, tmp_path / "whole", rows=15, recipe=often)
+    whole = _kept(way, model, train, tmp_path / "whole", rows=15, checkpoint_seconds=0)
     steps: list[int] = []
     loss = room._Choosing.batch_loss
 
@@ -226,9 +224,9 @@ def test_an_interrupted_choice_goes_on_to_the_rows_it_would_have_found(
 
     monkeypatch.setattr(room._Choosing, "batch_loss", until_the_thirtieth)
     with pytest.raises(OSError, match="power"):
-        _kept(way, model, train, tmp_path / "halved", rows=15, recipe=often)
-    assert _kept(way, model, train, tmp_path / "halved", rows=15, recipe=often) == whole
-    assert steps == [*range(30), *range(29, 60)]
+        _kept(way, model, train, tmp_path / "halved", rows=15, checkpoint_seconds=0)
+    assert _kept(way, model, train, tmp_path / "halved", rows=15, checkpoint_seconds=0) == whole
+    assert steps == [*range(30), *range(29, RECIPES[way].max_steps or 0)]
     assert torch.equal(made[0].scores(), made[2].scores())
 
 
@@ -246,37 +244,7 @@ def _caught(monkeypatch: pytest.MonkeyPatch) -> list[Gates]:
 
 
 def test_other_settings_start_anew_beside_the_old_ones(model: EmbeddingModel, train: Split, tmp_path: Path) -> None:
-    short = RECIPE.model_copy(update={"max_steps": 2})
     for rows in (15, 16):
         for fallback in (None, torch.ones_like(table_of(model).weight)):
-            _kept("masks", model, train, tmp_path, rows=rows, fallback=fallback, recipe=short)
+            _kept("masks", model, train, tmp_path, rows=rows, fallback=fallback, max_steps=2)
     assert len(list(tmp_path.iterdir())) == 4
-
-
-def test_influence_is_the_squared_move_to_second_order(model: EmbeddingModel, words: list[int]) -> None:
-    one, two = words[:2]
-    texts = [np.asarray([2, one, two, one, 3], np.int32), np.asarray([2, one, 3], np.int32)]
-    fallback = table_of(model).weight.detach() * 0.5
-    exact = {word: sum(_squared_move(model, text, word) for text in texts) for word in (one, two)}
-    found = influence(model, texts, fallback, probes=600)
-    assert {word: float(found[word]) for word in exact} == pytest.approx(exact, rel=0.2)
-    used = torch.zeros(len(found), dtype=torch.bool)
-    used[[2, 3, one, two]] = True
-    assert bool((found > 0).eq(used).all())
-
-
-def _squared_move(model: EmbeddingModel, text: Any, word: int) -> float:
-    """How far the text's vector moves, squared, per squared step of halving all of a word's places; step to zero."""
-    ids = torch.from_numpy(text).long().unsqueeze(0)
-    step = 1e-2
-
-    def vector(share: float) -> Tensor:
-        handle = table_of(model).register_forward_hook(
-            lambda table, inputs, rows: torch.where((inputs[0] == word).unsqueeze(-1), rows * (1 - share), rows)
-        )
-        with torch.no_grad():
-            found = model.embed(ids, torch.ones_like(ids))
-        handle.remove()
-        return found
-
-    return float(((vector(step) - vector(-step)) / (2 * step) * 0.5).square().sum())

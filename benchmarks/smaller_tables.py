@@ -11,6 +11,7 @@ kind WordPiece is needed.
 from __future__ import annotations
 
 import copy
+import hashlib
 import random
 import tempfile
 import time
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 from emb.artifact.manifest import LayerDimPair
 from emb.data.corpus import read_corpus
 from emb.distill.train import Split, Training, freeze
-from emb.files import read_json, write_json
+from emb.files import atomic_path, read_json, write_json
 from emb.model.embedding_model import EmbeddingModel, load_model
 from emb.report.tables import table
 from emb.similarity import Vectors, cosines
@@ -63,7 +64,7 @@ class Ground:
     def split(self) -> Split:
         """The texts and the model's own vectors of them."""
         rows = self.model.tokenizer().encode(self.readings.texts)
-        return Split(rows, in_memory(vectors_of(self.model, rows)))
+        return Split(rows, in_memory(known_vectors(self.model, rows, self.folder)))
 
 
 def main() -> None:
@@ -74,6 +75,7 @@ def main() -> None:
     options.add_argument("--held-out", type=int, default=1000, help="texts of each kind that are compared")
     options.add_argument("--rows", type=int, default=8000, help="rows that stay")
     options.add_argument("--steps", type=int, default=110, help="of each training")
+    options.add_argument("--folder", type=Path, help="vectors and checkpoints; the next run goes on from there")
     options.add_argument("--ways", default=",".join(WAYS), help="which to measure")
     given = options.parse_args()
     torch.set_num_threads(given.threads)
@@ -81,12 +83,14 @@ def main() -> None:
     model = load_model(model_folder(given.model))
     texts = [item.text for item in sample(given.texts, given.limit + given.held_out)]
     domains = {"held out": texts[given.limit :], "other": first_sentences(given.other, given.held_out)}
-    known = {name: vectors_of(model, model.tokenizer().encode(each)) for name, each in domains.items()}
     settings = {name: getattr(given, name) for name in SETTINGS}
     found = earlier(given.out, settings)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        known = {k: known_vectors(model, model.tokenizer().encode(each), folder) for k, each in domains.items()}
         readings = WordPieces(model.tokenizer(), texts[: given.limit])
-        ground = Ground(model, readings, given.rows, given.steps, Path(folder))
+        ground = Ground(model, readings, given.rows, given.steps, folder)
         for way in given.ways.split(","):
             start = time.monotonic()
             smaller, kept = WAYS[way](ground)
@@ -135,6 +139,17 @@ def vectors_of(model: EmbeddingModel, rows: Rows) -> Vectors:
     for places, vectors in model.embed_ids(rows, tokens_per_batch=2048):
         found[places] = vectors.numpy()
     return found
+
+
+def known_vectors(model: EmbeddingModel, rows: Rows, folder: Path) -> Vectors:
+    """The same, from a file in `folder` if it is there already."""
+    name = hashlib.blake2b(b"\0".join(row.tobytes() for row in rows), digest_size=8).hexdigest()
+    file = folder / f"vectors-{name}.npy"
+    if not file.is_file():
+        found = vectors_of(model, rows)
+        with atomic_path(file) as partial, partial.open("wb") as opened:
+            np.save(opened, found)
+    return np.asarray(np.load(file), np.float32)
 
 
 def cut(ground: Ground, kept: list[int]) -> tuple[EmbeddingModel, list[int]]:
@@ -194,7 +209,7 @@ def trained(ground: Ground, inner: int | None) -> tuple[EmbeddingModel, list[int
     pair = LayerDimPair(smaller.exits[-1], smaller.dim)
     one = Split(rows[:1], in_memory(train.targets.take([0])))
     place = ground.folder / f"rows-{inner}"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     with ExitStack() as stack:
         if inner:
             stack.enter_context(factorised(smaller, inner))
@@ -206,8 +221,8 @@ WAYS: dict[str, Callable[[Ground], tuple[EmbeddingModel, list[int]]]] = {
     "counts": lambda ground: cut(ground, by_counts(ground)),
     "influence": lambda ground: cut(ground, by_influence(ground)),
     "influence-at-once": lambda ground: cut(ground, by_influence(ground, rounds=1)),
-    "masks": lambda ground: cut(ground, by_gates(ground, kept_by_masks, 0.1)),
-    "thresholds": lambda ground: cut(ground, by_gates(ground, kept_by_thresholds, 0.1)),
+    "masks": lambda ground: cut(ground, by_gates(ground, kept_by_masks, 0.02)),
+    "thresholds": lambda ground: cut(ground, by_gates(ground, kept_by_thresholds, 0.03)),
     "influence-trained": lambda ground: trained(ground, None),
     "influence-factorised": lambda ground: trained(ground, 2 * ground.table.shape[1]),
 }

@@ -93,10 +93,11 @@ def test_rows_that_no_text_uses_move_with_the_others(model: EmbeddingModel, tmp_
 
 
 def test_it_is_one_table_again_after_an_error(model: EmbeddingModel) -> None:
-    vectors = _vectors(model)
+    vectors, shapes = _vectors(model), {name: value.shape for name, value in model.state_dict().items()}
     with pytest.raises(KeyboardInterrupt):
         with factorised(model, INNER):
             raise KeyboardInterrupt
+    assert {name: value.shape for name, value in model.state_dict().items()} == shapes
     assert float((_vectors(model) - vectors).abs().max()) <= 1e-5
 
 

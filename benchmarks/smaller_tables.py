@@ -4,8 +4,8 @@
         --ways counts,influence
 
 Rows are chosen on some texts; others are then read with a tokenizer that has no other tokens, and their vectors are
-held against the whole model's. Ways that a run leaves out stay in the JSON as an earlier one found them. A tokenizer of
-kind WordPiece is needed.
+held against the whole model's. Ways that a run leaves out stay in the JSON as an earlier one found them. Seconds are
+those of this run: a training that goes on from a checkpoint took longer. A tokenizer of kind WordPiece is needed.
 """
 
 from __future__ import annotations

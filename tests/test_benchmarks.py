@@ -60,6 +60,7 @@ def test_every_benchmark_is_here() -> None:
         "query_encoders",
         "roofline",
         "rotation",
+        "smaller_tables",
         "stream",
     } == set(SCRIPTS)
 
@@ -209,3 +210,27 @@ def test_every_way_to_store_a_cut_vector_is_scored(common: ModuleType, monkeypat
     for way in ways - {"bits (none), coded queries"}:
         assert found[f"rotated, {way}"][16] <= found["rotated, int8"][16] + 1
     assert found["rotated, bits (itq), + int8"][16] > found["rotated, bits (itq), coded queries"][16]
+
+
+def test_smaller_tables_are_held_against_the_whole_one(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, bert_folder: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    tables = loaded("smaller_tables")
+    model = load_model(bert_folder)
+    readings = tables.WordPieces(model.tokenizer(), SENTENCES)
+    known = {"held out": tables.known_vectors(model, model.tokenizer().encode(SENTENCES), tmp_path)}
+    domains = {"held out": SENTENCES}
+
+    def kept_by(way: str, rows: int) -> dict[str, float]:
+        smaller, kept = tables.WAYS[way](tables.Ground(model, readings, rows, 3, tmp_path))
+        assert len(kept) == rows == len(tables.embedding_of(smaller).weight)
+        found: dict[str, float] = tables.scores(smaller, readings, kept, domains, known)
+        return found
+
+    whole = kept_by("counts", len(readings.ids))
+    assert whole == pytest.approx({"cosine, held out": 1.0, "length, held out": 1.0})
+    for way in tables.WAYS:
+        found = kept_by(way, len(readings.always) + 40)
+        assert found["cosine, held out"] < 0.999
+        assert found["length, held out"] > 1.05

@@ -34,10 +34,11 @@ def tokenizer_json(model: EmbeddingModel) -> TokenizerJson:
 
 def table_of(model: EmbeddingModel) -> Tensor:
     """The token table `(rows, hidden)` itself."""
-    return _embedding(model).weight
+    return embedding_of(model).weight
 
 
-def _embedding(model: EmbeddingModel) -> nn.Embedding:
+def embedding_of(model: EmbeddingModel) -> nn.Embedding:
+    """The module that looks it up."""
     table = model.encoder.get_input_embeddings()
     assert isinstance(table, nn.Embedding)
     return table
@@ -64,7 +65,7 @@ def replace_vocabulary(
     Raises:
         ArtifactError: a parameter besides the token table has a row per token.
     """
-    table = _embedding(model)
+    table = embedding_of(model)
     _refuse_other_tables(model, table)
     rows = table.weight.detach()[list(kept)]
     rows = rows if added is None else torch.cat([rows, added.to(rows)])

@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def texts(tmp_path: Path) -> Path:
     path = tmp_path / "texts.txt"
-    path.write_text("\n".join([*tiny.SENTENCES[:18], *NEW]), encoding="utf-8")
+    path.write_text("\n".join([*tiny.SENTENCES[:16], *NEW]), encoding="utf-8")
     return path
 
 
@@ -111,8 +111,18 @@ def test_an_adapted_model_is_distilled_from_and_compared_with_what_it_was(
     )
 
 
-def test_lists_scripts_and_prompts_keep_tokens(tmp_path: Path, texts: Path) -> None:
-    student = tiny.tiny_student(tmp_path / "student")  # its prompt is "query: "
+def test_prompts_keep_their_tokens(folder: Path, texts: Path) -> None:
+    names = folder / "config_sentence_transformers.json"
+    config = json.loads(names.read_text(encoding="utf-8"))
+    plain = load_model(_adapt(folder, texts).folder or folder).hf_tokenizer.get_vocab()
+    names.write_text(json.dumps(config | {"prompts": {"topic": "committee "}}), encoding="utf-8")
+    found = load_model(_adapt(folder, texts, overwrite=True).folder or folder).hf_tokenizer.get_vocab()
+    assert "committee" not in plain
+    assert "committee" in found
+
+
+def test_lists_and_scripts_keep_tokens(tmp_path: Path, texts: Path) -> None:
+    student = tiny.tiny_student(tmp_path / "student")
     keep = tmp_path / "keep.txt"
     keep.write_text("stars dust\n\ncommittee\n", encoding="utf-8")
     plain, listed = _adapt(student, texts), _adapt(student, texts, keep=keep, overwrite=True)

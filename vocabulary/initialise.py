@@ -8,6 +8,7 @@ model's rows), "random" draws.
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,9 @@ def _omp(ground: Ground) -> Vectors:
     known = ground.embed([ground.source.surface(ground.source.tokens[index]).strip() for index in words])
     said = ground.embed([ground.extended.tokenizer.surface(token).strip() for token in ground.extended.added])
     atoms = min(_ATOMS, len(words), known.shape[1])
-    weights = orthogonal_mp(known.T.astype(np.float64), said.T.astype(np.float64), n_nonzero_coefs=atoms)
+    with warnings.catch_warnings():  # that fewer words than allowed give a vector whole is no matter
+        warnings.simplefilter("ignore", RuntimeWarning)
+        weights = orthogonal_mp(known.T.astype(np.float64), said.T.astype(np.float64), n_nonzero_coefs=atoms)
     return np.asarray(weights.reshape(len(words), -1).T @ ground.table[words])
 
 

@@ -233,11 +233,12 @@ def test_a_merge_that_changes_vectors_is_refused(
 def test_a_missing_library_names_the_extra(wide_bert: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
     model = load_model(wide_bert)
     monkeypatch.setitem(sys.modules, library, None)  # type: ignore[arg-type]
+    needs = {
+        "peft": lambda: adapt(model, [], 2, rank=4, alpha=8),
+        "bitsandbytes": lambda: load_quantized(wide_bert, compute=torch.float32, device=torch.device("cpu")),
+    }
     with pytest.raises(MissingExtra, match=library) as caught:
-        if library == "peft":
-            adapt(model, [], 2, rank=4, alpha=8)
-        else:
-            load_quantized(wide_bert, compute=torch.float32, device=torch.device("cpu"))
+        needs[library]()
     assert caught.value.hint == 'pip install "emb-distill[adapt]"'
 
 

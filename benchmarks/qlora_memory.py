@@ -9,6 +9,7 @@ activations. A third process loads the libraries alone, for what is beyond them.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import random
 import subprocess
@@ -102,14 +103,13 @@ def build(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 def imports(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     """The peak of a process that has loaded what both trainings use."""
-    import bitsandbytes
-    import peft
-    import sentence_transformers
+    import emb.vocabulary.adaptation.language_stage  # noqa: F401
+    from emb.vocabulary.adaptation.extra import adapt_extra
 
-    import emb.vocabulary.adaptation.language_stage
-
-    loaded = (bitsandbytes, peft, sentence_transformers, emb)
-    return {"peak_gb": peak_gb(), "libraries": len(loaded)}
+    with adapt_extra():
+        for library in ("bitsandbytes", "peft", "sentence_transformers"):
+            importlib.import_module(library)
+    return {"peak_gb": peak_gb()}
 
 
 def trained(folder: Path, given: argparse.Namespace, *, qlora: bool) -> dict[str, Any]:

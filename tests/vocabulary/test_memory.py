@@ -31,19 +31,24 @@ def test_bytes_are_counted(wide_bert: Path) -> None:
     assert memory_of(four, 100, recompute=True).activations == parts[0].activations // 2
 
 
-@pytest.mark.parametrize(("table", "told"), [(100, False), (9000, True)])
-def test_it_is_said_where_four_bits_buy_nothing(table: int, told: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    memory = Memory(
-        linear=130 * 10**6, linear_floats=10**9, largest=10**6, table=table * 10**6, adapter=10**6, activations=10**6
-    )
-    tell_worth(memory)
+@pytest.mark.parametrize(
+    ("table", "process", "told"), [(100, 0, False), (9000, 0, True), (100, 9000, True), (100, 7000, False)]
+)
+def test_it_is_said_where_four_bits_buy_nothing(
+    table: int, process: int, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = {"linear": 130, "linear_floats": 1000, "table": table, "adapter": 1, "activations": 1, "process": process}
+    tell_worth(Memory(**{name: megabytes * 10**6 for name, megabytes in parts.items()}))
     said = capsys.readouterr().err
     assert ("plain LoRA is faster" in said) == told
-    assert ("9,000 MB of token table" in said) == told
+    assert (f"about 870 of {1002 + table + process:,} MB here" in said) == told
 
 
-def test_plain_lora_is_told_nothing(wide_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trained(wide_bert, tmp_path / "a", max_steps=1)
+def test_qlora_is_told_and_plain_lora_is_not(
+    wide_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = trained(wide_bert, tmp_path / "a", max_steps=1)
     assert "QLoRA" not in capsys.readouterr().err
     trained(wide_bert, tmp_path / "b", max_steps=1, qlora=True)
-    assert "QLoRA saves next to nothing here" in capsys.readouterr().err
+    assert "QLoRA saves about 0 of" in capsys.readouterr().err
+    assert plain.memory.peak >= plain.memory.process > 0 or torch.cuda.is_available()

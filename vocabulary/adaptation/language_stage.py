@@ -28,7 +28,7 @@ from emb.recipes.recipe import TrainingRecipe
 from emb.similarity import Vectors, cosines
 from emb.vocabulary.adaptation.adapter_training import AdapterTraining
 from emb.vocabulary.adaptation.lora import adapt, save_adapter, with_adapter
-from emb.vocabulary.adaptation.memory import Memory, memory_of, tell_worth
+from emb.vocabulary.adaptation.memory import Memory, memory_of, peak_bytes, tell_worth
 from emb.vocabulary.adaptation.quantized_base import give_back_large_blocks, load_dequantized, load_quantized
 
 _MERGED_COSINE = 0.9999
@@ -109,6 +109,7 @@ def train_adapter(
 ) -> tuple[Path, Memory]:
     """The first half of `train_language`, which alone is done in little memory; returns the adapter's folder."""
     give_back_large_blocks()
+    before = peak_bytes()
     base = (
         load_quantized(folder, compute=resolve_dtype(recipe.precision), device=device())
         if qlora
@@ -116,7 +117,7 @@ def train_adapter(
     )
     torch.manual_seed(recipe.seed)  # the first factor of each update is drawn
     adapted = adapt(base, new_ids, max(pair.layers for pair in pairs), rank=rank, alpha=alpha)
-    memory = memory_of(base, recipe.tokens_per_batch, recompute=recompute)
+    memory = memory_of(base, recipe.tokens_per_batch, recompute=recompute, process=before)
     if qlora:
         tell_worth(memory)
     identity = _identity(folder, new_ids, train, pairs, recipe, (qlora, rank, alpha))

@@ -50,8 +50,7 @@ def load_quantized(folder: Path, *, compute: torch.dtype, device: torch.device) 
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute,
-        # Left out, transformers would spare the last layer as if it were a head. BERT's pooler has no weights in our
-        # folders, and transformers 4 cannot quantise what is not there.
+        # BERT's has no weights in our folders, and transformers 4 cannot quantise what is not there.
         llm_int8_skip_modules=["pooler"],
     )
     give_back_large_blocks()

@@ -15,6 +15,7 @@ from emb.similarity import Vectors
 from emb.vocabulary.extend import extend
 from emb.vocabulary.initialise import Ground, rows_of
 from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
+from emb.vocabulary.usage import token_counts
 from emb.vocabulary.wanted import Wanted, prove_tokenizer, trim_to
 
 _ALIGNED = 3000  # texts in which old and new tokens are laid side by side
@@ -30,7 +31,7 @@ def fit_vocabulary(student: EmbeddingModel, recipe: VocabularyRecipe, given: Pre
     texts = [*given.train.texts, *(Text(each.whole) for each in given.documents)]
     before = len(tokenizer_json(student).tokens)
     wanted = Wanted(recipe.keep_coverage, tuple(recipe.keep_scripts), Path(recipe.keep) if recipe.keep else None)
-    kept = trim_to(student, texts, wanted).kept
+    kept = trim_to(student, token_counts(student, texts), wanted).kept
     note(f"the student's vocabulary: {len(kept):,} of {before:,} tokens kept")
     if recipe.add:
         _extend(student, recipe, [each.text for each in texts])

@@ -12,11 +12,9 @@ from emb.data.corpus import Text
 from emb.data.pseudo_queries import units
 from emb.model.embedding_model import EmbeddingModel
 from emb.tokens import Ids
-from emb.vocabulary.reading import whole_rows_of
 from emb.vocabulary.surgery import fixed_ids, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.trim import covering, scripts_of, trim
-from emb.vocabulary.usage import counts_of
 
 COVERAGES = (0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0)
 _LONGER = 1.01  # held-out texts may become so much longer by the setting that is suggested
@@ -84,12 +82,13 @@ class Profile:
     shattered: bool
 
 
-def profile(model: EmbeddingModel, train: Mapping[str, Sequence[Text]], held_out: Sequence[Text]) -> Profile:
-    """Measure the vocabulary of `model` on texts by source, and on held-out ones."""
+def profile(
+    model: EmbeddingModel, train: Mapping[str, Sequence[Text]], held_out: Sequence[Text], counts: Ids
+) -> Profile:
+    """Measure the vocabulary of `model` on texts by source, whose tokens have these `counts`, and on held-out ones."""
     source, texts = tokenizer_json(model), [text for each in train.values() for text in each]
     table = table_of(model)
     parameters = sum(each.numel() for each in model.parameters())
-    counts = counts_of(whole_rows_of(model, texts), max(source.tokens) + 1)
     settings = [_setting(model, source, counts, coverage, held_out) for coverage in COVERAGES]
     sources = [_part(name, source, each) for name, each in train.items()]
     fitting = [each for each in settings if each.length_ratio <= _LONGER] or settings[-1:]

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from emb.data.corpus import Text
+from emb.model.embedding_model import EmbeddingModel
 from emb.tokens import Ids, Rows
+from emb.vocabulary.reading import whole_rows_of
+from emb.vocabulary.surgery import tokenizer_json
+
+
+def token_counts(model: EmbeddingModel, texts: Sequence[Text]) -> Ids:
+    """Occurrences of each id of the model's tokenizer `(ids,)` in whole texts, prompts and special tokens included."""
+    return counts_of(whole_rows_of(model, texts), max(tokenizer_json(model).tokens) + 1)
 
 
 def counts_of(rows: Rows, size: int) -> Ids:

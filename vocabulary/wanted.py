@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from emb.data.corpus import Text
 from emb.errors import DataError, UsageError
 from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note
+from emb.tokens import Ids
 from emb.vocabulary.proof import prove_readable, prove_special
-from emb.vocabulary.reading import whole_rows_of
 from emb.vocabulary.surgery import fixed_ids, replace_vocabulary, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.trim import Trimmed, covering, of_scripts, trim
-from emb.vocabulary.usage import counts_of
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,10 @@ class Wanted:
             raise UsageError(f"--keep-coverage {self.coverage}: a share above 0, at most 1", "for example 0.9999")
 
 
-def trim_to(model: EmbeddingModel, texts: Sequence[Text], wanted: Wanted) -> Trimmed:
-    """Take out of `model`, in place, the tokens that neither `texts` nor its prompts nor anything else asks for.
+def trim_to(model: EmbeddingModel, counts: Ids, wanted: Wanted) -> Trimmed:
+    """Take out of `model`, in place, the tokens that neither texts nor its prompts nor anything else asks for.
+
+    `counts` is how often the texts have each id (`usage.token_counts`).
 
     Raises:
         DataError: the texts have no token of the vocabulary.
@@ -46,7 +46,7 @@ def trim_to(model: EmbeddingModel, texts: Sequence[Text], wanted: Wanted) -> Tri
         UsageError: a script that is not there, or a file that cannot be read.
     """
     source = tokenizer_json(model)
-    found = trim(source, _asked_for(model, source, texts, wanted), fixed_ids(model))
+    found = trim(source, _asked_for(model, source, counts, wanted), fixed_ids(model))
     replace_vocabulary(model, found.tokenizer, found.kept)
     prove_tokenizer(source, found.tokenizer)
     return found
@@ -62,8 +62,7 @@ def prove_tokenizer(before: TokenizerJson, after: TokenizerJson) -> None:
     note(f"{prove_readable(before, after):,} odd and random texts tried: none has a new unknown token")
 
 
-def _asked_for(model: EmbeddingModel, source: TokenizerJson, texts: Sequence[Text], wanted: Wanted) -> set[int]:
-    counts = counts_of(whole_rows_of(model, texts), max(source.tokens) + 1)
+def _asked_for(model: EmbeddingModel, source: TokenizerJson, counts: Ids, wanted: Wanted) -> set[int]:
     ordinary = set(source.pieces.values()) - {source.unknown} - set(source.added.values())
     if not counts[sorted(ordinary)].any():
         raise DataError("the texts have no token of this vocabulary", "give --data in a language that the model reads")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Collection, Iterable, Sequence
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from emb.errors import ArtifactError
 from emb.tokens import TextTokenizer
+from emb.vocabulary.closure import always
+from emb.vocabulary.tokenizer_json import TokenizerJson
+from emb.vocabulary.usage import counts_of
 
 
 class WordPieces:
@@ -22,16 +24,14 @@ class WordPieces:
     """
 
     def __init__(self, reader: TextTokenizer, texts: Sequence[str]) -> None:
-        self.state = json.loads(reader.tokenizer.to_str())  # it pads nothing, and cuts where the model does
+        self.reader, self.source = reader, TokenizerJson.of(reader.tokenizer)
         self.texts = [text.lower() for text in texts] if reader.lowercase else list(texts)
-        model = self.state["model"]
-        if model["type"] != "WordPiece":
+        if self.source.kind != "WordPiece" or self.source.unknown is None:
             raise ArtifactError(
-                f"the tokenizer is of kind {model['type']}, not WordPiece", "choose its rows by counts or by masks"
+                f"the tokenizer is of kind {self.source.kind}, not WordPiece", "choose its rows by counts or by masks"
             )
-        self.vocab: dict[str, int] = model["vocab"]
-        self.tokens = {index: token for token, index in self.vocab.items()}
-        self.prefix, self.unknown = model["continuing_subword_prefix"], self.vocab[model["unk_token"]]
+        self.vocab, self.tokens = self.source.pieces, self.source.tokens
+        self.prefix, self.unknown = self.source.continuation, self.source.unknown
 
     @property
     def ids(self) -> list[int]:
@@ -40,28 +40,20 @@ class WordPieces:
 
     @property
     def always(self) -> list[int]:
-        """Ids that must stay: special tokens, and every single letter, so that no word falls into nothing."""
-        letters = {index for token, index in self.vocab.items() if len(token.removeprefix(self.prefix)) == 1}
-        return sorted({*letters, self.unknown, *(each["id"] for each in self.state["added_tokens"])})
+        """Ids that must stay, so that no word falls into nothing (`closure.always`)."""
+        return sorted(always(self.source))
 
     def tokenizer(self, kept: Sequence[int]) -> Tokenizer:
-        """The tokenizer with the tokens `kept` alone; its ids are their places in `kept`."""
-        new = {self.tokens[index]: place for place, index in enumerate(kept)}
-        state = copy.deepcopy(self.state)
-        state["model"]["vocab"] = new
-        for added in state["added_tokens"]:
-            added["id"] = new[added["content"]]
-        for special in (state["post_processor"] or {}).get("special_tokens", {}).values():
-            special["ids"] = [new[token] for token in special["tokens"]]
-        return Tokenizer.from_str(json.dumps(state))
+        """The tokenizer with the tokens `kept` alone, which cuts where the model does; its ids are places in `kept`."""
+        found = self.source.with_vocabulary([self.tokens[index] for index in kept], {}, ()).tokenizer()
+        found.enable_truncation(self.reader.max_length, direction=self.reader.truncation_side)
+        return found
 
     def counts(self, kept: Sequence[int]) -> Tensor:
         """How often the texts use each id `(tokens,)` when they are read with `kept` alone."""
+        rows = [np.asarray(each.ids) for each in self.tokenizer(kept).encode_batch_fast(self.texts)]
         found = torch.zeros(max(self.tokens) + 1, dtype=torch.float64)
-        ids = torch.tensor(kept)
-        for encoding in self.tokenizer(kept).encode_batch_fast(self.texts):
-            places = ids[torch.tensor(encoding.ids, dtype=torch.long)]
-            found.index_add_(0, places, torch.ones(len(places), dtype=torch.float64))
+        found[list(kept)] = torch.from_numpy(counts_of(rows, len(kept))).double()
         return found
 
     def pieces(self, ids: Iterable[int], kept: Collection[int]) -> dict[int, list[int]]:

@@ -21,6 +21,7 @@ from emb.vocabulary.profile import profile
 from emb.vocabulary.proof import prove_extension
 from emb.vocabulary.reading import read
 from emb.vocabulary.surgery import table_of
+from emb.vocabulary.usage import token_counts
 
 WORDS = ("zebrastripe", "riverboat", "windmill", "zebrastripes")
 NEW = [f"the {word} and a {other} in rain, {place}" for place in "abcd" for word in WORDS for other in WORDS]
@@ -137,7 +138,7 @@ def test_lists_and_scripts_keep_tokens(tmp_path: Path, texts: Path) -> None:
 def test_a_profile_says_what_trimming_would_leave(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     texts = [Text(text) for text in NEW]
-    found = profile(model, {"new": texts[:-8]}, texts[-8:])
+    found = profile(model, {"new": texts[:-8]}, texts[-8:], token_counts(model, texts[:-8]))
     table = table_of(model).numel()
     assert found.share == pytest.approx(table / found.parameters)
     assert found.tokens == len(model.hf_tokenizer.get_vocab())
@@ -157,7 +158,9 @@ def test_a_profile_says_what_trimming_would_leave(folder: Path, tmp_path: Path) 
 
 def test_a_profile_knows_scripts_and_unknown_letters(folder: Path) -> None:
     russian = [Text("Быстрая лиса"), Text("Москва")]
-    found = profile(load_model(folder), {"en": [Text(NEW[0])] * 3, "ru": russian}, [Text(NEW[1])])
+    model, english = load_model(folder), [Text(NEW[0])] * 3
+    counts = token_counts(model, [*english, *russian])
+    found = profile(model, {"en": english, "ru": russian}, [Text(NEW[1])], counts)
     assert [(each.name, each.texts) for each in found.scripts] == [("Latin", 3), ("Cyrillic", 2)]
     assert found.scripts[1].unknown > 0.9
 
@@ -208,6 +211,9 @@ def test_a_stronger_teacher_is_what_rows_learn(folder: Path, texts: Path, tmp_pa
         ({"mode": "extend"}, UsageError, "needs a number of new tokens"),
         ({"add": 5}, UsageError, "goes with an extension"),
         ({"mode": "extend", "add": 5, "keep_coverage": 0.9}, UsageError, "go with a trim"),
+        ({"init": "first"}, UsageError, "init goes with an extension"),
+        ({"teacher": "bert"}, UsageError, "teacher goes with a training"),
+        ({"lora": True, "qlora": True}, UsageError, "two ways of the same training"),
         ({"keep_coverage": 0.0}, UsageError, "a share above 0"),
         ({"keep_coverage": 1.5}, UsageError, "a share above 0"),
         ({"mode": "shrink"}, UsageError, "no such mode"),

@@ -19,9 +19,10 @@ from emb.model.embedding_model import EmbeddingModel, load_model
 from emb.teachers.cache import in_memory
 from emb.vocabulary.adaptation.gates import Gates, choosing_recipe, gated
 from emb.vocabulary.adaptation.learned_pruning import Thresholds, kept_by_thresholds
-from emb.vocabulary.adaptation.row_masks import Masks, counts, kept_by_masks
+from emb.vocabulary.adaptation.row_masks import Masks, kept_by_masks
 from emb.vocabulary.choice import fallback_rows, highest
-from emb.vocabulary.surgery import embedding_of
+from emb.vocabulary.surgery import embedding_of, table_of
+from emb.vocabulary.usage import counts_of
 
 SPECIALS = [0, 1, 2, 3, 4]
 LEARNED = {"masks": (kept_by_masks, Masks), "thresholds": (kept_by_thresholds, Thresholds)}
@@ -174,7 +175,7 @@ def _gates(way: str, model: EmbeddingModel, always: Collection[int]) -> Gates:
 
 def test_masks_that_are_not_trained_choose_by_counts(model: EmbeddingModel, train: Split, tmp_path: Path) -> None:
     kept = _kept("masks", model, train, tmp_path, rows=12, epochs=0)
-    found = counts(train.rows, len(embedding_of(model).weight))
+    found = torch.from_numpy(counts_of(train.rows, len(table_of(model))))
     assert found[train.rows[0][1]] == sum(int((row == train.rows[0][1]).sum()) for row in train.rows)
     assert kept == highest(found, 12, SPECIALS)
 
@@ -202,7 +203,7 @@ def test_training_closes_what_no_text_uses(
 ) -> None:
     made = _caught(monkeypatch)
     _kept(way, model, train, tmp_path, rows=15)
-    used = counts(train.rows, len(embedding_of(model).weight)) > 0
+    used = counts_of(train.rows, len(table_of(model))) > 0
     assert float(made[0]().detach()[~used][3:].mean()) < 0.2  # behind the three special tokens
     assert float(made[0]().detach()[used].mean()) > 0.4
 

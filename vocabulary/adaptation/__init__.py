@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emb.errors import needs_extra
+from emb.errors import UsageError, needs_extra
 
 if TYPE_CHECKING:
     from emb.vocabulary.profile import Profile
@@ -83,6 +83,8 @@ def adapt_vocab(
         from emb.vocabulary.adaptation.run import run_adaptation
         from emb.vocabulary.wanted import Wanted
 
+    if lora and qlora:
+        raise UsageError("--lora and --qlora are two ways of the same training", "choose one")
     options = AdaptOptions(
         mode,
         Wanted(keep_coverage, tuple(keep_scripts), None if keep is None else Path(keep)),

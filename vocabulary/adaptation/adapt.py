@@ -23,7 +23,8 @@ from emb.teachers.capture import capture
 from emb.teachers.folder import FolderTeacher
 from emb.teachers.protocol import TeacherIdentity
 from emb.teachers.registry import resolve
-from emb.vocabulary.adaptation.language import LanguageStep, Learned, language_step
+from emb.tokens import Ids
+from emb.vocabulary.adaptation.language_step import LanguageStep, Learned, language_step
 from emb.vocabulary.adaptation.options import QLORA, SELF, AdaptOptions
 from emb.vocabulary.adaptation.row_distillation import distil_rows
 from emb.vocabulary.choose_rows import InitScore, made_rows, write_best
@@ -64,10 +65,14 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Job:
-    """The folder of a model, texts in two parts, and what is asked."""
+    """A model, which is changed in place, and its folder; texts in two parts, how often the first has each token; and
+    what is asked.
+    """
 
     folder: Path
+    model: EmbeddingModel
     train: Sequence[Text]
+    counts: Ids
     held_out: Sequence[Text]
     options: AdaptOptions
     training: TrainingRecipe
@@ -83,7 +88,7 @@ def adapt(job: Job) -> Adapted:
         GateFailed: what must hold of the result does not.
         UsageError, DataError: what is asked cannot be.
     """
-    model = load_model(job.folder, trust_remote_code=job.trust_remote_code)
+    model = job.model
     learned = _learned(job, _teacher(job, model), _first(job.train)) if job.options.language else None
     kept, proof = sorted(tokenizer_json(model).tokens), None
     if job.options.trims:
@@ -105,7 +110,7 @@ def _with_language(job: Job, found: Adapted, train: Learned, held_out: Learned) 
 
 def _trimmed(job: Job, model: EmbeddingModel) -> tuple[list[int], TrimProof]:
     before, tokens = read(model, job.held_out), len(tokenizer_json(model).tokens)
-    kept = trim_to(model, job.train, job.options.wanted).kept
+    kept = trim_to(model, job.counts, job.options.wanted).kept
     proof = prove_trim(before, model, kept)
     note(
         f"{len(kept):,} of {tokens:,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out texts have no other"

@@ -22,7 +22,7 @@ from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.cache import TeacherEmbeddings
 from emb.tokens import Indices
 from emb.vocabulary.choice import check_wanted, highest
-from emb.vocabulary.surgery import embedding_of
+from emb.vocabulary.surgery import embedding_of, table_of
 
 _NEVER = 10**9
 _PRESSURE = 100.0  # a gap of 1 % between the open rows and the wanted ones weighs as much as a loss of 1
@@ -90,7 +90,7 @@ def kept_by_gates(
         UsageError: `rows` is fewer than must stay, or more than there are.
         KeyboardInterrupt: Ctrl-C, after a checkpoint.
     """
-    table = embedding_of(model).weight
+    table = table_of(model)
     check_wanted(rows, len(table), always)
     fallback = torch.zeros_like(table) if fallback is None else fallback
     identity = _identity(model, gates, train, fallback, [rows, sorted(always), recipe.identity()])

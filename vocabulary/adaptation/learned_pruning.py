@@ -18,7 +18,7 @@ from emb.distill.train import Split
 from emb.model.embedding_model import EmbeddingModel
 from emb.recipes.recipe import TrainingRecipe
 from emb.vocabulary.adaptation.gates import Gates, kept_by_gates
-from emb.vocabulary.surgery import embedding_of
+from emb.vocabulary.surgery import table_of
 
 
 def kept_by_thresholds(
@@ -38,7 +38,7 @@ def kept_by_thresholds(
     Raises:
         UsageError: `rows` is fewer than must stay, or more than there are.
     """
-    thresholds = Thresholds(embedding_of(model).weight.detach(), always)
+    thresholds = Thresholds(table_of(model).detach(), always)
     return kept_by_gates(
         model, thresholds, train, rows=rows, always=always, recipe=recipe, folder=folder, fallback=fallback
     )

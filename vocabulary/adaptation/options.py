@@ -45,6 +45,10 @@ class AdaptOptions:
             raise UsageError(f"--mode {self.mode} needs a number of new tokens", "add --add N, for example --add 2000")
         if not self.extends and self.add is not None:
             raise UsageError("--add goes with an extension", "add --mode extend or --mode both")
+        if not self.extends and self.init != AUTO:
+            raise UsageError("--init goes with an extension", "add --mode extend or --mode both")
+        if not self.extends and self.language is None and self.teacher != SELF:
+            raise UsageError("--teacher goes with a training", "add --mode extend, --mode both, --lora or --qlora")
         if not self.trims and self.wanted != Wanted():
             raise UsageError(
                 "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from emb.distill.train import Split
 from emb.model.embedding_model import EmbeddingModel
 from emb.recipes.recipe import TrainingRecipe
-from emb.tokens import Rows
 from emb.vocabulary.adaptation.gates import Gates, kept_by_gates
-from emb.vocabulary.surgery import embedding_of
+from emb.vocabulary.surgery import table_of
+from emb.vocabulary.usage import counts_of
 
 
 def kept_by_masks(
@@ -39,13 +39,9 @@ def kept_by_masks(
     Raises:
         UsageError: `rows` is fewer than must stay, or more than there are.
     """
-    masks = Masks(counts(train.rows, len(embedding_of(model).weight)), always)
+    counts = counts_of(train.rows, len(table_of(model)))
+    masks = Masks(torch.from_numpy(counts), always)
     return kept_by_gates(model, masks, train, rows=rows, always=always, recipe=recipe, folder=folder, fallback=fallback)
-
-
-def counts(texts: Rows, rows: int) -> Tensor:
-    """How often each of `rows` ids stands in `texts`: `(rows,)`."""
-    return sum((torch.bincount(torch.as_tensor(text).long(), minlength=rows) for text in texts), torch.zeros(rows))
 
 
 class Masks(Gates):

@@ -20,11 +20,12 @@ from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.registry import resolve
 from emb.vocabulary.adaptation import AdaptResult
 from emb.vocabulary.adaptation.adapt import Job, adapt
-from emb.vocabulary.adaptation.language import LANGUAGE_TRAINING
+from emb.vocabulary.adaptation.language_step import LANGUAGE_TRAINING
 from emb.vocabulary.adaptation.options import AdaptOptions
 from emb.vocabulary.adaptation.row_distillation import ROW_TRAINING
 from emb.vocabulary.adaptation.write import write_adapted, write_profile
-from emb.vocabulary.profile import Profile, profile
+from emb.vocabulary.profile import profile
+from emb.vocabulary.usage import token_counts
 
 _HELD_OUT = 500  # texts at most
 _LANGUAGE = "language."  # before the name of what is set of the language stage
@@ -59,13 +60,25 @@ def run_adaptation(
     corpora = _corpora(sources, documents, columns, limit)
     corpus = Corpus(list(dict.fromkeys(text for each in corpora.values() for text in each.texts)))
     train, held_out = split(corpus, _HELD_OUT)
-    before = _profile(folder, corpora, held_out, trust_remote_code)
+    opened = load_model(folder, trust_remote_code=trust_remote_code)
+    counts = token_counts(opened, train.texts)
+    before = profile(opened, _by_source(corpora, held_out), held_out.texts, counts)
     if profile_alone:
         if out:
             write_profile(name, before, out)
         return AdaptResult(out, {}, before)
-    texts = train.texts, held_out.texts
-    job = Job(folder, *texts, options, training, language, _work(place), trust_remote_code)
+    job = Job(
+        folder,
+        opened,
+        train.texts,
+        counts,
+        held_out.texts,
+        options,
+        training,
+        language,
+        _work(place),
+        trust_remote_code,
+    )
     found = adapt(job)
     report = write_adapted(job, name, found, before, corpus, place)
     for left in place.parent.glob(f"{_work(place).name}-*"):
@@ -122,10 +135,10 @@ def _training(own: TrainingRecipe, overrides: Mapping[str, Any]) -> TrainingReci
         ) from error
 
 
-def _profile(folder: Path, corpora: Mapping[str, Corpus], held_out: Corpus, trust_remote_code: bool) -> Profile:
-    apart: set[Text] = set(held_out.texts)
-    train = {Path(source).name: [text for text in each.texts if text not in apart] for source, each in corpora.items()}
-    return profile(load_model(folder, trust_remote_code=trust_remote_code), train, held_out.texts)
+def _by_source(corpora: Mapping[str, Corpus], held_out: Corpus) -> dict[str, list[Text]]:
+    """The texts of each source that are not held out."""
+    apart = set(held_out.texts)
+    return {Path(name).name: [text for text in each.texts if text not in apart] for name, each in corpora.items()}
 
 
 def _work(place: Path) -> Path:

@@ -16,7 +16,7 @@ from emb.data.corpus import Corpus
 from emb.files import atomic_folder, atomic_path, write_json
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of, save_model
 from emb.vocabulary.adaptation.adapt import Adapted, Job
-from emb.vocabulary.adaptation.language import LanguageStep
+from emb.vocabulary.adaptation.language_step import LanguageStep
 from emb.vocabulary.page import vocabulary_page
 from emb.vocabulary.profile import Profile
 

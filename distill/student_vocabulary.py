@@ -18,8 +18,6 @@ from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
 from emb.vocabulary.usage import token_counts
 from emb.vocabulary.wanted import Wanted, prove_tokenizer, trim_to
 
-_ALIGNED = 3000  # texts in which old and new tokens are laid side by side
-
 
 def fit_vocabulary(student: EmbeddingModel, recipe: VocabularyRecipe, given: Prepared) -> None:
     """Trim the table of `student` to the texts and documents of a run, and extend it, in place; nothing is trained.
@@ -41,7 +39,7 @@ def _extend(student: EmbeddingModel, recipe: VocabularyRecipe, texts: list[str])
     source = tokenizer_json(student)
     found = extend(source, texts, recipe.add)
     table = table_of(student).detach().cpu().numpy()
-    ground = Ground(source, table, found, texts[:: max(1, len(texts) // _ALIGNED)], _unread)
+    ground = Ground(source, table, found, texts, _unread)
     replace_vocabulary(student, found.tokenizer, sorted(source.tokens), torch.from_numpy(rows_of(recipe.init, ground)))
     prove_tokenizer(source, found.tokenizer)
     note(f"{len(found.added):,} new tokens, such as {', '.join(found.added[:5])}")

@@ -22,6 +22,7 @@ from emb.vocabulary.tokenizer_json import TokenizerJson
 
 METHODS = ("mean", "first", "merge", "align", "omp", "random")
 _ATOMS = 8  # old words that an omp row is made of
+_SAMPLE = 3000  # texts in which old and new tokens are laid side by side
 _WORDS = 4000  # of them to choose from
 Embed = Callable[[Sequence[str]], Vectors]
 
@@ -33,7 +34,7 @@ class Ground:
     Attributes:
         source: the tokenizer before; `table` has its rows `(old tokens, hidden)`.
         extended: the tokenizer with the new tokens.
-        texts: in which old and new tokens are laid side by side.
+        texts: what the vocabulary is fitted to; a sample of them is read.
         embed: the model's own vectors of texts, read by the tokenizer before.
     """
 
@@ -43,6 +44,11 @@ class Ground:
     texts: Sequence[str]
     embed: Embed
     seed: int = 0
+
+    @property
+    def sample(self) -> Sequence[str]:
+        """At most so many of the texts, spread over them."""
+        return self.texts[:: -(-len(self.texts) // _SAMPLE) or 1]
 
 
 def rows_of(method: str, ground: Ground) -> Vectors:
@@ -90,7 +96,7 @@ def _aligned(ground: Ground) -> Iterator[tuple[str, list[int]]]:
     """Each occurrence of a new token in the texts with the old ids of the same stretch, where borders agree."""
     old, new = ground.source.tokenizer(), ground.extended.tokenizer.tokenizer()
     wanted = {ground.extended.tokenizer.pieces[token]: token for token in ground.extended.added}
-    for text in ground.texts:
+    for text in ground.sample:
         before, after = (each.encode(text, add_special_tokens=False) for each in (old, new))
         begins = {start: place for place, (start, _) in reversed(list(enumerate(before.offsets)))}
         ends = {end: place for place, (_, end) in enumerate(before.offsets)}
@@ -115,7 +121,7 @@ def _omp(ground: Ground) -> Vectors:
 def _whole_words(ground: Ground) -> list[int]:
     """The old tokens of three letters and more that the texts hold most often."""
     counts: dict[int, int] = defaultdict(int)
-    for encoding in ground.source.tokenizer().encode_batch(list(ground.texts), add_special_tokens=False):
+    for encoding in ground.source.tokenizer().encode_batch(list(ground.sample), add_special_tokens=False):
         for index in encoding.ids:
             counts[index] += 1
     fitting = [

@@ -184,3 +184,14 @@ def test_an_interrupted_training_goes_on(
         table_of(model).copy_(start)
     _train(model, reading, new_ids, tmp_path / "stopped")
     assert torch.equal(table_of(model), whole)
+
+
+def test_a_sample_of_the_texts_is_read(model: EmbeddingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    from emb.vocabulary import initialise
+
+    monkeypatch.setattr(initialise, "_SAMPLE", 10)
+    ground = _ground(model)
+    assert len(ground.texts) == 48
+    assert ground.sample == ground.texts[::5]
+    monkeypatch.setattr(initialise, "_SAMPLE", 100)
+    assert ground.sample == ground.texts

@@ -42,7 +42,6 @@ from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.wanted import prove_tokenizer, trim_to
 
 _MAX_TEXTS = 20_000  # that rows are trained on
-_ALIGNED = 3000  # in which old and new tokens are laid side by side
 _DEV = 300  # held-out texts that ways of making rows are compared on
 
 
@@ -191,8 +190,7 @@ def _ground(model: EmbeddingModel, source: TokenizerJson, found: Extended, job: 
         return vectors_of(model, model.tokenizer().encode(texts))
 
     table = table_of(model).detach().cpu().numpy()
-    sample = [each.text for each in job.train[:: max(1, len(job.train) // _ALIGNED)]]
-    return Ground(source, table, found, sample, embed, job.training.seed)
+    return Ground(source, table, found, [each.text for each in job.train], embed, job.training.seed)
 
 
 def _pairs(job: Job, model: EmbeddingModel) -> list[LayerDimPair]:

@@ -84,6 +84,11 @@ if TYPE_CHECKING:
     metavar="COSINE",
     help="Fail where an extension leaves held-out texts less near to what they were, in the mean.",
 )
+@click.option(
+    "--propagate-to",
+    metavar="NAME|PATH",
+    help="Give a model that was tuned from this one the same vocabulary, without training; written beside --out.",
+)
 @click.option("--field", default="text", show_default=True, metavar="NAME", help="Column or key that holds the text.")
 @click.option(
     "--kind-field", default="kind", show_default=True, metavar="NAME", help="Column or key that says query or document."
@@ -124,7 +129,12 @@ def adapt_vocab(
         return Outcome(
             {"profile": found.profile, "folder": found.folder}, _profiled(_typed(model, data, documents), found)
         )
-    return Outcome({"folder": found.folder, **found.report}, _adapted(found))
+    content = {"folder": found.folder, **found.report}
+    text = _adapted(found)
+    if found.sibling:
+        content["sibling"] = {"folder": found.sibling.folder, **found.sibling.report}
+        text += f"\n\n{_adapted(found.sibling)}"
+    return Outcome(content, text)
 
 
 def _typed(model: str, data: Sequence[str], documents: Sequence[str]) -> str:

@@ -26,6 +26,10 @@ class Reading:
         """How many tokens all texts have."""
         return sum(len(row) for row in self.rows)
 
+    def first(self, count: int) -> Reading:
+        """So many of the texts at most."""
+        return Reading(self.texts[:count], self.rows[:count], self.vectors[:count])
+
 
 def read(model: EmbeddingModel, texts: Sequence[Text]) -> Reading:
     """`texts` as `model` reads them now, each behind the prompt of its kind."""

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdaptResult:
-    """The adapted folder, the content of its `vocab_report.json`, and what was measured before."""
+    """The adapted folder, the content of its `vocab_report.json`, and what was measured before; the same of a sibling
+    that got the vocabulary too.
+    """
 
     folder: Path | None
     report: dict[str, Any]
     profile: Profile
+    sibling: AdaptResult | None = None
 
 
 def adapt_vocab(
@@ -37,6 +40,7 @@ def adapt_vocab(
     lora: bool = False,
     qlora: bool = False,
     min_cosine: float = 0.85,
+    propagate_to: str | Path | None = None,
     field: str = "text",
     kind_field: str = "kind",
     limit: int | None = None,
@@ -64,6 +68,8 @@ def adapt_vocab(
         lora, qlora: at the end, train an adapter of all layers and of the new rows towards the same vectors, with
             `qlora` on a base in 4 bits, and merge it where held-out texts gain by it. Needs the extra `adapt`.
         min_cosine: mean cosine of held-out texts to their vectors before that an extension must keep.
+        propagate_to: a model tuned from this one, with its tokenizer, that gets the same vocabulary without training;
+            it is written beside `out`, its name behind that of `out`.
         field, kind_field: the fields of a record that hold the text and "query" or "document".
         limit: read so many texts at most.
         profile: measure alone; with `out`, write the report there.
@@ -93,6 +99,7 @@ def adapt_vocab(
         str(teacher),
         QLORA if qlora else LORA if lora else None,
         min_cosine,
+        None if propagate_to is None else str(propagate_to),
     )
     return run_adaptation(
         model,

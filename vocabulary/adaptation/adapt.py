@@ -36,20 +36,21 @@ from emb.vocabulary.proof import (
     prove_extension,
     prove_trim,
 )
-from emb.vocabulary.reading import Reading, read, vectors_of
+from emb.vocabulary.reading import read, vectors_of
 from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.wanted import prove_tokenizer, trim_to
 
 _MAX_TEXTS = 20_000  # that rows are trained on
-_DEV = 300  # held-out texts that ways of making rows are compared on
+DEV = 300  # held-out texts that ways of making rows are compared on
 
 
 @dataclass(frozen=True)
 class Adapted:
     """A model with its new vocabulary, and how that came about.
 
-    `kept` are the former ids in the order of the new ones; behind them come the `added` tokens.
+    `kept` are the former ids in the order of the new ones; behind them come the `added` tokens, which are `extended`
+    by.
     """
 
     model: EmbeddingModel
@@ -60,6 +61,7 @@ class Adapted:
     init: str | None
     init_scores: Sequence[InitScore]
     language: LanguageStep | None = None
+    extended: Extended | None = None
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,7 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
     train, held_out = _learned(job, _teacher(job, model), _with_new_tokens(job.train, found, len(source.tokens)))
     made = made_rows(options.init, _ground(model, source, found, job))
     replace_vocabulary(model, found.tokenizer, ids, torch.from_numpy(made[next(iter(made))]))
-    dev = Reading(before.texts[:_DEV], before.rows[:_DEV], before.vectors[:_DEV])
-    method, scores = write_best(model, new_ids, made, dev)
+    method, scores = write_best(model, new_ids, made, before.first(DEV))
     note("untrained rows: " + ", ".join(f"{each.method} {each.cosine:.4f}" for each in scores) + f"; {method} is taken")
     parts = train.split(model), held_out.split(model)
     distil_rows(model, new_ids, *parts, _pairs(job, model), job.training, job.place)
@@ -140,7 +141,7 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
         f"trained rows: mean cosine {extension.cosine:.4f} to the vectors without them; held-out texts have"
         f" {extension.length_ratio:.1%} of their tokens"
     )
-    return Adapted(model, [kept[index] for index in ids], found.added, proof, extension, method, scores)
+    return Adapted(model, kept, found.added, proof, extension, method, scores, extended=found)
 
 
 def _learned(job: Job, teacher: FolderTeacher, texts: Sequence[Text]) -> tuple[Learned, Learned]:

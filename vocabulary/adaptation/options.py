@@ -26,6 +26,7 @@ class AdaptOptions:
         teacher: whose vectors rows are trained towards: "self", or a model's name or folder.
         language: "lora" or "qlora", for an adapter that is trained at the end and merged; None for none.
         min_cosine: mean cosine that an extension must keep to the vectors without it.
+        sibling: a model tuned from this one that gets the vocabulary too; None for none.
     """
 
     mode: str = "trim"
@@ -35,6 +36,7 @@ class AdaptOptions:
     teacher: str = SELF
     language: str | None = None
     min_cosine: float = 0.85
+    sibling: str | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -49,6 +51,11 @@ class AdaptOptions:
             raise UsageError("--init goes with an extension", "add --mode extend or --mode both")
         if not self.extends and self.language is None and self.teacher != SELF:
             raise UsageError("--teacher goes with a training", "add --mode extend, --mode both, --lora or --qlora")
+        if self.language is not None and self.sibling is not None:
+            raise UsageError(
+                "--propagate-to hands on token rows, and an adapter's rows go with its layers",
+                "leave out --lora or --qlora, and train the sibling's own adapter afterwards",
+            )
         if not self.trims and self.wanted != Wanted():
             raise UsageError(
                 "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
 from emb.data.documents import read_documents
 from emb.errors import ArtifactError, UsageError
 from emb.files import refuse_existing
-from emb.model.embedding_model import load_model, manifest_of
+from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of
 from emb.recipes.recipe import TrainingRecipe
 from emb.teachers.registry import resolve
 from emb.vocabulary.adaptation import AdaptResult
-from emb.vocabulary.adaptation.adapt import Job, adapt
+from emb.vocabulary.adaptation.adapt import Adapted, Job, adapt
 from emb.vocabulary.adaptation.language_step import LANGUAGE_TRAINING
 from emb.vocabulary.adaptation.options import AdaptOptions
+from emb.vocabulary.adaptation.propagation import propagate, require_sibling
 from emb.vocabulary.adaptation.row_distillation import ROW_TRAINING
 from emb.vocabulary.adaptation.write import write_adapted, write_profile
-from emb.vocabulary.profile import profile
+from emb.vocabulary.profile import Profile, profile
 from emb.vocabulary.usage import token_counts
 
 _HELD_OUT = 500  # texts at most
@@ -61,8 +63,12 @@ def run_adaptation(
     corpus = Corpus(list(dict.fromkeys(text for each in corpora.values() for text in each.texts)))
     train, held_out = split(corpus, _HELD_OUT)
     opened = load_model(folder, trust_remote_code=trust_remote_code)
-    counts = token_counts(opened, train.texts)
-    before = profile(opened, _by_source(corpora, held_out), held_out.texts, counts)
+    sibling = None
+    if options.sibling is not None and not profile_alone:
+        sibling = _sibling(opened, options.sibling, place, trust_remote_code)
+        refuse_existing(sibling.out, overwrite)
+    counts, parts = token_counts(opened, train.texts), _by_source(corpora, held_out)
+    before = profile(opened, parts, held_out.texts, counts)
     if profile_alone:
         if out:
             write_profile(name, before, out)
@@ -79,11 +85,50 @@ def run_adaptation(
         _work(place),
         trust_remote_code,
     )
-    found = adapt(job)
-    report = write_adapted(job, name, found, before, corpus, place)
+    finished = [_Finished(job, name, adapt(job), before, place)]
+    if sibling:
+        finished.append(_propagated(job, finished[0].found, sibling, parts))
+    own, *others = [each.write(corpus) for each in finished]
     for left in place.parent.glob(f"{_work(place).name}-*"):
         shutil.rmtree(left)
-    return AdaptResult(place, report, before)
+    return replace(own, sibling=others[0] if others else None)
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A model that has its vocabulary, all that must hold of it proven, and not yet written."""
+
+    job: Job
+    name: str
+    found: Adapted
+    before: Profile
+    out: Path
+
+    def write(self, corpus: Corpus) -> AdaptResult:
+        report = write_adapted(self.job, self.name, self.found, self.before, corpus, self.out)
+        return AdaptResult(self.out, report, self.before)
+
+
+@dataclass(frozen=True)
+class _Sibling:
+    name: str
+    folder: Path
+    model: EmbeddingModel
+    out: Path
+
+
+def _sibling(base: EmbeddingModel, asked: str, place: Path, trust_remote_code: bool) -> _Sibling:
+    name, folder = _locate(asked, trust_remote_code)
+    model = load_model(folder, trust_remote_code=trust_remote_code)
+    require_sibling(base, model, asked)
+    return _Sibling(name, folder, model, place.with_name(f"{place.name}-{name}"))
+
+
+def _propagated(job: Job, found: Adapted, sibling: _Sibling, sources: Mapping[str, list[Text]]) -> _Finished:
+    before = profile(sibling.model, sources, job.held_out, job.counts)
+    spread = propagate(job, found, sibling.model)
+    theirs = replace(job, folder=sibling.folder, model=sibling.model)
+    return _Finished(theirs, sibling.name, spread, before, sibling.out)
 
 
 def _locate(model: str | Path, trust_remote_code: bool) -> tuple[str, Path]:

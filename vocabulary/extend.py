@@ -15,6 +15,7 @@ from emb.errors import UsageError
 from emb.tokens import Ids
 from emb.vocabulary.closure import closed
 from emb.vocabulary.continued_bpe import Compound, Compounds, learn
+from emb.vocabulary.letters import unknown_letters
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.usage import counts_of
 
@@ -27,19 +28,48 @@ _SEEN = 20  # occurrences of a piece from which its score can be compared with i
 
 @dataclass(frozen=True)
 class Extended:
-    """A tokenizer with the `added` tokens behind the others, and what these are made of."""
+    """A tokenizer with the `added` tokens behind the others, and what these are made of.
+
+    The first of them may be letters that the tokenizer had not, which are made of nothing.
+    """
 
     tokenizer: TokenizerJson
     added: list[str]
     compounds: Compounds
 
+    def pieces(self, source: TokenizerJson, token: str) -> list[int]:
+        """Ids in `source`, the tokenizer before, of what a new token was read in; of new letters its unknown one."""
+        return [source.pieces.get(piece, source.unknown or 0) for piece in self.compounds.pieces(token)]
+
 
 def extend(source: TokenizerJson, texts: Sequence[str], count: int) -> Extended:
     """`source` with `count` more tokens, learned from `texts` and used by them; a few less where some turn out idle.
 
+    Letters that words of the texts are unknown without come first.
+
     Raises:
         UsageError: the texts do not hold so many.
     """
+    letters = unknown_letters(source, texts)[:count]
+    source = _with_letters(source, letters)
+    known, reached = _learned(source, texts, count - len(letters))
+    added = [*letters, *(each.token for each in reached)]
+    if len(added) < _NEARLY * count:
+        raise UsageError(
+            f"--add {count}: the texts support {len(added):,} more tokens",
+            f"add fewer (--add {len(added)}), or give more --data",
+        )
+    # Taking out what no text reaches changes how none of them is read.
+    return Extended(_with(source, known, reached, texts), added, known)
+
+
+def _with_letters(source: TokenizerJson, letters: Sequence[str]) -> TokenizerJson:
+    tokens = [*(source.tokens[index] for index in sorted(source.tokens)), *letters]
+    return source.with_vocabulary(tokens, source.scores, source.merges) if letters else source
+
+
+def _learned(source: TokenizerJson, texts: Sequence[str], count: int) -> tuple[Compounds, list[Compound]]:
+    """Compounds of the pieces of `source`, and at most `count` of them that texts reach."""
     known = learn(source, texts, _CANDIDATES * count + _MORE)
     ranked, idle = _ranked(source, known, texts), set[str]()
     for _ in range(_ROUNDS):
@@ -49,14 +79,7 @@ def extend(source: TokenizerJson, texts: Sequence[str], count: int) -> Extended:
         if not unreached or len(taken) < count:
             break
         idle |= unreached
-    reached = [each for each in taken if each.token not in unreached]
-    if len(reached) < _NEARLY * count:
-        raise UsageError(
-            f"--add {count}: the texts support {len(reached):,} more tokens",
-            f"add fewer (--add {len(reached)}), or give more --data",
-        )
-    # Taking out what no text reaches changes how none of them is read.
-    return Extended(_with(source, known, reached, texts), [each.token for each in reached], known)
+    return known, [each for each in taken if each.token not in unreached]
 
 
 def _ranked(source: TokenizerJson, known: Compounds, texts: Sequence[str]) -> list[Compound]:

@@ -71,7 +71,7 @@ def _merge(ground: Ground) -> Vectors:
 def _merged(ground: Ground, token: str) -> Vectors:
     made: Compounds = ground.extended.compounds
     if token not in made.by_token:
-        return np.asarray(ground.table[ground.source.pieces[token]])
+        return np.asarray(ground.table[ground.extended.pieces(ground.source, token)[0]])
     known = made.by_token[token]
     return np.asarray((_merged(ground, known.left) + _merged(ground, known.right)) / 2)
 
@@ -135,7 +135,7 @@ def _whole_words(ground: Ground) -> list[int]:
 
 
 def _of_pieces(ground: Ground, token: str) -> Vectors:
-    return np.asarray(ground.table[[ground.source.pieces[each] for each in ground.extended.compounds.pieces(token)]])
+    return np.asarray(ground.table[ground.extended.pieces(ground.source, token)])
 
 
 _MAKERS: dict[str, Callable[[Ground], Vectors]] = {

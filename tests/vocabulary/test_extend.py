@@ -13,11 +13,12 @@ from emb.model.embedding_model import load_model
 from emb.vocabulary import continued_bpe
 from emb.vocabulary.continued_bpe import Compound, Compounds, learn
 from emb.vocabulary.extend import extend
+from emb.vocabulary.letters import unknown_letters
 from emb.vocabulary.surgery import tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 
-WORDS = ("zebrastripe", "quantumfoam", "riverboat", "windmill", "zebrastripes", "underground")
-TEXTS = [f"the {word} and a {other} in the rain, {place}" for place in range(3) for word in WORDS for other in WORDS]
+WORDS = ("zebrastripe", "seafoam", "riverboat", "windmill", "zebrastripes", "underground")
+TEXTS = [f"the {word} and a {other} in the rain, {place}" for place in "abc" for word in WORDS for other in WORDS]
 KINDS = ["bert", "roberta", "xlm-roberta", "gemma3"]  # WordPiece, bytes, Unigram, letters with ▁
 
 
@@ -106,3 +107,32 @@ def test_compounds_know_their_making() -> None:
     assert made.pieces("abc") == ["a", "b", "c"]
     assert made.pieces("x") == ["x"]
     assert [each.token for each in made.depth_first("abc")] == ["ab", "abc"]
+
+
+HAN = [f"{a}{b}水火木 {b}{a}" for a in "山川田" for b in "日月星" for _ in range(2)]
+
+
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta"])
+def test_letters_that_texts_are_unknown_without_come_first(family: str, tmp_path: Path) -> None:
+    source = _source(family, tmp_path)
+    found = extend(source, HAN, 9)
+    assert {letter.removeprefix(source.continuation) for letter in found.added} == set("山川田日月星水火木")
+    before, after = (
+        [each.encode(text).ids for text in HAN] for each in (source.tokenizer(), found.tokenizer.tokenizer())
+    )
+    assert any(source.unknown in ids for ids in before)
+    assert not any(source.unknown in ids for ids in after)
+    assert found.pieces(source, found.added[0]) == [source.unknown]
+
+
+def test_rare_letters_and_bytes_get_no_token(tmp_path: Path) -> None:
+    bert, roberta = _source("bert", tmp_path / "bert"), _source("roberta", tmp_path / "roberta")
+    assert unknown_letters(bert, ["山"] * 4) == []
+    assert unknown_letters(bert, [*["川"] * 6, *["山"] * 5]) == ["川", "山"]
+    assert unknown_letters(bert, ["ж日ж"] * 5) == ["ж", "日"]
+    assert unknown_letters(roberta, HAN) == []
+
+
+def test_a_letter_within_a_word_is_another_token_than_one_that_begins_it(tmp_path: Path) -> None:
+    source = _source("bert", tmp_path)
+    assert set(unknown_letters(source, ["ջջա"] * 5)) == {"ջ", "##ջ", "##ա"}

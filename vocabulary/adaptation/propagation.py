@@ -86,6 +86,6 @@ def _rows(model: EmbeddingModel) -> Vectors:
 
 
 def _pieces(source: TokenizerJson, extended: Extended) -> list[list[int]]:
-    """The ids that each new token had before."""
-    ids = {source.tokens[index]: place for place, index in enumerate(sorted(source.tokens))}
-    return [[ids[piece] for piece in extended.compounds.pieces(token)] for token in extended.added]
+    """Where each new token's former ids stand among all of these, ascending."""
+    places = {index: place for place, index in enumerate(sorted(source.tokens))}
+    return [[places[index] for index in extended.pieces(source, token)] for token in extended.added]

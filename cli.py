@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from emb.commands import console
 from emb.commands.adapt_vocab import adapt_vocab
+from emb.commands.bundle import bundle
 from emb.commands.codec import codec
 from emb.commands.console import Outcome, reports
 from emb.commands.distill import distill
@@ -93,7 +94,7 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, rotate, adapt_vocab, export, validate, encode, evaluate, codec, card, push, doctor):
+for _command in (distill, rotate, adapt_vocab, export, validate, bundle, encode, evaluate, codec, card, push, doctor):
     cli.add_command(_command)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emb.artifact.bundle import is_bundle
 from emb.artifact.fingerprints import TOKENIZER_FILES
 from emb.artifact.manifest import Manifest, Variant, is_artifact, paths_of
 from emb.errors import ArtifactError, MissingExtra, UsageError
@@ -283,6 +284,8 @@ def load(
         raise UsageError(f"provider {provider}: torch has no providers", "leave out backend, or name a device")
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder", "give an artifact or a sentence-transformers folder")
+    if is_bundle(folder):
+        return _load_bundle(folder, file, verify, threads=threads, device=device, trust_remote_code=trust_remote_code)
     if backend == "onnx" or file or provider or (backend == "auto" and _has_onnx(folder)):
         return ArtifactEncoder(folder, file, threads, provider=provider or provider_of(device), verify=verify)
     try:
@@ -293,6 +296,15 @@ def load(
             "pip install 'emb-distill[train]', or export it first",
         ) from error
     return load_torch(folder, threads, device=device, verify=verify, trust_remote_code=trust_remote_code)
+
+
+def _load_bundle(folder: Path, file: str | None, verify: bool, **options: Any) -> Encoder:
+    from emb.runtime.bundle_encoder import BundleEncoder
+
+    if file:
+        raise UsageError(f"file {file}: a bundle names the files of its encoders", "leave it out")
+    # Each encoder is held against its fingerprint, which covers all that is read of it.
+    return BundleEncoder(folder, lambda inner, own: load(inner, file=own, verify=verify, **options), verify=verify)
 
 
 def _read_with(folder: Path, file: str) -> list[str]:

@@ -27,6 +27,7 @@ DOORS = (
     emb.distill,
     emb.export,
     emb.export_grid,
+    emb.bundle,
     emb.rotate,
     emb.validate,
     emb.load,

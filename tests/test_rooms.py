@@ -48,6 +48,7 @@ MAY_IMPORT = {
     },
     "vocabulary": {"artifact", "data", "model", "report"},
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
+    "search.bundling": {"artifact", "runtime", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

@@ -1,0 +1,1 @@
+"""Search with two encoders: bundles, indexes, a server."""

@@ -1,0 +1,104 @@
+"""Whether two encoders give vectors of one space: by what their folders say, and by trying."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from emb.artifact.bundle import SpaceRecord
+from emb.artifact.fingerprints import weights_hash
+from emb.artifact.manifest import Manifest, is_artifact
+from emb.errors import ArtifactError
+from emb.files import sha256_file
+from emb.progress import warn
+from emb.runtime.encoder import Encoder
+from emb.similarity import cosines, truncated
+
+_TEXTS = (
+    "how to repair a flat bicycle tyre",
+    "the parliament passed a law on fishing rights",
+    "symptoms of iron deficiency in children",
+    "a short history of the printing press",
+    "why do stars twinkle at night",
+    "recipe for bread without yeast",
+    "the orchestra played the second symphony",
+    "supersonic flow over a slender wing",
+    "what is the capital of Australia",
+    "interest rates and the price of houses",
+    "the dog slept beside the fire all afternoon",
+    "gene expression in the liver of mice",
+    "how to reset a forgotten password",
+    "rules for offside in football",
+    "the river flooded the old town in spring",
+    "sorting a list of numbers in Python",
+    "vaccination lowers the risk of measles",
+    "a treaty that ended a long war",
+    "growing tomatoes on a balcony",
+    "the painter's late self-portraits",
+    "how earthquakes are measured",
+    "train tickets to the airport",
+    "bees and the pollination of almonds",
+    "learning to play the violin as an adult",
+)
+_FOUND = 0.5  # of the probe texts must find themselves; between two spaces it is about one text of all
+
+
+def check_space(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -> SpaceRecord:
+    """Hold that documents of `document` can be searched with queries of `query`, which lie in `folders`.
+
+    Raises:
+        ArtifactError: they compare otherwise, have too few dims, or vectors of another space.
+    """
+    _require_same(query, document)
+    if query.dim > document.dim:
+        raise ArtifactError(
+            f"queries have {query.dim} dims, documents {document.dim}",
+            f"export the query encoder at {document.dim} dims or fewer",
+        )
+    record = _tried(query, document, _proven(*folders))
+    if record.found < _FOUND:
+        raise ArtifactError(
+            f"queries and documents are of two spaces: of {record.texts} texts {record.found:.0%} find themselves",
+            "name the model that the query encoder was distilled from, rotated if that was",
+        )
+    if not record.proven:
+        warn(
+            f"{folders[0].name}: does not name {folders[1].name} as its teacher; tried on {record.texts} texts,"
+            f" {record.found:.0%} find themselves (mean cosine {record.cosine:.2f})"
+        )
+    return record
+
+
+def _require_same(query: Encoder, document: Encoder) -> None:
+    for name, ours, theirs in (
+        ("are compared by", query.similarity_fn_name, document.similarity_fn_name),
+        ("are normalised:", query.normalize, document.normalize),
+    ):
+        if ours != theirs:
+            raise ArtifactError(
+                f"vectors of queries {name} {ours}, those of documents {theirs}", "export both from one teacher"
+            )
+
+
+def _tried(query: Encoder, document: Encoder, proven: bool) -> SpaceRecord:
+    texts = list(_TEXTS)
+    queries = query.encode(texts, kind="query")
+    documents = truncated(document.encode(texts, kind="document"), query.dim)
+    scores = query.similarity(queries, documents)
+    found = float((scores.argmax(axis=1) == np.arange(len(texts))).mean())
+    return SpaceRecord(len(texts), found, float(cosines(queries, documents).mean()), proven)
+
+
+def _proven(query: Path, document: Path) -> bool:
+    """Whether the query encoder was distilled from these weights, or from those that the document encoder was
+    exported from.
+    """
+    teacher = Manifest.load(query).lineage.teacher if is_artifact(query) else None
+    if teacher is None:
+        return query == document
+    source = Manifest.load(document).lineage.source if is_artifact(document) else None
+    if source is None:
+        return weights_hash(document) == teacher.weights
+    weights = Path(teacher.path) / "model.safetensors"
+    return bool(teacher.path) and weights.is_file() and sha256_file(weights) == source.fingerprint

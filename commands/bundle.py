@@ -22,7 +22,6 @@ from emb.report.tables import table
 )
 @click.option(
     "--doc",
-    "document",
     metavar="NAME|PATH",
     shell_complete=model_names,
     help="The encoder of documents. Default: the teacher that the query encoder names.",

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from emb.artifact.bundle import is_bundle
 from emb.commands import console
 from emb.commands.console import Outcome, reports
 from emb.commands.shared import model_names, no_verify, remote_code
-from emb.errors import GateFailed
+from emb.errors import GateFailed, UsageError
+from emb.report.tables import table
+
+if TYPE_CHECKING:
+    from emb.search.bundling.agreement import Search
 
 
 @click.command()
@@ -40,8 +46,11 @@ def validate(
 
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by
     default the newest export of the latest run. Writes parity.json and report.html into it. Exit code 1 if a gate
-    fails.
+    fails. Of a bundle it is shown how far its search agrees with one by the documents' model alone: --data names a
+    BEIR folder, or documents from which queries are cut.
     """
+    if artifact is not None and is_bundle(Path(artifact)):
+        return _bundle(artifact, data, not no_verify, min_cosine, **options)
     from emb.validate.proof import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
@@ -54,3 +63,29 @@ def validate(
         )
     )
     return Outcome(console.plain(report), str(report), failure)
+
+
+def _bundle(
+    folder: str, data: Sequence[str], verify: bool, min_cosine: float | None, against: str | None, **options: Any
+) -> Outcome:
+    from emb.search.bundling.agreement import validate_bundle
+
+    if against or min_cosine is not None:
+        raise UsageError(
+            f"{folder}: a bundle is held against its own documents' model", "leave out --against and --min-cosine"
+        )
+    found = validate_bundle(folder, data, verify=verify, **options)
+    columns = ("queries by", "documents by", "dims", "of its first ten", *(("nDCG@10",) if found.judged else ()))
+    times = "; ".join(f"{name} {each:.1f} ms a query" for name, each in found.milliseconds.items())
+    asked = f"{found.texts:,} queries{'' if found.judged else ', cut from the documents'}"
+    return Outcome(
+        console.plain(found),
+        f"{found.data}: {asked}, {found.documents:,} documents\n\n"
+        f"{table([_search(each) for each in found.searches], columns)}\n\n"
+        f"{times}\nan index takes a second for {found.documents_per_second:,.1f} documents\n\n{folder}/agreement.json",
+    )
+
+
+def _search(found: Search) -> tuple[str, ...]:
+    judged = () if found.ndcg is None else (f"{found.ndcg:.1f}",)
+    return (found.queries, found.documents, str(found.dim), f"{found.overlap:.0%}", *judged)

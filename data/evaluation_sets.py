@@ -146,15 +146,16 @@ def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Ta
 def _task_paths(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", _LAYOUTS)
-    if path.is_file() or _is_beir(path):
+    if path.is_file() or is_beir(path):
         return [path]
-    found = [child for child in sorted(path.iterdir()) if _is_beir(child) or _is_table(child)]
+    found = [child for child in sorted(path.iterdir()) if is_beir(child) or _is_table(child)]
     if not found:
         raise DataError(f"{path}: no evaluation set in this folder", _LAYOUTS)
     return found
 
 
-def _is_beir(path: Path) -> bool:
+def is_beir(path: Path) -> bool:
+    """Whether a folder has the layout of BEIR's sets."""
     return path.is_dir() and any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz"))
 
 

@@ -48,7 +48,8 @@ MAY_IMPORT = {
     },
     "vocabulary": {"artifact", "data", "model", "report"},
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
-    "search.bundling": {"artifact", "runtime", "teachers"},
+    "search": {"artifact", "runtime"},
+    "search.bundling": {"artifact", "data", "runtime", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

@@ -9,7 +9,7 @@ from emb.errors import needs_extra
 
 def bundle(
     query: str | Path,
-    document: str | Path | None = None,
+    doc: str | Path | None = None,
     *,
     out: str | Path | None = None,
     query_file: str | None = None,
@@ -23,7 +23,7 @@ def bundle(
 
     Args:
         query: an export, a student or any model folder or name; of a run, its student.
-        document: the model that encodes documents, in torch or exported; None for the one that `query` was distilled
+        doc: the model that encodes documents, in torch or exported; None for the one that `query` was distilled
             from.
         out: the folder; None means `bundles/<query>`.
         query_file, document_file: of an export the file to use, by its path in the folder; None for the smallest that
@@ -46,7 +46,7 @@ def bundle(
 
     return write_bundle(
         query,
-        document,
+        doc,
         None if out is None else Path(out),
         files=(query_file, document_file),
         copy=copy,

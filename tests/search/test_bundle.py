@@ -21,6 +21,7 @@ from emb.cli import cli
 from emb.errors import ArtifactError, UsageError
 from emb.model.embedding_model import load_model, save_model
 from emb.runtime.bundle_encoder import BundleEncoder
+from emb.search.bundling.agreement import validate_bundle
 from emb.similarity import truncated
 
 TEXTS = ["bread without yeast", "the river flooded the town", "a violin and an orchestra"]
@@ -175,3 +176,49 @@ def test_the_command_says_what_the_two_share(export: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(cli, ["bundle", "--query", str(export), "--out", str(tmp_path / "both")])
     assert done.exit_code == 0, done.output
     assert "shared: 16 dims, cosine" in done.output
+
+
+def _beir(folder: Path) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    rows = [json.dumps({"_id": f"d{row}", "title": "", "text": text}) for row, text in enumerate(tiny.SENTENCES)]
+    (folder / "corpus.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    asked = [json.dumps({"_id": str(row), "text": text}) for row, text in enumerate(tiny.SENTENCES[:8])]
+    (folder / "queries.jsonl").write_text("\n".join(asked), encoding="utf-8")
+    grades = ["query-id\tcorpus-id\tscore", *(f"{row}\td{row}\t1" for row in range(8))]
+    (folder / "qrels" / "test.tsv").write_text("\n".join(grades), encoding="utf-8")
+    return folder
+
+
+def test_agreement_is_with_the_documents_model_alone(bundle: Path, teacher: Path, export: Path, tmp_path: Path) -> None:
+    found = validate_bundle(bundle, [_beir(tmp_path / "beir")])
+    names = [(each.queries, each.dim) for each in found.searches]
+    small, large = (Bundle.load(bundle).query.name, Bundle.load(bundle).document.name)
+    assert names == [(large, 32), (large, 16), (small, 16)]
+    assert found.searches[0].overlap == 1.0
+    assert found.judged
+    assert found.searches[0].ndcg == pytest.approx(100)  # a text finds itself
+    documents = emb.load(teacher).encode_document(tiny.SENTENCES)
+    truth = np.argsort(-(emb.load(teacher).encode_query(tiny.SENTENCES[:8]) @ documents.T), axis=1)[:, :10]
+    ours = np.argsort(-(emb.load(export).encode_query(tiny.SENTENCES[:8]) @ truncated(documents, 16).T), axis=1)[:, :10]
+    shared = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(truth, ours, strict=True)])
+    assert found.searches[2].overlap == pytest.approx(shared)
+    assert json.loads((bundle / "agreement.json").read_text(encoding="utf-8"))["texts"] == 8
+
+
+def test_without_judgements_queries_are_cut_from_the_documents(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "docs.txt"
+    path.write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
+    found = validate_bundle(bundle, [path], max_texts=6)
+    assert (found.texts, found.documents, found.judged) == (6, 6, False)
+    assert all(each.ndcg is None for each in found.searches)
+
+
+def test_validate_shows_a_bundles_agreement(bundle: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["validate", str(bundle), "--data", str(_beir(tmp_path / "beir"))])
+    assert done.exit_code == 0, done.output
+    assert "of its first ten" in done.output
+    assert "nDCG@10" in done.output
+    done = CliRunner().invoke(cli, ["validate", str(bundle)])
+    assert isinstance(done.exception, UsageError)
+    done = CliRunner().invoke(cli, ["validate", str(bundle), "--data", "x", "--min-cosine", "0.9"])
+    assert isinstance(done.exception, UsageError)

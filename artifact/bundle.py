@@ -41,7 +41,7 @@ class EncoderRecord:
 class SpaceRecord:
     """What both sides were found to share when they were bundled.
 
-    `found` is the share of probe texts whose query vector is nearest to the vector of the same text as a document, and
+    `found` is the share of texts whose query vector is nearest to the vector of the same text as a document, and
     `cosine` the mean cosine of the two. `proven` says that the query encoder names these very weights as its teacher.
     """
 

@@ -41,7 +41,7 @@ _TEXTS = (
     "bees and the pollination of almonds",
     "learning to play the violin as an adult",
 )
-_FOUND = 0.5  # of the probe texts must find themselves; between two spaces it is about one text of all
+_FOUND = 0.3  # of the texts must find themselves where nothing else is known; between two spaces it is one of all
 
 
 def check_space(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -> SpaceRecord:
@@ -57,7 +57,7 @@ def check_space(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -
             f"export the query encoder at {document.dim} dims or fewer",
         )
     record = _tried(query, document, _proven(*folders))
-    if record.found < _FOUND:
+    if not record.proven and record.found < _FOUND:
         raise ArtifactError(
             f"queries and documents are of two spaces: of {record.texts} texts {record.found:.0%} find themselves",
             "name the model that the query encoder was distilled from, rotated if that was",

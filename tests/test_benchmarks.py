@@ -55,6 +55,7 @@ def test_every_benchmark_is_here() -> None:
         "memory",
         "qwen3_shape",
         "base_shapes",
+        "byte_words",
         "peers",
         "qlora_memory",
         "query_encoders",

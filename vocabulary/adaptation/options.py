@@ -51,7 +51,7 @@ class AdaptOptions:
             raise UsageError("--teacher goes with a training", "add --mode extend, --mode both, --lora or --qlora")
         if not self.trims and self.wanted != Wanted():
             raise UsageError(
-                "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
+                "--keep-coverage, --rows, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
             )
 
     @property

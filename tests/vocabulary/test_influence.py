@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from families import write_family
@@ -15,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from emb.data.corpus import Text
 from emb.errors import UsageError
 from emb.model.embedding_model import EmbeddingModel, load_model
+from emb.vocabulary import choose_tokens
 from emb.vocabulary.choose_tokens import AUTO, COUNTS, INFLUENCE, WAYS, choose
 from emb.vocabulary.closure import closed
 from emb.vocabulary.influence import kept_by_counts, kept_by_influence
@@ -23,6 +23,7 @@ from emb.vocabulary.readings import Readings
 from emb.vocabulary.surgery import fixed_ids, table_of, tokenizer_json
 from emb.vocabulary.tokenizer_json import TokenizerJson
 from emb.vocabulary.trim import trim
+from emb.vocabulary.usage import token_counts
 
 KINDS = ["bert", "qwen3", "gemma3", "xlm-roberta"]  # WordPiece, byte-level BPE, BPE with ▁, Unigram
 TEXTS = [Text(text) for text in SENTENCES]
@@ -102,8 +103,7 @@ def test_pieces_are_those_of_the_tokenizer_without_the_token(model: EmbeddingMod
 
 def test_the_whole_vocabulary_reads_as_the_model_does(model: EmbeddingModel) -> None:
     readings = _of(model)
-    rows = np.concatenate(read(model, TEXTS).rows)
-    assert readings.counts(readings.ids).tolist() == np.bincount(rows, minlength=len(readings.ids)).tolist()
+    assert readings.counts(readings.ids).tolist() == token_counts(model, TEXTS).tolist()
 
 
 def test_the_texts_are_read_with_what_is_kept(model: EmbeddingModel) -> None:
@@ -205,20 +205,15 @@ def test_rows_without_a_token_do_not_count(bert_folder: Path) -> None:
     assert kept_by_influence(table, toy, len(toy.ids)) == toy.ids
 
 
-def test_auto_takes_what_leaves_whole_texts_nearest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_auto_takes_what_leaves_whole_texts_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(write_family("bert", tmp_path))
     readings, dev = _of(model), read(model, TEXTS)
     own = readings.source.pieces
-    words = [index for index in readings.ids if index not in set(readings.always)]
-    assert own["the"] in words
-    rows = len(readings.ids) - 1
     frequent, rare = ([index for index in readings.ids if index != own[word]] for word in ("the", "committee"))
     for bad, good in ((INFLUENCE, COUNTS), (COUNTS, INFLUENCE)):
-        monkeypatch.setitem(WAYS, bad, lambda *_: frequent)  # type: ignore[index]
-        monkeypatch.setitem(WAYS, good, lambda *_: rare)  # type: ignore[index]
-        found = choose(model, readings, rows, AUTO, dev)
+        ways = {bad: lambda *_: frequent, good: lambda *_: rare}
+        monkeypatch.setattr(choose_tokens, "WAYS", ways)
+        found = choose(model, readings, len(rare), AUTO, dev)
         assert (found.way, found.kept) == (good, rare)
         cosines = {each.way: each.cosine for each in found.scores}
         assert cosines[bad] < cosines[good] < 1

@@ -117,8 +117,8 @@ def _trimmed(job: Job, found: Adapted) -> Adapted:
         note(f"rows chosen by {tried}; {fitted.choice.way} is taken")
     proof = prove_trim(before, model, fitted.kept)
     note(
-        f"{len(fitted.kept):,} of {len(found.kept):,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out texts"
-        f" have no other and encode the same; mean cosine of all {proof.cosine:.4f}"
+        f"{len(fitted.kept):,} of {len(found.kept):,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out"
+        f" texts have no other and encode the same; mean cosine of all {proof.cosine:.4f}"
     )
     return dataclasses.replace(found, kept=fitted.kept, trim=proof, choice=fitted.choice)
 

@@ -219,14 +219,15 @@ def test_smaller_tables_are_held_against_the_whole_one(
     monkeypatch.setitem(sys.modules, "common", common)
     tables = loaded("smaller_tables")
     model = load_model(bert_folder)
-    readings = tables.WordPieces(model.tokenizer(), SENTENCES)
+    readings = tables.Readings(tables.tokenizer_json(model), SENTENCES, tables.fixed_ids(model))
     known = {"held out": tables.known_vectors(model, model.tokenizer().encode(SENTENCES), tmp_path)}
     domains = {"held out": SENTENCES}
 
     def kept_by(way: str, rows: int) -> dict[str, float]:
-        smaller, kept = tables.WAYS[way](tables.Ground(model, readings, rows, 3, tmp_path))
+        ground = tables.Ground(model, readings, rows, 3, tmp_path)
+        smaller, kept = tables.WAYS[way](ground)
         assert len(kept) == rows == len(tables.embedding_of(smaller).weight)
-        found: dict[str, float] = tables.scores(smaller, readings, kept, domains, known)
+        found: dict[str, float] = tables.scores(ground, smaller, kept, domains, known)
         return found
 
     whole = kept_by("counts", len(readings.ids))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emb.distill import rotate
+from emb.search.server import serve
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -28,7 +29,7 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "adapt_vocab", "distill", "export", "export_grid", "load", "rotate", "validate"]
+__all__ = ["__version__", "adapt_vocab", "distill", "export", "export_grid", "load", "rotate", "serve", "validate"]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

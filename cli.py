@@ -17,6 +17,7 @@ from emb.commands.evaluate import evaluate
 from emb.commands.export import export
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
+from emb.commands.serve import serve
 from emb.commands.validate import validate
 from emb.report.tables import table
 
@@ -93,7 +94,7 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, rotate, adapt_vocab, export, validate, encode, evaluate, codec, card, push, doctor):
+for _command in (distill, rotate, adapt_vocab, export, validate, encode, serve, evaluate, codec, card, push, doctor):
     cli.add_command(_command)
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ class _Job:
         """Answer with an error."""
         self._answer(self.future.set_exception, error)
 
-    def _answer[T](self, give: Callable[[T], None], found: T) -> None:
+    def _answer(self, give: Callable[[Any], None], found: Any) -> None:
         def settle() -> None:
             if not self.future.done():  # a client that has gone, or an error that came first
                 give(found)
@@ -134,9 +135,8 @@ class Batcher:
     def _leave(self, job: _Job) -> None:
         """Take out what is left of a request that waits no longer: its client has gone, its time is over."""
         with self._state:
-            if job in self._jobs:
+            if left := job.rows[job.taken :]:
                 self._jobs.remove(job)
-                left = job.rows[job.taken :]
                 self._count(-len(left), -sum(map(len, left)))
 
     def _count(self, texts: int, tokens: int) -> None:

@@ -5,6 +5,7 @@ take.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,15 +26,17 @@ class Traffic:
 class Gate:
     """An ASGI application around another; of a body that is too large, no more than the limit is ever held."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, key: bytes | None, traffic: Traffic) -> None:
-        self.app, self.settings, self.key, self.traffic = app, settings, key, traffic
+    def __init__(
+        self, app: ASGIApp, settings: Settings, key: bytes | None, traffic: Traffic, failed: Callable[[Problem], None]
+    ) -> None:
+        self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
         elif problem := self._objection(scope):
-            await _refuse(scope, receive, send, problem)
+            await self._refuse(scope, receive, send, problem)
         else:
             await self._pass(scope, receive, send)
 
@@ -66,7 +69,7 @@ class Gate:
             if begun:
                 raise
             message = f"no answer within {self.settings.timeout:g} seconds"
-            await _refuse(scope, receive, watched, Problem(TIMEOUT, message))
+            await self._refuse(scope, receive, watched, Problem(TIMEOUT, message))
         finally:
             self.traffic.at_work -= 1
             self.traffic.answered += ended
@@ -87,8 +90,8 @@ class Gate:
     def _too_large(self) -> Problem:
         return Problem(TOO_LARGE, f"the body is larger than the {self.settings.payload_limit:,} bytes that are taken")
 
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
-    response = answer(scope["path"], problem)
-    response.headers["Connection"] = "close"  # what is left of the body is not read
-    await response(scope, receive, send)
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
+        self.failed(problem)
+        response = answer(scope["path"], problem)
+        response.headers["Connection"] = "close"  # what is left of the body is not read
+        await response(scope, receive, send)

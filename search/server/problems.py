@@ -71,21 +71,26 @@ def problem_answer(request: Request, error: Exception) -> JSONResponse:
     body.
     """
     if isinstance(error, Problem):
-        return answer(request.url.path, error)
+        return _told(request, error)
     assert isinstance(error, HTTPException)
     kind = Kind(error.status_code, "Validation", error.status_code)
-    return answer(request.url.path, Problem(kind, str(error.detail)))
+    return _told(request, Problem(kind, str(error.detail)))
 
 
 def invalid_answer(request: Request, error: Exception) -> JSONResponse:
     """Answer a body that is not what the route takes; what it held is not repeated."""
     assert isinstance(error, RequestValidationError)
-    return answer(request.url.path, _problem_of(error.errors()))
+    return _told(request, _problem_of(error.errors()))
 
 
 def failed_answer(request: Request, error: Exception) -> JSONResponse:
     """Answer where this program failed; the server's log has the traceback, the client gets none of it."""
-    return answer(request.url.path, Problem(BACKEND, f"internal error: {type(error).__name__}"))
+    return _told(request, Problem(BACKEND, f"internal error: {type(error).__name__}"))
+
+
+def _told(request: Request, problem: Problem) -> JSONResponse:
+    request.app.state.service.failed(problem)
+    return answer(request.url.path, problem)
 
 
 def _problem_of(errors: Sequence[Mapping[str, Any]]) -> Problem:

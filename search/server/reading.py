@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 
@@ -24,10 +23,10 @@ def listed(inputs: Inputs, param: str, most: int) -> list[str] | list[list[int]]
     if not inputs:
         raise Problem(EMPTY, f"{param} is empty", param)
     if isinstance(inputs[0], int):
-        return [cast(list[int], inputs)]
+        return [inputs]
     if len(inputs) > most:
         raise Problem(TOO_LARGE, f"{param}: {len(inputs):,} texts, and a request may have {most:,}", param)
-    return cast(list[str] | list[list[int]], inputs)
+    return inputs
 
 
 def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str, *, truncate: bool, param: str) -> Rows:

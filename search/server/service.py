@@ -57,7 +57,7 @@ class Service:
         if kind != "float32":
             raise UsageError(
                 f"--file: the model's vectors are {kind}, and clients are told floats",
-                "name a file with float vectors; emb export without --binary and --vector-int8 writes one",
+                "name a file with float vectors, such as onnx/model.onnx",
             )
         self.encoder, self.settings, self.metrics, self.traffic = encoder, settings, Metrics(), Traffic()
         self.batcher = Batcher(encoder.encode_ids, settings, self.metrics)

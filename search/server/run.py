@@ -18,6 +18,7 @@ from emb.search.server.keys import VARIABLE, read_key
 from emb.search.server.settings import Settings
 
 _KEEP_ALIVE = 60  # seconds that a client may leave a connection unused
+_BACKLOG = 2048  # connections that the system holds while the server is busy
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,17 @@ def run(load: Callable[[], Encoder], folder: Path, place: Place, settings: Setti
 
 
 def _listening(place: Place) -> socket.socket:
-    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    # Named TCP, or asyncio leaves Nagle's algorithm on: every answer would wait 40 ms for the client to acknowledge.
+    listener = socket.socket(
+        socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
     try:
-        return socket.create_server((place.host, place.port), family=family, backlog=2048)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((place.host, place.port))
+        listener.listen(_BACKLOG)
+        return listener
     except (OSError, OverflowError) as error:
+        listener.close()
         raise UsageError(
             f"--host {place.host} --port {place.port}: cannot be listened on ({first_line(error)})",
             "choose another --port, or 0 for one that is free",

@@ -60,6 +60,7 @@ def test_every_benchmark_is_here() -> None:
         "query_encoders",
         "roofline",
         "rotation",
+        "serving",
         "smaller_tables",
         "stream",
     } == set(SCRIPTS)

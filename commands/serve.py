@@ -45,7 +45,7 @@ _COUNT = click.IntRange(min=1)
     "--max-batch-tokens", type=_COUNT, default=4096, show_default=True, help="Tokens that the encoder gets at once."
 )
 @click.option(
-    "--max-batch-requests", type=_COUNT, default=64, show_default=True, help="Texts that the encoder gets at once."
+    "--max-batch-requests", type=_COUNT, default=32, show_default=True, help="Texts that the encoder gets at once."
 )
 @click.option(
     "--max-queue-texts", type=_COUNT, default=8192, show_default=True, help="Texts that may wait; beyond, 429."

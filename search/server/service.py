@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -22,6 +23,7 @@ from emb.search.server.settings import Settings
 from emb.similarity import Vectors, first_not_finite, unit
 from emb.tokens import Rows
 
+_RUN = 256  # tokens that a thread runs at once: of the few texts that wait together, each thread must get some
 _SHORT = 4_000  # characters that are tokenised sooner than another thread wakes up
 Found = TypeVar("Found")
 
@@ -60,7 +62,8 @@ class Service:
                 "name a file with float vectors, such as onnx/model.onnx",
             )
         self.encoder, self.settings, self.metrics, self.traffic = encoder, settings, Metrics(), Traffic()
-        self.batcher = Batcher(encoder.encode_ids, settings, self.metrics)
+        encode = partial(encoder.encode_ids, tokens_per_batch=_RUN)
+        self.batcher = Batcher(encode, settings, self.metrics)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="texts")
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ class Settings:
     max_client_batch_size: int = 2048
     max_concurrent_requests: int = 512
     max_batch_tokens: int = 4096
-    max_batch_requests: int = 64
+    max_batch_requests: int = 32
     max_queue_texts: int = 8192
     max_queue_tokens: int = 500_000
     payload_limit: int = 2_000_000

@@ -105,7 +105,7 @@ def test_requests_take_turns_text_by_text_within_the_limits() -> None:
         slow.free.set()
         return [(await task).vectors[:, 0].tolist() for task in tasks]
 
-    assert asyncio.run(go()) == [[1], [10, 11, 12, 14], [20], [30, 31]]
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[1], [10, 11, 12, 14], [20], [30, 31]]
     # A text beyond the limit of tokens goes alone; the short request does not wait for the long one before it.
     assert slow.batches == [[1], [10, 20], [30], [11, 31, 12, 14]]
     batcher.close()
@@ -124,7 +124,7 @@ def test_a_text_that_breaks_the_encoder_harms_no_other_request() -> None:
         found = await asyncio.gather(*tasks, return_exceptions=True)
         return [each if isinstance(each, Exception) else each.vectors.tolist() for each in found]
 
-    first, second, third, fourth = asyncio.run(go())
+    first, second, third, fourth = asyncio.run(asyncio.wait_for(go(), 20))
     assert (first, second, fourth) == ([[1]], [[2]], [[4]])
     assert isinstance(third, RuntimeError)
     batcher.close()
@@ -147,7 +147,7 @@ def test_a_full_queue_takes_no_more_and_an_empty_one_takes_anything(limits: dict
         await asyncio.gather(first, large)
         await asyncio.gather(*(batcher.vectors([_row(number, 0)]) for number in range(3)))
 
-    asyncio.run(go())
+    asyncio.run(asyncio.wait_for(go(), 20))
     assert batcher._texts == batcher._tokens == 0
     batcher.close()
 
@@ -167,7 +167,7 @@ def test_a_request_given_up_leaves_the_queue_and_is_not_encoded() -> None:
         slow.free.set()
         return [(await first).vectors.tolist(), (await kept).vectors.tolist()]
 
-    assert asyncio.run(go()) == [[[1]], [[4]]]
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[[1]], [[4]]]
     assert slow.batches == [[1], [4]]
     batcher.close()
 
@@ -188,7 +188,7 @@ def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
         await closing
         return [(await task).vectors.tolist() for task in tasks]
 
-    assert asyncio.run(go()) == [[[number], [number]] for number in range(5)]
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[[number], [number]] for number in range(5)]
     assert not batcher.healthy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import pytest
 from serving import until
 
 import emb
+from emb.cli import cli
 from emb.errors import MissingExtra, UsageError
 from emb.export import export
 from emb.search.server import run as running
+from emb.search.server.settings import Settings
 
 CLIENT = Path(__file__).parents[2] / "interop" / "with_openai.mjs"
 
@@ -154,8 +157,30 @@ def test_an_open_door_to_the_network_is_warned_of(host: str, warned: bool, capsy
         assert "EMB_API_KEY" not in capsys.readouterr().err
 
 
-def test_the_loopback_interface_is_the_default() -> None:
-    assert running.Place().host == "127.0.0.1"
+def test_the_command_and_the_library_have_the_same_defaults() -> None:
+    found = cli.commands["serve"].make_context("serve", ["model"]).params
+    settings = asdict(Settings())
+    assert {name: found[name] for name in settings} == settings
+    assert (found["host"], found["port"], found["api_key_file"]) == tuple(asdict(running.Place()).values())
+    assert found["host"] == "127.0.0.1"
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    async def go() -> int:
+        accepted = asyncio.Queue[int]()
+
+        async def seen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            line = writer.get_extra_info("socket")
+            accepted.put_nowait(line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with running._listening(running.Place(port=0)) as listener:
+            async with await asyncio.start_server(seen, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                writer.close()
+                return await asyncio.wait_for(accepted.get(), 20)
+
+    assert asyncio.run(go())
 
 
 def test_a_port_that_is_taken_is_said(artifact: Path) -> None:

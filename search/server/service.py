@@ -24,6 +24,7 @@ from emb.similarity import Vectors, first_not_finite, unit
 from emb.tokens import Rows
 
 _RUN = 256  # tokens that a thread runs at once: of the few texts that wait together, each thread must get some
+_FIRST = ("a text", 40 * "a text ", 16 * [40 * "a text "])
 _SHORT = 4_000  # characters that are tokenised sooner than another thread wakes up
 Found = TypeVar("Found")
 
@@ -50,12 +51,13 @@ class Service:
     """
 
     def __init__(self, encoder: Encoder, settings: Settings) -> None:
-        """Serve `encoder`; its first vector is made here, so that no client waits for what is set up with it.
+        """Serve `encoder`; what it sets up for a short text, a long one and a batch is set up here, so that no client
+        waits for it.
 
         Raises:
             UsageError: its vectors are no floats.
         """
-        kind = encoder.encode("a text").dtype
+        kind, *_ = (encoder.encode(texts).dtype for texts in _FIRST)
         if kind != "float32":
             raise UsageError(
                 f"--file: the model's vectors are {kind}, and clients are told floats",

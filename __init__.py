@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from emb.distill import rotate
 from emb.search.bundling import bundle
+from emb.search.server import serve
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -29,7 +30,18 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "adapt_vocab", "bundle", "distill", "export", "export_grid", "load", "rotate", "validate"]
+__all__ = [
+    "__version__",
+    "adapt_vocab",
+    "bundle",
+    "distill",
+    "export",
+    "export_grid",
+    "load",
+    "rotate",
+    "serve",
+    "validate",
+]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

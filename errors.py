@@ -143,6 +143,9 @@ _EXTRA_OF = dict.fromkeys(
     "openvino": "openvino",
     "nncf": "openvino",
     "ctranslate2": "ctranslate2",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 

@@ -37,6 +37,7 @@ ROOMS = (
     "evaluate",
     "publish",
     "report",
+    "search",
     "commands",
     "core",
 )

@@ -1,1 +1,1 @@
-"""Search with two encoders: bundles, indexes, a server."""
+"""Search: what encoders are served with, and what their vectors are found in."""

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from retrieval_set import write_set
+from serving import listening
 from tiny import SENTENCES
 
 from emb.artifact.runs import write_status
@@ -22,6 +23,7 @@ from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.model.embedding_model import load_model
 from emb.quantize.vectors.binary import ROTATIONS
 from emb.runtime.encoder import load
+from emb.search.server.app import create_app
 from emb.similarity import truncated, unit
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -61,6 +63,7 @@ def test_every_benchmark_is_here() -> None:
         "query_encoders",
         "roofline",
         "rotation",
+        "serving",
         "smaller_tables",
         "stream",
     } == set(SCRIPTS)
@@ -158,6 +161,26 @@ def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.M
         assert os.environ["EMB_CACHE"] == str(folder)
     assert os.environ["EMB_CACHE"] == "mine"
     assert not folder.exists()
+
+
+def test_a_server_is_asked_for_every_text_by_so_many_clients(
+    common: ModuleType, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    serving = loaded("serving")
+    app = create_app(load(bert_folder, threads=1))
+    with listening(app) as address:
+        seconds, delays = serving.ask_all(address, SENTENCES, 8)
+    assert len(delays) == app.state.service.traffic.answered == len(SENTENCES)
+    assert max(delays) <= seconds
+
+
+def test_delays_are_summed_up_round_by_round_without_the_first(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    found = loaded("serving").points([9.0] * 21 + [each / 1000 for each in range(21)] + [0.5] * 21, 21)
+    assert found == {"p50": [10.0, 500.0], "p95": [19.0, 500.0]}
 
 
 def test_what_a_query_encoder_keeps_is_measured_on_its_files(

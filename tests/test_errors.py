@@ -31,6 +31,7 @@ DOORS = (
     emb.rotate,
     emb.validate,
     emb.load,
+    emb.serve,
     evaluate,
     push,
     write_card,

@@ -138,7 +138,7 @@ def test_the_constraints_pin_every_dependency_inside_its_range(constraints: str,
     extras = project["optional-dependencies"]
     named = [
         line
-        for extra in ("train", "adapt", "minilm", "search", "dev", *more)
+        for extra in ("train", "adapt", "minilm", "search", "serve", "dev", *more)
         for line in extras[extra]
         if not line.startswith("emb-distill[")
     ]

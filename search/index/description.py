@@ -98,7 +98,9 @@ class Description:
         """Write `folder/index.json`, with the facts that a reader looks for first."""
         space = self.space
         facts = {"schema": self.schema, "dim": space.dim, "length_one": space.length_one, "measure": space.measure}
-        write_json(folder / FILE, facts | {key: dataclasses.asdict(getattr(self, key)) for key in ("encoder", "layout")})
+        write_json(
+            folder / FILE, facts | {key: dataclasses.asdict(getattr(self, key)) for key in ("encoder", "layout")}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Description:
@@ -108,7 +110,9 @@ class Description:
             ArtifactError: no index, or one of another version.
         """
         if not (folder / FILE).is_file():
-            raise ArtifactError(f"{folder}: no index here (no {FILE})", "build one: emb index DOCS --doc MODEL --out DIR")
+            raise ArtifactError(
+                f"{folder}: no index here (no {FILE})", "build one: emb index DOCS --doc MODEL --out DIR"
+            )
         value = read_json(folder / FILE)
         schema = value.get("schema") if isinstance(value, dict) else None
         if schema != SCHEMA:
@@ -121,5 +125,6 @@ class Description:
             return cls(EncoderRecord(**value["encoder"]), layout)
         except (KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder / FILE}: not a whole description ({error})", "build it anew: emb index DOCS --doc MODEL --out DIR"
+                f"{folder / FILE}: not a whole description ({error})",
+                "build it anew: emb index DOCS --doc MODEL --out DIR",
             ) from error

@@ -133,6 +133,8 @@ def _id(record: Record, column: str | None, where: str) -> str | None:
 
 def _fact(record: Record, name: str, where: str) -> str:
     if name not in record:
-        raise DataError(f"{where}: no field {name!r}", f"--metadata names columns; found: {', '.join(map(str, record))}")
+        raise DataError(
+            f"{where}: no field {name!r}", f"--metadata names columns; found: {', '.join(map(str, record))}"
+        )
     value = record[name]
     return whole(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -4,6 +4,8 @@
     [artifact] = emb.export(run.run, layers=[3], dims=[128], int8=True)
     emb.validate(artifact).passed
     vectors = emb.load(artifact).encode(["a text"], kind="query")
+    emb.index("docs.jsonl", "docs.index", doc="all-MiniLM-L6-v2")
+    hits = emb.open_index("docs.index", query=artifact).search("a text")
 
 Importing this package imports neither torch nor numpy; each function imports what it needs.
 """
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emb.distill import rotate
+from emb.search.index import index, open_index
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -28,7 +31,18 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "adapt_vocab", "distill", "export", "export_grid", "load", "rotate", "validate"]
+__all__ = [
+    "__version__",
+    "adapt_vocab",
+    "distill",
+    "export",
+    "export_grid",
+    "index",
+    "load",
+    "open_index",
+    "rotate",
+    "validate",
+]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

@@ -15,8 +15,10 @@ from emb.commands.distill import distill
 from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
+from emb.commands.index import index
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
+from emb.commands.search import search
 from emb.commands.validate import validate
 from emb.report.tables import table
 
@@ -93,7 +95,21 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, rotate, adapt_vocab, export, validate, encode, evaluate, codec, card, push, doctor):
+for _command in (
+    distill,
+    rotate,
+    adapt_vocab,
+    export,
+    validate,
+    encode,
+    evaluate,
+    codec,
+    index,
+    search,
+    card,
+    push,
+    doctor,
+):
     cli.add_command(_command)
 
 

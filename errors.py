@@ -35,7 +35,10 @@ _ARGUMENTS = {
     "set": "overrides",
     "no-verify": "verify=False",
     "binary": "vectors=['binary']",
-    **{name: f"{name.replace('-', '_')}=True" for name in ("overwrite", "resume", "int8", "int4", "trust-remote-code")},
+    **{
+        name: f"{name.replace('-', '_')}=True"
+        for name in ("overwrite", "resume", "int8", "int4", "any-encoder", "trust-remote-code")
+    },
 }
 
 

@@ -129,7 +129,7 @@ def flat_index(codec: Codec, codes: Codes, measure: str) -> Any:
 
 def _bytes(codec: Codec, codes: Codes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Codes as faiss has them: from 0 where int8 begins at -128, and the first of two dimensions in the low half."""
-    raw = np.ascontiguousarray(codes).view(np.uint8)
+    raw: Any = np.ascontiguousarray(codes).view(np.uint8)
     if isinstance(codec, Int8Codec):
         return raw ^ np.uint8(128)
     return (raw << 4) | (raw >> 4) if isinstance(codec, Int4Codec) else raw

@@ -46,9 +46,8 @@ def _differences(encoder: Encoder, folder: Path | None, documents: EncoderRecord
     found = []
     if encoder.normalize != documents.normalize:
         lengths = {True: "of length 1", False: "of any length"}
-        found.append(
-            f"the query encoder's vectors are {lengths[encoder.normalize]}, the documents' {lengths[documents.normalize]}"
-        )
+        ours, theirs = lengths[encoder.normalize], lengths[documents.normalize]
+        found.append(f"the query encoder's vectors are {ours}, the documents' {theirs}")
     if encoder.similarity_fn_name != documents.similarity:
         found.append(
             f"the query encoder compares by {encoder.similarity_fn_name}, the documents' encoder by"

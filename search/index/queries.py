@@ -13,20 +13,24 @@ _CHARACTERS = 64  # for each token that is read: what stands behind them is not 
 _SHOWN = 40
 
 
+class UnsearchableQuery(UsageError):
+    """A query that has no meaning for the encoder."""
+
+
 def query_vector(encoder: Encoder, text: str) -> Vectors:
     """The vector `(encoder's dim,)` of a query.
 
     A text that is longer than what the encoder reads is cut, with a warning.
 
     Raises:
-        UsageError: nothing in it that the encoder knows.
+        UnsearchableQuery: nothing in it that the encoder knows.
     """
     text = whole(text).replace("\0", " ").strip()
     if not text:
-        raise UsageError("the query is empty", "give a text to search for")
+        raise UnsearchableQuery("the query is empty", "give a text to search for")
     read = _shortened(text, encoder.tokenizer)
     if not _knows(encoder.tokenizer, read):
-        raise UsageError(
+        raise UnsearchableQuery(
             f"the encoder knows no token of the query {read[:_SHOWN]!r}",
             "say it in words, in a language it was made for",
         )
@@ -35,7 +39,7 @@ def query_vector(encoder: Encoder, text: str) -> Vectors:
     if len(read) == len(text):
         tell(cuts[0], "the query")
     if first_not_finite(vector[None]) is not None:
-        raise UsageError("the query's vector is not finite", "search for something else")
+        raise UnsearchableQuery("the query's vector is not finite", "search for something else")
     return vector
 
 

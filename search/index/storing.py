@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Storing:
 
     def _source(self, row: SegmentRow) -> Source:
         found = self.sql.execute("SELECT key, row FROM passages WHERE segment = ? ORDER BY row", (row.id,))
-        table = np.fromiter(found, np.dtype((np.int64, 2)))
+        table: Any = np.fromiter(found, np.dtype((np.int64, 2)))
         return Source(row, table[:, 0], table[:, 1])
 
     def _rewrite(self, sources: Sequence[Source]) -> None:
@@ -86,9 +87,8 @@ class Storing:
         """Fit to the documents that are there, in the order of their ids: whatever order they came in."""
         sample = self._sample(sources)
         fitted = fitting.fit(sample, self.description.layout, self.description.space)
-        note(
-            f"vectors as they are stored keep {_kept(sample[:: -(-len(sample) // _JUDGED)], fitted):.1%} of the ten nearest"
-        )
+        kept = _kept(sample[:: -(-len(sample) // _JUDGED)], fitted)
+        note(f"vectors as they are stored keep {kept:.1%} of the ten nearest")
         return fitted, fitting.save(fitted, self.index, f"fitted-{number:06d}")
 
     def _sample(self, sources: Sequence[Source]) -> Vectors:

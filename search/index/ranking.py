@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,17 @@ class Ranked:
     score: float
     document: int
     passage: int
+
+
+class _Found(NamedTuple):
+    """Documents by their best passages, the best first: arrays `(documents,)`."""
+
+    scores: Vectors
+    documents: Rows
+    passages: Rows
+
+
+_NONE: Rows = np.empty(0, np.int64)
 
 
 def best_documents(
@@ -48,18 +60,19 @@ def best_documents(
     wanted = k + _MORE if whole else max(depth, k + _MORE)
     while True:
         found, least = _candidates(query, wanted, segments, masks)
-        if least == -np.inf or (len(found) >= k and _settled(found, k, least)):
+        if least == -np.inf or (len(found.scores) >= k and _settled(found, k, least)):
             return _cut(found, k, names)
         wanted *= 4
 
 
 def _candidates(
     query: Vectors, depth: int, segments: Sequence[Segment], masks: Sequence[Mask]
-) -> tuple[list[Ranked], float | None]:
+) -> tuple[_Found, float | None]:
     """The best passage of each document found, the best first; and what no other row can exceed: -inf where all were
     looked at, None where that is not known.
     """
-    passages, documents, scores, bounds = [], [], [], []
+    passages, documents, scores = [_NONE], [_NONE], [np.empty(0, np.float32)]
+    bounds: list[float | None] = []
     for segment, mask in zip(segments, masks, strict=True):
         near = segment.stored.candidates.find(query, depth, mask)
         bounds.append(near.least)
@@ -67,24 +80,23 @@ def _candidates(
         documents.append(segment.members.documents[near.rows])
         scores.append(segment.scores(query, near.rows))
     least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
-    return (_by_document(*map(np.concatenate, (scores, documents, passages))) if segments else []), least
+    return _by_document(*map(np.concatenate, (scores, documents, passages))), least
 
 
-def _by_document(scores: Vectors, documents: Rows, passages: Rows) -> list[Ranked]:
+def _by_document(scores: Vectors, documents: Rows, passages: Rows) -> _Found:
     order = np.lexsort((passages, -scores))
     _, first = np.unique(documents[order], return_index=True)
-    return [Ranked(float(scores[i]), int(documents[i]), int(passages[i])) for i in order[np.sort(first)]]
+    best = order[np.sort(first)]
+    return _Found(scores[best], documents[best], passages[best])
 
 
-def _settled(found: Sequence[Ranked], k: int, least: float | None) -> bool:
+def _settled(found: _Found, k: int, least: float | None) -> bool:
     """Whether no row that was left out can be as good as the last of the `k`."""
-    return least is None or found[k - 1].score > least + _ROUNDING * max(1.0, abs(least))
+    return least is None or found.scores[k - 1] > least + _ROUNDING * max(1.0, abs(least))
 
 
-def _cut(found: Sequence[Ranked], k: int, names: Callable[[Sequence[int]], dict[int, str]]) -> list[Ranked]:
-    if not found:
-        return []
-    last = found[min(k, len(found)) - 1].score
-    top: Iterable[Ranked] = [each for each in found if each.score >= last]
+def _cut(found: _Found, k: int, names: Callable[[Sequence[int]], dict[int, str]]) -> list[Ranked]:
+    last = found.scores[: min(k, len(found.scores))].min(initial=np.inf)
+    top = [Ranked(*each) for each in zip(*(part[found.scores >= last].tolist() for part in found), strict=True)]
     ids = names([each.document for each in top])
     return sorted(top, key=lambda each: (-each.score, ids[each.document]))[:k]

@@ -12,16 +12,17 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from indexing import Hashed, indexed, texts
+from indexing import Hashed, indexed, record, texts
 from retrieval_set import write_set
 from tiny import SENTENCES
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-import emb
 from emb.errors import DataError
 from emb.search.index import storing
 from emb.search.index.chunks import Chunker
 from emb.search.index.documents import Columns, read_entries, survey
 from emb.search.index.reader import Index
+from emb.search.index.run import Choices, index_with
 from emb.tokens import TextTokenizer
 
 
@@ -52,11 +53,12 @@ def test_metadata_that_is_not_there_is_told(tmp_path: Path) -> None:
         list(read_entries([str(tmp_path / "a.jsonl")], Columns(metadata=("year",))))
 
 
-def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path, bert_folder: Path) -> None:
+def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path) -> None:
     rows = [{"id": number, "text": text} for number, text in enumerate(SENTENCES)] + [{"id": 3, "text": "again"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(DataError, match=r"the id '3' stands twice: .*a.jsonl:4 and .*a.jsonl:21"):
-        emb.index(tmp_path / "a.jsonl", tmp_path / "i", bert_folder)
+        index_with(tmp_path / "i", Choices([str(tmp_path / "a.jsonl")]), encoder := Hashed(), record(encoder))
+    assert not encoder.encoded
     assert not (tmp_path / "i" / "segments").exists()
 
 
@@ -65,12 +67,13 @@ def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path, bert_folde
     tokens=st.integers(1, 12),
     overlap=st.integers(0, 11),
 )
-def test_pieces_cover_a_text_and_are_as_long_as_asked(
-    bert_folder: Path, words: list[str], tokens: int, overlap: int
-) -> None:
+def test_pieces_cover_a_text_and_are_as_long_as_asked(words: list[str], tokens: int, overlap: int) -> None:
     overlap = min(overlap, tokens - 1)
     text = " ".join(words).strip()
-    tokenizer = TextTokenizer.from_folder(bert_folder, 64)
+    pieces = ["[UNK]", "rain", "the", "cat", ",", "un", "##heard", "##s", "##tan", "##bul", "i"]
+    inner = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = TextTokenizer(inner, max_length=64, pad_id=0, lowercase=True)
     chunker = Chunker(tokenizer, tokens, overlap, "")
     [spans] = chunker.spans([text])
     whole = chunker.tokenizer.encode(text, add_special_tokens=False).offsets

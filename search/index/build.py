@@ -18,6 +18,7 @@ from emb.progress import bar
 from emb.runtime.encoder import Encoder
 from emb.search.index import fitted
 from emb.search.index.additions import Counts, compared, put, remove
+from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.chunks import Chunker, Span
 from emb.search.index.description import FILE, Description, EncoderRecord, Layout
@@ -53,7 +54,7 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
         UsageError: a layout that does not go with the encoder.
         ArtifactError: the folder holds something else.
     """
-    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+    if folder.is_dir() and any(path.name not in (LOCK, FILE) for path in folder.iterdir()):
         raise ArtifactError(f"{folder}: holds something that is no index", "choose another --out")
     description = Description(encoder, layout)
     space = description.space
@@ -74,8 +75,8 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
 
 
 def is_index(folder: Path) -> bool:
-    """Whether an index was begun there."""
-    return (folder / FILE).is_file()
+    """Whether documents were ever given to an index there: what was chosen for one that got none does not bind."""
+    return (folder / FILE).is_file() and (folder / SQLITE).is_file()
 
 
 def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
@@ -110,13 +111,15 @@ def change(
         DiskError: no room; what was committed is kept.
     """
     built = Built()
+    chunker = _chunker(description.layout, encoder) if encoder else None
     total = survey(read_entries(sources, columns)) if sources else 0
     with disk_errors(folder), closing(Catalogue(folder, write=True)) as catalogue:
         if deleted:
             with catalogue.writing() as sql:
                 built.counts.deleted = remove(sql, deleted)
         if sources and encoder:
-            _add(_Adding(folder, description, encoder, catalogue, built), read_entries(sources, columns), total)
+            adding = _Adding(folder, description, encoder, catalogue, built, chunker)
+            _add(adding, read_entries(sources, columns), total)
         Storing(folder, description, catalogue).settle()
     if built.cuts:
         mend = "" if description.layout.chunk_tokens else "--chunk-tokens N cuts documents in pieces"
@@ -137,20 +140,27 @@ def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield block
 
 
+def _chunker(layout: Layout, encoder: Encoder) -> Chunker | None:
+    if layout.chunk_tokens is None:
+        return None
+    return Chunker(encoder.tokenizer, layout.chunk_tokens, layout.overlap, encoder.prompt("document"))
+
+
 class _Adding:
     """Blocks of one run, whose vectors go into one segment as they were encoded."""
 
     def __init__(
-        self, folder: Path, description: Description, encoder: Encoder, catalogue: Catalogue, built: Built
+        self,
+        folder: Path,
+        description: Description,
+        encoder: Encoder,
+        catalogue: Catalogue,
+        built: Built,
+        chunker: Chunker | None,
     ) -> None:
         self.folder, self.encoder, self.catalogue, self.built = folder, encoder, catalogue, built
-        layout, self.dim = description.layout, description.encoder.dim
+        self.chunker, self.dim = chunker, description.encoder.dim
         self.segment, self.rows = 0, 0
-        self.chunker = (
-            Chunker(encoder.tokenizer, layout.chunk_tokens, layout.overlap, encoder.prompt("document"))
-            if layout.chunk_tokens
-            else None
-        )
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Compare, encode, write, commit."""

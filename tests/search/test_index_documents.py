@@ -17,7 +17,7 @@ from retrieval_set import write_set
 from tiny import SENTENCES
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from emb.errors import DataError
+from emb.errors import DataError, EmbError
 from emb.search.index import storing
 from emb.search.index.chunks import Chunker
 from emb.search.index.documents import Columns, read_entries, survey
@@ -59,7 +59,10 @@ def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the id '3' stands twice: .*a.jsonl:4 and .*a.jsonl:21"):
         index_with(tmp_path / "i", Choices([str(tmp_path / "a.jsonl")]), encoder := Hashed(), record(encoder))
     assert not encoder.encoded
-    assert not (tmp_path / "i" / "segments").exists()
+    with pytest.raises(EmbError, match="the encoder reads 16"):
+        indexed(tmp_path / "i", texts(3), encoder, chunk_tokens=17)
+    indexed(tmp_path / "i", texts(3), encoder, codec="int8")  # what was chosen without success does not bind
+    assert encoder.encoded == 3
 
 
 @given(

@@ -16,8 +16,10 @@ from emb.commands.distill import distill
 from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
+from emb.commands.index import index
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
+from emb.commands.search import search
 from emb.commands.serve import serve
 from emb.commands.validate import validate
 from emb.report.tables import table
@@ -102,10 +104,12 @@ for _command in (
     export,
     validate,
     bundle,
+    index,
+    search,
+    serve,
     encode,
     evaluate,
     codec,
-    serve,
     card,
     push,
     doctor,

@@ -21,7 +21,15 @@ PAGE = ROOT / "docs" / "architecture.md"
 _ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
 _BLOCK = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
 # Two rooms under one roof each: they share a subject, and import other rooms.
-_TWO = {"quantize.vectors", "quantize.weights", "search.server", "validate.grid", "vocabulary.adaptation"}
+_TWO = {
+    "quantize.vectors",
+    "quantize.weights",
+    "search.bundling",
+    "search.index",
+    "search.server",
+    "validate.grid",
+    "vocabulary.adaptation",
+}
 
 Graph = dict[str, set[str]]
 

@@ -36,6 +36,7 @@ ROOMS = (
     "validate",
     "evaluate",
     "publish",
+    "search",
     "report",
     "search",
     "commands",

@@ -1,1 +1,1 @@
-"""Search: what encoders are served with, and what their vectors are found in."""
+"""Search: documents and queries by two encoders, in an index, over HTTP."""

@@ -53,6 +53,7 @@ def test_every_benchmark_is_here() -> None:
         "capture",
         "codecs",
         "encode",
+        "index_search",
         "startup",
         "memory",
         "qwen3_shape",
@@ -259,3 +260,27 @@ def test_smaller_tables_are_held_against_the_whole_one(
         found = kept_by(way, len(readings.always) + 40)
         assert found["cosine, held out"] < 0.999
         assert found["length, held out"] > 1.05
+
+
+def test_two_stages_are_held_against_an_exact_search(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    index_search = loaded("index_search")
+    vectors, queries = index_search.clustered(300, 20, 64)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    index = index_search.built(vectors, tmp_path / "i", "float16")
+    seconds = {"emb binary → float16": 1.0}
+    built = dict(index_search.contenders(vectors, 100, {"faiss HNSW32"}, seconds))
+    assert set(built) == {"faiss flat", "faiss RaBitQ", "faiss RaBitQ → int8"}
+    searches = {
+        "emb binary → float16": lambda query: index_search.found_by(index, 100, query),
+        **{name: lambda query, each=each: index_search.nearest(each, query) for name, each in built.items()},
+    }
+    found = index_search.measured(searches, queries)
+    exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10].tolist()
+    assert index_search.recall(exact, found["faiss flat"][1]) == 1
+    assert index_search.recall(exact, found["emb binary → float16"][1]) > 0.98
+    memory = {name: index.memory if name.startswith("emb") else 4 * vectors.size for name in found}
+    report = index_search.report(found, memory, seconds, {})
+    assert [figure.reached for figure in report.figures] == [True, memory["emb binary → float16"] <= 9600, None]

@@ -27,6 +27,8 @@ RUNTIME = (
     "emb.teachers.registry",
     "emb.runtime.encoder",
     "emb.runtime.streams",
+    "emb.search.index.reader",
+    "emb.search.index.run",
     "emb.quantize.vectors.codecs",
 )
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")

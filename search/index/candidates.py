@@ -131,8 +131,10 @@ def _bytes(codec: Codec, codes: Codes) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Codes as faiss has them: from 0 where int8 begins at -128, and the first of two dimensions in the low half."""
     raw: Any = np.ascontiguousarray(codes).view(np.uint8)
     if isinstance(codec, Int8Codec):
-        return raw ^ np.uint8(128)
-    return (raw << 4) | (raw >> 4) if isinstance(codec, Int4Codec) else raw
+        raw = raw ^ np.uint8(128)
+    elif isinstance(codec, Int4Codec):
+        raw = (raw << 4) | (raw >> 4)
+    return np.asarray(raw)
 
 
 def metric_of(measure: str) -> Any:

@@ -80,7 +80,7 @@ def _candidates(
         documents.append(segment.members.documents[near.rows])
         scores.append(segment.scores(query, near.rows))
     least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
-    return _by_document(*map(np.concatenate, (scores, documents, passages))), least
+    return _by_document(np.concatenate(scores), np.concatenate(documents), np.concatenate(passages)), least
 
 
 def _by_document(scores: Vectors, documents: Rows, passages: Rows) -> _Found:

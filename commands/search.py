@@ -30,7 +30,7 @@ def _condition(text: str) -> tuple[str, str]:
     "--query",
     metavar="MODEL",
     required=True,
-    help="Folder of the encoder of queries: an export of a student, or the documents' own.",
+    help="Folder of the encoder of queries: an export of a student, a bundle, or the documents' own.",
 )
 @click.option(
     "-k", "k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Documents to find."

@@ -7,25 +7,17 @@ from pathlib import Path
 from emb.artifact.fingerprints import weights_hash
 from emb.artifact.lineage import Lineage
 from emb.artifact.manifest import Manifest, is_artifact
-from emb.files import sha256_file
-
-_WEIGHTS = "model.safetensors"
 
 
-def own_hashes(folder: Path) -> set[str]:
-    """What others record of this folder: the hash of all that loading reads, which students name, and that of the
-    weights alone, which exports name.
+def origins(folder: Path) -> set[str]:
+    """Hashes of the models whose vectors a folder's are: its own, its teacher's, that of the model exported as it is.
+
+    They cover all that loading reads: a rotated model may share the file of its weights with the plain one.
     """
-    weights = folder / _WEIGHTS
-    return {weights_hash(folder)} | ({sha256_file(weights)} if weights.is_file() else set())
+    return {weights_hash(folder)} | sources(folder)
 
 
 def sources(folder: Path) -> set[str]:
-    """Hashes of the models whose vectors this folder's are: its teacher, or the model that was exported as it is.
-
-    Empty where `emb.json` names none, or there is none.
-    """
+    """The same without its own; empty where `emb.json` names none, or there is none."""
     lineage = Manifest.load(folder).lineage if is_artifact(folder) else Lineage()
-    teacher, source = lineage.teacher, lineage.source
-    named = (teacher.weights if teacher else None, source.fingerprint if source else None)
-    return {each for each in named if each}
+    return {each.weights for each in (lineage.teacher, lineage.source) if each and each.weights}

@@ -48,10 +48,10 @@ MAY_IMPORT = {
     },
     "vocabulary": {"artifact", "data", "model", "report"},
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
-    "search.bundling": {"artifact", "data", "runtime", "teachers"},
+    "search": {"artifact", "runtime"},
+    "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
     "search.server": {"artifact", "runtime"},
-    "search": {"artifact", "runtime"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

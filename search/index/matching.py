@@ -8,7 +8,7 @@ from emb.errors import ArtifactError
 from emb.progress import warn
 from emb.runtime.encoder import Encoder
 from emb.search.index.description import EncoderRecord, Layout
-from emb.search.origins import own_hashes, sources
+from emb.search.origins import origins, sources
 
 _ANYWAY = "take it as it is with --any-encoder"
 
@@ -58,9 +58,8 @@ def _differences(encoder: Encoder, folder: Path | None, documents: EncoderRecord
 
 def _strangeness(folder: Path, documents: EncoderRecord) -> list[str]:
     """Why the folder is not known to share the documents' vector space: one sentence, or none."""
-    named, known = sources(folder), set(documents.origins)
-    if named & known or own_hashes(folder) & known:
+    if origins(folder) & set(documents.origins):
         return []
-    if named:
+    if sources(folder):
         return [f"{folder}: made from another model than {documents.name}, which encoded the documents"]
     return [f"{folder}: not {documents.name}, which encoded the documents, and not known to be made from it"]

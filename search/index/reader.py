@@ -20,7 +20,7 @@ from emb.search.index.matching import require_fitting, require_same_space
 from emb.search.index.queries import query_vector
 from emb.search.index.ranking import DEPTH, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
-from emb.search.sides import query_encoder
+from emb.search.sides import query_encoder, query_folder
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
@@ -121,7 +121,7 @@ class Index:
         self.close()
 
     def _fitting(self, query: str | Path | Encoder, any_encoder: bool) -> Encoder:
-        folder = None if isinstance(query, Encoder) else Path(query)
+        folder = None if isinstance(query, Encoder) else query_folder(query)
         encoder = query if isinstance(query, Encoder) else query_encoder(query)
         require_fitting(encoder, self.description.encoder, self.description.layout)
         require_same_space(encoder, folder, self.description.encoder, any_encoder=any_encoder)

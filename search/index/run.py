@@ -16,8 +16,8 @@ from emb.search.index.description import Description, EncoderRecord, Layout
 from emb.search.index.documents import Columns
 from emb.search.index.quality import judge
 from emb.search.index.reader import Index
-from emb.search.origins import own_hashes, sources
-from emb.search.sides import document_encoder
+from emb.search.origins import origins
+from emb.search.sides import document_encoder, document_folder, shared_dim
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ def run(folder: Path, choices: Choices, model: str | Path | None, options: Mappi
     if model is None:
         raise UsageError("no encoder for the documents", "name one with --doc MODEL")
     encoder = document_encoder(model, **options)
-    return index_with(folder, choices, encoder, record_of(encoder, Path(model)))
+    dim = choices.layout.get("dim") or shared_dim(model)
+    choices = replace(choices, layout={**choices.layout, "dim": dim})
+    return index_with(folder, choices, encoder, record_of(encoder, document_folder(model)))
 
 
 def record_of(encoder: Encoder, folder: Path) -> EncoderRecord:
@@ -47,7 +49,7 @@ def record_of(encoder: Encoder, folder: Path) -> EncoderRecord:
     return EncoderRecord(
         name=folder.resolve().name,
         fingerprint=weights_hash(folder),
-        origins=sorted(own_hashes(folder) | sources(folder)),
+        origins=sorted(origins(folder)),
         dim=encoder.dim,
         normalize=encoder.normalize,
         similarity=encoder.similarity_fn_name,

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "search": {"artifact", "runtime"},
     "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
-    "search.server": {"artifact", "runtime"},
+    "search.server": {"artifact", "runtime", "search", "search.index"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.

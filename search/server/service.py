@@ -85,9 +85,7 @@ class Service:
         """
         kind = name or self.settings.kind
         if self.settings.only not in (None, kind):
-            raise Problem(
-                INVALID, f"{param}: this model is for texts of kind {self.settings.only}", param
-            )
+            raise Problem(INVALID, f"{param}: this model is for texts of kind {self.settings.only}", param)
         if kind in KINDS:
             return self.encoder.prompt(kind)
         if name not in self.encoder.prompts:

@@ -4,6 +4,8 @@
     [artifact] = emb.export(run.run, layers=[3], dims=[128], int8=True)
     emb.validate(artifact).passed
     vectors = emb.load(artifact).encode(["a text"], kind="query")
+    emb.index("docs.jsonl", "docs.index", doc="all-MiniLM-L6-v2")
+    hits = emb.open_index("docs.index", query=artifact).search("a text")
 
 Importing this package imports neither torch nor numpy; each function imports what it needs.
 """
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from emb.distill import rotate
 from emb.search.bundling import bundle
+from emb.search.index import index, open_index
+from emb.search.server import serve
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -29,7 +33,20 @@ else:  # a room that can be called (`emb.doors`)
     import emb.export as export
     import emb.validate as validate
 
-__all__ = ["__version__", "adapt_vocab", "bundle", "distill", "export", "export_grid", "load", "rotate", "validate"]
+__all__ = [
+    "__version__",
+    "adapt_vocab",
+    "bundle",
+    "distill",
+    "export",
+    "export_grid",
+    "index",
+    "load",
+    "open_index",
+    "rotate",
+    "serve",
+    "validate",
+]
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

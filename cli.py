@@ -16,8 +16,11 @@ from emb.commands.distill import distill
 from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
+from emb.commands.index import index
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
+from emb.commands.search import search
+from emb.commands.serve import serve
 from emb.commands.validate import validate
 from emb.report.tables import table
 
@@ -94,7 +97,23 @@ def completion(shell: str) -> Outcome:
     return Outcome({"shell": shell, "script": text}, text)
 
 
-for _command in (distill, rotate, adapt_vocab, export, validate, bundle, encode, evaluate, codec, card, push, doctor):
+for _command in (
+    distill,
+    rotate,
+    adapt_vocab,
+    export,
+    validate,
+    bundle,
+    index,
+    search,
+    serve,
+    encode,
+    evaluate,
+    codec,
+    card,
+    push,
+    doctor,
+):
     cli.add_command(_command)
 
 

@@ -37,7 +37,7 @@ _ARGUMENTS = {
     "binary": "vectors=['binary']",
     **{
         name: f"{name.replace('-', '_')}=True"
-        for name in ("overwrite", "resume", "int8", "int4", "copy", "trust-remote-code")
+        for name in ("overwrite", "resume", "int8", "int4", "copy", "any-encoder", "trust-remote-code")
     },
 }
 
@@ -143,6 +143,9 @@ _EXTRA_OF = dict.fromkeys(
     "openvino": "openvino",
     "nncf": "openvino",
     "ctranslate2": "ctranslate2",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
 }
 
 

@@ -77,10 +77,7 @@ class TextTokenizer:
         self, texts: Sequence[str], prompts: Sequence[str] | str = ""
     ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Token ids of each text behind its prompt (one for all, or one per text)."""
-        each = [prompts] * len(texts) if isinstance(prompts, str) else prompts
-        whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
-        if self.lowercase:
-            whole = [text.lower() for text in whole]
+        whole = self.written(texts, prompts)
         # In chunks: an `Encoding` holds some 100 bytes per token until its ids are taken out.
         chunks = (whole[start : start + 2048] for start in range(0, len(whole), 2048))
         return [
@@ -88,6 +85,12 @@ class TextTokenizer:
             for chunk in chunks
             for encoding in self.tokenizer.encode_batch_fast(chunk)
         ]
+
+    def written(self, texts: Sequence[str], prompts: Sequence[str] | str = "") -> list[str]:
+        """The texts behind their prompts, in the case in which they are read."""
+        each = [prompts] * len(texts) if isinstance(prompts, str) else prompts
+        whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
+        return [text.lower() for text in whole] if self.lowercase else whole
 
     def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
         """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""

@@ -78,8 +78,8 @@ class Bundle:
         if value.get("digest") != _digest(value):
             raise ArtifactError(f"{path}: changed since it was written", _AGAIN)
         try:
-            sides = {side: EncoderRecord(**value.pop(side)) for side in (QUERY, DOCUMENT)}
-            return cls(**sides, space=SpaceRecord(**value.pop("space")), **value)
+            query, document = (EncoderRecord(**value.pop(side)) for side in (QUERY, DOCUMENT))
+            return cls(query, document, space=SpaceRecord(**value.pop("space")), **value)
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: {error}", _AGAIN) from error
 

@@ -37,10 +37,17 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """The foreign model that was exported as it is, and the sha256 of its weights."""
+    """The foreign model that was exported as it is.
+
+    Attributes:
+        name: by which it was asked for.
+        fingerprint: sha256 of its weights alone, which a rotated copy may share.
+        weights: of its folder (`artifact.fingerprints.weights_hash`), as students name their teacher's.
+    """
 
     name: str
     fingerprint: str | None = None
+    weights: str | None = None
 
 
 @dataclass

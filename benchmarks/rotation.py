@@ -17,13 +17,13 @@ import torch
 from common import command, machine, parser, teacher_vectors
 
 from emb.data.evaluation_sets import RetrievalTask, read_tasks
-from emb.distill.rotation import principal_rotation
 from emb.evaluate.storage import fine_codec, score_coded, stored
 from emb.files import write_json
 from emb.quantize.vectors.binary import ROTATIONS
 from emb.quantize.vectors.codecs import fit_codec
 from emb.quantize.vectors.rescoring import Stored
 from emb.report.tables import table
+from emb.rotation import principal_rotation
 from emb.similarity import Vectors, truncated
 
 SEEDS = 5  # of a rotation that starts at random: one alone is a point higher or lower

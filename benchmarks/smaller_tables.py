@@ -5,7 +5,7 @@
 
 Rows are chosen on some texts; others are then read with a tokenizer that has no other tokens, and their vectors are
 held against the whole model's. Ways that a run leaves out stay in the JSON as an earlier one found them. Seconds are
-those of this run: a training that goes on from a checkpoint took longer. A tokenizer of kind WordPiece is needed.
+those of this run: a training that goes on from a checkpoint took longer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from common import command, machine, model_folder, parser, rounded, sample, vers
 from torch import Tensor, nn
 
 from emb.artifact.manifest import LayerDimPair
-from emb.data.corpus import read_corpus
+from emb.data.corpus import Text, read_corpus
 from emb.distill.train import Split, Training, freeze
 from emb.files import atomic_path, read_json, write_json
 from emb.model.embedding_model import EmbeddingModel, load_model
@@ -38,11 +38,12 @@ from emb.tokens import Rows
 from emb.vocabulary.adaptation.gates import choosing_recipe
 from emb.vocabulary.adaptation.learned_pruning import kept_by_thresholds
 from emb.vocabulary.adaptation.row_masks import kept_by_masks
-from emb.vocabulary.choice import fallback_rows, highest
+from emb.vocabulary.choice import fallback_rows
 from emb.vocabulary.factorised import factorised
-from emb.vocabulary.influence import kept_by_influence
-from emb.vocabulary.surgery import embedding_of
-from emb.vocabulary.word_pieces import WordPieces
+from emb.vocabulary.influence import kept_by_counts, kept_by_influence
+from emb.vocabulary.reading import rows_by
+from emb.vocabulary.readings import Readings
+from emb.vocabulary.surgery import embedding_of, fixed_ids, tokenizer_json
 
 SETTINGS = ("limit", "held_out", "rows", "steps")
 
@@ -52,7 +53,7 @@ class Ground:
     """What the ways choose on: a model, texts, how many rows stay, steps where there is training, a folder for it."""
 
     model: EmbeddingModel
-    readings: WordPieces
+    readings: Readings
     rows: int
     steps: int
     folder: Path
@@ -90,12 +91,12 @@ def main() -> None:
         folder = given.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         known = {k: known_vectors(model, model.tokenizer().encode(each), folder) for k, each in domains.items()}
-        readings = WordPieces(model.tokenizer(), texts[: given.limit])
+        readings = Readings(tokenizer_json(model), texts[: given.limit], fixed_ids(model))
         ground = Ground(model, readings, given.rows, given.steps, folder)
         for way in given.ways.split(","):
             start = time.monotonic()
             smaller, kept = WAYS[way](ground)
-            found[way] = {"seconds": time.monotonic() - start, **scores(smaller, readings, kept, domains, known)}
+            found[way] = {"seconds": time.monotonic() - start, **scores(ground, smaller, kept, domains, known)}
             facts = {"command": command(), "machine": machine(), "versions": versions(), "settings": settings}
             write_json(given.out, rounded({**facts, "ways": found}))
             print(table([(way, *found[way].values())], ("", *found[way])))
@@ -114,8 +115,8 @@ def first_sentences(file: str, count: int) -> list[str]:
 
 
 def scores(
+    ground: Ground,
     smaller: EmbeddingModel,
-    readings: WordPieces,
     kept: Sequence[int],
     domains: dict[str, list[str]],
     known: dict[str, Vectors],
@@ -123,15 +124,15 @@ def scores(
     """By domain, the mean cosine of a `smaller` model to what is `known`, and how much longer texts become."""
     found = {}
     for name, texts in domains.items():
-        rows, before = read_with(readings, kept, texts), read_with(readings, readings.ids, texts)
+        rows, before = read_with(ground, kept, texts), read_with(ground, ground.readings.ids, texts)
         found[f"cosine, {name}"] = float(cosines(vectors_of(smaller, rows), known[name]).mean())
         found[f"length, {name}"] = sum(map(len, rows)) / sum(map(len, before))
     return found
 
 
-def read_with(readings: WordPieces, kept: Sequence[int], texts: list[str]) -> Rows:
+def read_with(ground: Ground, kept: Sequence[int], texts: Sequence[str]) -> Rows:
     """Token ids of `texts` with the tokens `kept` alone: places in `kept`."""
-    return [np.asarray(each.ids, np.int32) for each in readings.tokenizer(kept).encode_batch_fast(texts)]
+    return rows_by(ground.model, ground.readings.tokenizer(kept), [Text(text) for text in texts])
 
 
 def vectors_of(model: EmbeddingModel, rows: Rows) -> Vectors:
@@ -162,14 +163,12 @@ def cut(ground: Ground, kept: list[int]) -> tuple[EmbeddingModel, list[int]]:
 
 def by_counts(ground: Ground) -> list[int]:
     """The rows that the texts use most."""
-    counts = ground.readings.counts(ground.readings.ids)
-    return highest(counts, ground.rows, ground.readings.always)
+    return kept_by_counts(ground.readings, ground.rows)
 
 
 def by_influence(ground: Ground, rounds: int = 4) -> list[int]:
     """The rows that are read most and are furthest from their pieces."""
-    always = ground.readings.always
-    return kept_by_influence(ground.table, ground.readings, rows=ground.rows, always=always, rounds=rounds)
+    return kept_by_influence(ground.table, ground.readings, ground.rows, rounds)
 
 
 def by_gates(ground: Ground, way: Callable[..., list[int]], lr: float) -> list[int]:
@@ -204,7 +203,7 @@ class RowTraining(Training):
 def trained(ground: Ground, inner: int | None) -> tuple[EmbeddingModel, list[int]]:
     """The rows chosen by influence, trained towards the whole model; plain, or as a product of an inner dim."""
     smaller, kept = cut(ground, by_influence(ground))
-    rows = read_with(ground.readings, kept, ground.readings.texts)
+    rows = read_with(ground, kept, ground.readings.texts)
     train = Split(rows, ground.split().targets)
     recipe = choosing_recipe(ground.steps, 1e-3)
     pair = LayerDimPair(smaller.exits[-1], smaller.dim)

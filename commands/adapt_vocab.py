@@ -46,6 +46,15 @@ if TYPE_CHECKING:
     metavar="SHARE",
     help="Keep the tokens that make up this share of all occurrences, e.g. 0.9999. Default: all that occur.",
 )
+@click.option("--rows", type=click.IntRange(min=1), metavar="N", help="Keep exactly N tokens instead.")
+@click.option(
+    "--choose",
+    type=click.Choice(["auto", "influence", "counts"]),
+    default="auto",
+    show_default=True,
+    help="Which N: the most used, or by influence, where the distance of a token's row from those of its pieces counts"
+    " too; auto takes the better on held-out texts.",
+)
 @click.option(
     "--keep-scripts",
     metavar="NAMES",

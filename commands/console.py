@@ -33,6 +33,7 @@ from emb.errors import EmbError, Terminated, UsageError, first_line, needs_extra
 _ON_INTERRUPT = {
     "distill": "finished work is kept: run the same command with --resume to go on",
     "encode": "finished work is kept: run the same command again to go on",
+    "index": "what is committed is kept: run the same command again to go on",
 }
 
 

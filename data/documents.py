@@ -38,7 +38,7 @@ def read_documents(sources: Sequence[str], field: str = "text") -> list[Document
     """
     seen: dict[bytes, Document] = {}
     total = 0
-    for path in (path for source in sources for path in _files(source)):
+    for path in (path for source in sources for path in document_files(source)):
         for found in _documents(path, field):
             total += 1
             seen.setdefault(hashlib.blake2b(found.whole.encode(), digest_size=16).digest(), found)
@@ -49,14 +49,19 @@ def read_documents(sources: Sequence[str], field: str = "text") -> list[Document
     return list(seen.values())
 
 
-def _files(source: str) -> list[Path]:
+def document_files(source: str) -> list[Path]:
+    """The files of a source that hold documents: of a BEIR folder its corpus alone.
+
+    Raises:
+        DataError: no such file or folder, or none in it that can be read.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         corpora = [file for name in ("corpus.jsonl", "corpus.jsonl.gz") if (file := path / name).is_file()]
         known = any((path / name).exists() for name in ("qrels", "queries.jsonl", "queries.jsonl.gz"))
         return corpora[:1] if known and corpora else data_files(path)
     if not path.is_file():
-        raise DataError(f"{source}: no such file or folder", "check the path given to --for")
+        raise DataError(f"{source}: no such file or folder", "check the path that was given for documents")
     if path.name.startswith(_QUERIES) and (path.parent / "qrels").is_dir():
         warn(f"{path}: the queries of an evaluation set; a student trained on them can no longer be judged by them")
     return [path]

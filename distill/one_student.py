@@ -80,7 +80,7 @@ def planned(recipe: Recipe, given: Prepared, out: Path, trust_remote_code: bool)
         trust_remote_code=trust_remote_code,
     )
     if recipe.vocabulary:
-        fit_vocabulary(student, recipe.vocabulary, given)
+        fit_vocabulary(student, recipe.vocabulary, given, fresh=_has_random_rows(recipe, student))
     return Planned(_completed(recipe, student, given.targets), student, out)
 
 
@@ -158,12 +158,15 @@ def _scores(training: Training, given: Prepared) -> list[PairScores]:
     return with_retention(scores, given.search, training.held_targets, found, student.spec.similarity)
 
 
+def _has_random_rows(recipe: Recipe, student: EmbeddingModel) -> bool:
+    return str(recipe.student.source).startswith("fresh:") or student.layers == 0
+
+
 def _completed(recipe: Recipe, student: EmbeddingModel, targets: Targets) -> Recipe:
     """The recipe with what follows from student and teacher written out."""
     implied = {
-        # Of a static student there is nothing else to train.
-        "train_token_embeddings": str(recipe.student.source).startswith("fresh:")
-        or student.layers == 0
+        # Of a static student there is nothing else to train; and what is random must be.
+        "train_token_embeddings": _has_random_rows(recipe, student)
         or bool(recipe.vocabulary and recipe.vocabulary.add),
         # A cosine says nothing about length, and a teacher that does not normalise has lengths.
         "objective": [{"cosine" if targets.spec.normalize else "l2": 1.0}],

@@ -13,11 +13,12 @@ from emb.artifact.fingerprints import weights_hash
 from emb.artifact.runs import TEACHER
 from emb.data.corpus import Text
 from emb.distill.preparation import Searched
-from emb.distill.rotation import principal_rotation, write_rotated
+from emb.distill.rotation import write_rotated
 from emb.errors import EmbError, UsageError
 from emb.files import atomic_path
 from emb.progress import note
 from emb.recipes.recipe import Recipe
+from emb.rotation import principal_rotation
 from emb.similarity import Vectors, share_of_first, unit
 from emb.teachers.capture import move_cached
 from emb.teachers.registry import Resolved

@@ -1,17 +1,10 @@
-"""A rotation that gives any teacher dims worth cutting.
-
-An orthonormal rotation leaves every dot product as it is. The one along the principal axes of a teacher's vectors
-puts into the first dims what most of their products come from, so that a cut loses least (the optimal linear
-compression of inner products, Eckart and Young 1936). Second moments are taken, not covariances: what is searched
-by are products, and a mean that all vectors share is part of them.
-"""
+"""A rotation that gives any teacher dims worth cutting: the teacher's folder with `emb.rotation` behind its vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +19,7 @@ from emb.model.dense import is_linear, linear, projections
 from emb.model.embedding_model import load_model, save_model
 from emb.progress import note
 from emb.recipes.recipe import Recipe
+from emb.rotation import principal_rotation
 from emb.similarity import Vectors, first_not_finite, unit
 from emb.teachers.capture import move_cached
 from emb.teachers.registry import Resolved, resolve
@@ -44,28 +38,6 @@ class Rotated:
     dim: int
     vectors: int
     shares: dict[int, float]
-
-
-def principal_rotation(vectors: Vectors) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The rotation `(dim, dim)` float32 to multiply vectors by (`rotation @ vector`), and the energy of its dims.
-
-    Rows are the eigenvectors of the second moments of `vectors` `(texts, dim)`, the largest first; each is turned so
-    that its largest number is positive, which makes the result the same everywhere; but of fewer vectors than dims the
-    last rows are any basis of what is left, which may depend on the number of threads.
-
-    Raises:
-        DataError: fewer vectors than would fill a tenth of the dims.
-    """
-    count, dim = vectors.shape
-    if count < max(2, dim // 10):
-        raise DataError(
-            f"{count:,} vectors are too few to find {dim} directions in", f"give at least {max(2, dim // 10):,} texts"
-        )
-    moments = vectors.T.astype(np.float64) @ vectors.astype(np.float64) / count
-    energy, directions = np.linalg.eigh(moments)
-    rotation = directions[:, ::-1].T
-    largest = rotation[np.arange(dim), np.abs(rotation).argmax(axis=1)]
-    return (rotation * np.sign(largest)[:, None]).astype(np.float32), np.maximum(energy[::-1], 0.0)
 
 
 def rotate(

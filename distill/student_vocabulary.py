@@ -12,6 +12,7 @@ from emb.model.embedding_model import EmbeddingModel
 from emb.progress import note
 from emb.recipes.recipe import VocabularyRecipe
 from emb.similarity import Vectors
+from emb.vocabulary.choose_tokens import COUNTS
 from emb.vocabulary.extend import extend
 from emb.vocabulary.initialise import Ground, rows_of
 from emb.vocabulary.surgery import replace_vocabulary, table_of, tokenizer_json
@@ -19,20 +20,28 @@ from emb.vocabulary.usage import token_counts
 from emb.vocabulary.wanted import Wanted, prove_tokenizer, trim_to
 
 
-def fit_vocabulary(student: EmbeddingModel, recipe: VocabularyRecipe, given: Prepared) -> None:
+def fit_vocabulary(student: EmbeddingModel, recipe: VocabularyRecipe, given: Prepared, *, fresh: bool) -> None:
     """Trim the table of `student` to the texts and documents of a run, and extend it, in place; nothing is trained.
+
+    Rows that are `fresh` are random: how far one is from those of its pieces says nothing.
 
     Raises:
         GateFailed: some text would be read as unknown that was not.
-        UsageError: the texts do not hold so many new tokens.
+        UsageError: fewer rows are wanted than must stay, or more new tokens than the texts hold.
     """
     texts = [*given.train.texts, *(Text(each.whole) for each in given.documents)]
     before = len(tokenizer_json(student).tokens)
-    wanted = Wanted(recipe.keep_coverage, tuple(recipe.keep_scripts), Path(recipe.keep) if recipe.keep else None)
-    kept = trim_to(student, token_counts(student, texts), wanted).kept
+    kept = trim_to(student, texts, token_counts(student, texts), _wanted(recipe, fresh)).kept
     note(f"the student's vocabulary: {len(kept):,} of {before:,} tokens kept")
     if recipe.add:
         _extend(student, recipe, [each.text for each in texts])
+
+
+def _wanted(recipe: VocabularyRecipe, fresh: bool) -> Wanted:
+    keep = Path(recipe.keep) if recipe.keep else None
+    if recipe.rows is None:
+        return Wanted(recipe.keep_coverage, tuple(recipe.keep_scripts), keep)
+    return Wanted(None, tuple(recipe.keep_scripts), keep, recipe.rows, COUNTS if fresh else recipe.choose)
 
 
 def _extend(student: EmbeddingModel, recipe: VocabularyRecipe, texts: list[str]) -> None:

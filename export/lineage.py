@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import version
 
+from emb.artifact.fingerprints import weights_hash
 from emb.artifact.lineage import ExportRecord, Lineage, SourceRecord
 from emb.artifact.manifest import Kind, LayerDimPair, Manifest
 from emb.export.source import Source
@@ -38,7 +39,10 @@ def _lineage(source: Source) -> Lineage:
     if source.manifest is None:
         weights = source.folder / "model.safetensors"
         return Lineage(
-            source=SourceRecord(source.name, sha256_file(weights) if weights.is_file() else None), export=export
+            source=SourceRecord(
+                source.name, sha256_file(weights) if weights.is_file() else None, weights_hash(source.folder)
+            ),
+            export=export,
         )
     known = source.manifest.lineage
     healing = replace(known.healing, files=[]) if known.healing else None

@@ -164,16 +164,27 @@ class RankingRecipe(_Section):
 class VocabularyRecipe(_Section):
     """The student's token table, fitted to the texts and documents of the run before training.
 
-    Kept are the tokens that make up `keep_coverage` of all occurrences (left open: all that occur), those of the
-    scripts `keep_scripts`, and those of the texts in the file `keep`. `add` more are learned, whose rows begin as
+    Kept are the tokens that make up `keep_coverage` of all occurrences (left open: all that occur), or exactly `rows`
+    of them, which `choose` says how to choose (rows that are random go by counts whatever it says); besides, those of
+    the scripts `keep_scripts`, and those of the texts in the file `keep`. `add` more are learned, whose rows begin as
     `init` says; then the whole table is trained unless `train_token_embeddings` says otherwise.
     """
 
     keep_coverage: float | None = Field(None, gt=0, le=1)
+    rows: int | None = Field(None, ge=1)
+    choose: Literal["influence", "counts"] = "influence"
     keep_scripts: list[str] = []
     keep: str | None = None
     add: int = Field(0, ge=0)
     init: Literal["mean", "first", "merge", "align", "random"] = "mean"
+
+    @model_validator(mode="after")
+    def _one_number(self) -> VocabularyRecipe:
+        if self.rows is not None and self.keep_coverage is not None:
+            raise ValueError("rows and keep_coverage both say how many tokens stay: give one of them")
+        if self.rows is None and self.choose != "influence":
+            raise ValueError("choose goes with rows")
+        return self
 
 
 class Recipe(_Section):

@@ -21,7 +21,15 @@ PAGE = ROOT / "docs" / "architecture.md"
 _ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
 _BLOCK = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
 # Two rooms under one roof each: they share a subject, and import other rooms.
-_TWO = {"quantize.vectors", "quantize.weights", "validate.grid", "vocabulary.adaptation"}
+_TWO = {
+    "quantize.vectors",
+    "quantize.weights",
+    "search.bundling",
+    "search.index",
+    "search.server",
+    "validate.grid",
+    "vocabulary.adaptation",
+}
 
 Graph = dict[str, set[str]]
 
@@ -35,7 +43,7 @@ def imports() -> Graph:
             continue
         found = graph.setdefault(_room(parts), set())
         found.update(_room(tuple(module.split(".")[1:])) for module in _modules(path) if module.count(".") > 1)
-    rooms = set(graph) - {"quantize"}
+    rooms = set(graph) - {"quantize", "search"}
     return {room: (graph[room] & rooms) - {room} for room in sorted(rooms)}
 
 

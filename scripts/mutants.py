@@ -36,7 +36,9 @@ ROOMS = (
     "validate",
     "evaluate",
     "publish",
+    "search",
     "report",
+    "search",
     "commands",
     "core",
 )

@@ -1,1 +1,1 @@
-"""Search with two encoders: bundles, indexes, a server."""
+"""Search: documents and queries by two encoders, in an index, over HTTP."""

@@ -25,11 +25,11 @@ def encode(model: Path, source: Path, out: Path, die: tuple[str, str, int] | Non
     """`encode_file`; with `die` (module, function, number) the process kills itself at that call."""
     small(setattr)
     if die:
-        _dying(*die)
+        dying_at(*die)
     encode_file(load(model, threads=1), source, out, model="m")
 
 
-def _dying(module: str, function: str, at: int) -> None:
+def dying_at(module: str, function: str, at: int) -> None:
     owner, (*within, name) = import_module(module), function.split(".")
     for part in within:
         owner = getattr(owner, part)

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from retrieval_set import write_set
+from serving import listening
 from tiny import SENTENCES
 
 from emb.artifact.runs import write_status
@@ -22,6 +23,7 @@ from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.model.embedding_model import load_model
 from emb.quantize.vectors.binary import ROTATIONS
 from emb.runtime.encoder import load
+from emb.search.server.app import create_app
 from emb.similarity import truncated, unit
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -51,6 +53,7 @@ def test_every_benchmark_is_here() -> None:
         "capture",
         "codecs",
         "encode",
+        "index_search",
         "startup",
         "memory",
         "qwen3_shape",
@@ -61,6 +64,7 @@ def test_every_benchmark_is_here() -> None:
         "query_encoders",
         "roofline",
         "rotation",
+        "serving",
         "smaller_tables",
         "stream",
     } == set(SCRIPTS)
@@ -160,6 +164,26 @@ def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.M
     assert not folder.exists()
 
 
+def test_a_server_is_asked_for_every_text_by_so_many_clients(
+    common: ModuleType, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    serving = loaded("serving")
+    app = create_app(load(bert_folder, threads=1))
+    with listening(app) as address:
+        seconds, delays = serving.ask_all(address, SENTENCES, 8)
+    assert len(delays) == app.state.service.traffic.answered == len(SENTENCES)
+    assert max(delays) <= seconds
+
+
+def test_delays_are_summed_up_round_by_round_without_the_first(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    found = loaded("serving").points([9.0] * 21 + [each / 1000 for each in range(21)] + [0.5] * 21, 21)
+    assert found == {"p50": [10.0, 500.0], "p95": [19.0, 500.0]}
+
+
 def test_what_a_query_encoder_keeps_is_measured_on_its_files(
     common: ModuleType, monkeypatch: pytest.MonkeyPatch, student_folder: Path, bert_folder: Path, tmp_path: Path
 ) -> None:
@@ -219,14 +243,15 @@ def test_smaller_tables_are_held_against_the_whole_one(
     monkeypatch.setitem(sys.modules, "common", common)
     tables = loaded("smaller_tables")
     model = load_model(bert_folder)
-    readings = tables.WordPieces(model.tokenizer(), SENTENCES)
+    readings = tables.Readings(tables.tokenizer_json(model), SENTENCES, tables.fixed_ids(model))
     known = {"held out": tables.known_vectors(model, model.tokenizer().encode(SENTENCES), tmp_path)}
     domains = {"held out": SENTENCES}
 
     def kept_by(way: str, rows: int) -> dict[str, float]:
-        smaller, kept = tables.WAYS[way](tables.Ground(model, readings, rows, 3, tmp_path))
+        ground = tables.Ground(model, readings, rows, 3, tmp_path)
+        smaller, kept = tables.WAYS[way](ground)
         assert len(kept) == rows == len(tables.embedding_of(smaller).weight)
-        found: dict[str, float] = tables.scores(smaller, readings, kept, domains, known)
+        found: dict[str, float] = tables.scores(ground, smaller, kept, domains, known)
         return found
 
     whole = kept_by("counts", len(readings.ids))
@@ -235,3 +260,27 @@ def test_smaller_tables_are_held_against_the_whole_one(
         found = kept_by(way, len(readings.always) + 40)
         assert found["cosine, held out"] < 0.999
         assert found["length, held out"] > 1.05
+
+
+def test_two_stages_are_held_against_an_exact_search(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    index_search = loaded("index_search")
+    vectors, queries = index_search.clustered(300, 20, 64)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    index = index_search.built(vectors, tmp_path / "i", "float16")
+    seconds = {"emb binary → float16": 1.0}
+    built = dict(index_search.contenders(vectors, 100, {"faiss HNSW32"}, seconds))
+    assert set(built) == {"faiss flat", "faiss RaBitQ", "faiss RaBitQ → int8"}
+    searches = {
+        "emb binary → float16": lambda query: index_search.found_by(index, 100, query),
+        **{name: lambda query, each=each: index_search.nearest(each, query) for name, each in built.items()},
+    }
+    found = index_search.measured(searches, queries)
+    exact = np.argsort(-queries @ vectors.T, axis=1)[:, :10].tolist()
+    assert index_search.recall(exact, found["faiss flat"][1]) == 1
+    assert index_search.recall(exact, found["emb binary → float16"][1]) > 0.98
+    memory = {name: index.memory if name.startswith("emb") else 4 * vectors.size for name in found}
+    report = index_search.report(found, memory, seconds, {})
+    assert [figure.reached for figure in report.figures] == [True, memory["emb binary → float16"] <= 9600, None]

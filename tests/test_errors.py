@@ -21,6 +21,7 @@ from emb.publish.card import write_card
 from emb.publish.push import push
 from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
+from emb.search.index.reader import Index
 
 DOORS = (
     emb.adapt_vocab,
@@ -31,6 +32,10 @@ DOORS = (
     emb.rotate,
     emb.validate,
     emb.load,
+    emb.serve,
+    emb.index,
+    emb.open_index,
+    Index.search,
     evaluate,
     push,
     write_card,

@@ -27,6 +27,8 @@ RUNTIME = (
     "emb.teachers.registry",
     "emb.runtime.encoder",
     "emb.runtime.streams",
+    "emb.search.index.reader",
+    "emb.search.index.run",
     "emb.quantize.vectors.codecs",
 )
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
@@ -138,7 +140,7 @@ def test_the_constraints_pin_every_dependency_inside_its_range(constraints: str,
     extras = project["optional-dependencies"]
     named = [
         line
-        for extra in ("train", "adapt", "minilm", "search", "dev", *more)
+        for extra in ("train", "adapt", "minilm", "search", "serve", "dev", *more)
         for line in extras[extra]
         if not line.startswith("emb-distill[")
     ]

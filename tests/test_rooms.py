@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_packaging import ROOT, shipped
 
-BASE = {"doors", "errors", "files", "locks", "machine", "progress", "similarity", "tokens"}
+BASE = {"doors", "errors", "files", "locks", "machine", "progress", "rotation", "similarity", "tokens"}
 # What each room may import besides the files of the root; quantize and validate are two rooms each.
 MAY_IMPORT = {
     "artifact": set(),
@@ -49,11 +49,13 @@ MAY_IMPORT = {
     "vocabulary": {"artifact", "data", "model", "report"},
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
     "search": {"artifact", "runtime"},
-    "search.bundling": {"artifact", "data", "runtime", "teachers"},
+    "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
+    "search.server": {"artifact", "runtime"},
+    "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
-ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "tokens"]
+ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "rotation", "tokens"]
 
 
 def _room(module: str) -> str:

@@ -36,31 +36,41 @@ def _breaks(source: TokenizerJson, token: str) -> bool:
 def closed(source: TokenizerJson, kept: Iterable[int]) -> set[int]:
     """`kept`, and of a BPE every token on the way to one of them: without it the merges never get there."""
     found = set(kept)
-    if source.kind != "BPE":
-        return found
-    ranks = {pair: rank for rank, pair in enumerate(source.merges)}
-    for index in list(found):
-        token = source.tokens[index]
-        if token not in source.added:
-            found |= {source.pieces[step] for step in _steps(token, ranks) if step in source.pieces}
+    if source.kind == "BPE":
+        ranks = ranks_of(source)
+        for index in list(found):
+            found |= steps_to(source, index, ranks)
     return found
 
 
-def _steps(token: str, ranks: dict[tuple[str, str], int]) -> Iterator[str]:
-    """Every token that the merges make of the letters of `token`, and these.
+def ranks_of(source: TokenizerJson) -> dict[tuple[str, str], int]:
+    """The merges of a BPE with their ranks."""
+    return {pair: rank for rank, pair in enumerate(source.merges)}
+
+
+def steps_to(source: TokenizerJson, index: int, ranks: dict[tuple[str, str], int]) -> set[int]:
+    """The ids of every token that the merges make of the letters of a token on the way to it, and of these."""
+    token = source.tokens[index]
+    if token in source.added:
+        return set()
+    return {source.pieces[each] for parts in joined(token, ranks) for each in parts if each in source.pieces}
+
+
+def joined(token: str, ranks: dict[tuple[str, str], int]) -> Iterator[list[str]]:
+    """The parts of a token: its letters at first, then after each merge.
 
     In a text the merges inside of a token are those of the token alone: one across its border would have come first
     there as well, and then it would be no token of that text.
     """
     parts = list(token)
-    yield from parts
+    yield parts
     while len(parts) > 1:
         pairs = [(ranks.get((left, right), len(ranks)), place) for place, (left, right) in _neighbours(parts)]
         rank, place = min(pairs)
         if rank == len(ranks):
             return
-        parts[place : place + 2] = [parts[place] + parts[place + 1]]
-        yield parts[place]
+        parts = [*parts[:place], parts[place] + parts[place + 1], *parts[place + 2 :]]
+        yield parts
 
 
 def _neighbours(parts: list[str]) -> Iterator[tuple[int, tuple[str, str]]]:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from emb.data.corpus import Text
 from emb.model.embedding_model import EmbeddingModel
 from emb.similarity import Vectors
-from emb.tokens import Rows
+from emb.tokens import Rows, TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,20 @@ def read(model: EmbeddingModel, texts: Sequence[Text]) -> Reading:
 def rows_of(model: EmbeddingModel, texts: Sequence[Text]) -> Rows:
     """Token ids of `texts`, special tokens and prompts included."""
     return model.tokenizer().encode([each.text for each in texts], [model.spec.prompt(each.kind) for each in texts])
+
+
+def rows_by(model: EmbeddingModel, tokenizer: Tokenizer, texts: Sequence[Text]) -> Rows:
+    """The same by another `tokenizer`, which cuts where the model does."""
+    spec = model.spec
+    reader = TextTokenizer(
+        tokenizer, max_length=spec.max_length, pad_id=0, lowercase=spec.lowercase, side=spec.truncation_side
+    )
+    return reader.encode([each.text for each in texts], [spec.prompt(each.kind) for each in texts])
+
+
+def written(model: EmbeddingModel, texts: Sequence[Text]) -> list[str]:
+    """`texts` as the model's tokenizer gets them: behind their prompts, in the case in which they are read."""
+    return model.tokenizer().written([each.text for each in texts], [model.spec.prompt(each.kind) for each in texts])
 
 
 def whole_rows_of(model: EmbeddingModel, texts: Sequence[Text]) -> Rows:

@@ -142,7 +142,7 @@ class TokenizerJson:
         _renumber(state["post_processor"], ids)
         return TokenizerJson(state)
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, float]:
         """The log-probabilities of a Unigram's pieces; of other kinds there are none."""
         return dict(self.state["model"]["vocab"]) if self.kind == "Unigram" else {}

@@ -81,7 +81,11 @@ def trim(source: TokenizerJson, wanted: Collection[int], fixed: Sequence[int] = 
 
     Ids keep their order.
     """
-    kept = sorted(closed(source, {*wanted, *always(source), *fixed}) & source.tokens.keys())
+    return only(source, sorted(closed(source, {*wanted, *always(source), *fixed}) & source.tokens.keys()))
+
+
+def only(source: TokenizerJson, kept: list[int]) -> Trimmed:
+    """`source` with the tokens `kept` and no other, which must be all that `trim` would keep with them."""
     names = [source.tokens[index] for index in kept]
     stays = set(names)
     merges = [(a, b) for a, b in source.merges if a in stays and b in stays and a + b in stays]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Dense, Normalize, Router
+from sentence_transformers.models import Dense, Normalize, Router  # type: ignore[import-not-found, unused-ignore]
 from torch import nn
 
 

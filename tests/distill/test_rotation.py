@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 from tiny import SENTENCES, tiny_bert
 
 import emb
-from emb.distill.rotation import principal_rotation
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.model.embedding_model import load_model
+from emb.rotation import principal_rotation
 from emb.similarity import unit
 from emb.teachers.registry import find
 

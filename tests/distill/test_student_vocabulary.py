@@ -10,6 +10,7 @@ import tiny
 import emb
 from emb.errors import UsageError
 from emb.model.embedding_model import load_model
+from emb.vocabulary import wanted
 from emb.vocabulary.surgery import table_of
 
 WORDS = ("zebrastripe", "riverboat", "windmill", "underground")
@@ -40,6 +41,35 @@ def test_a_trimmed_student_starts_where_the_whole_one_does(teacher: Path, texts:
     assert [each.cosine for each in trimmed.scores] == pytest.approx([each.cosine for each in whole.scores], abs=1e-5)
     sizes = [len(table_of(load_model(run.student))) for run in (trimmed, whole)]
     assert sizes[0] < sizes[1]
+
+
+def test_exactly_so_many_tokens_by_what_they_are_worth_or_by_counts(
+    teacher: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = wanted.choose
+    monkeypatch.setattr(wanted, "choose", lambda *given: asked.append(given[3]) or real(*given))
+    still = {"training.epochs": 0, "vocabulary.rows": 90}
+    for out, options in (("a", {}), ("b", {"vocabulary.choose": "counts"}), ("c", {"student.source": "fresh:2x32"})):
+        run = _distil(teacher, texts, out, **still, **options)
+        assert len(load_model(run.student).hf_tokenizer.get_vocab()) == 90
+    assert asked == ["influence", "counts", "counts"]  # rows that are random say nothing
+
+
+def test_the_random_rows_of_a_static_encoder_go_by_counts(
+    teacher: Path, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = wanted.choose
+    monkeypatch.setattr(wanted, "choose", lambda *given: asked.append(given[3]) or real(*given))
+    emb.distill(
+        teacher,
+        data=[texts],
+        layers=0,
+        out=teacher.parent / "s",
+        overrides={"vocabulary.rows": 90, "training.epochs": 0},
+    )
+    assert asked == ["counts"]
 
 
 def test_new_tokens_are_trained_with_the_student(teacher: Path, texts: Path) -> None:
@@ -109,6 +139,10 @@ def test_a_run_resumes_with_its_vocabulary(teacher: Path, texts: Path, monkeypat
 def test_a_vocabulary_that_cannot_be(teacher: Path, texts: Path) -> None:
     with pytest.raises(UsageError, match=r"vocabulary\.keep_coverage"):
         _distil(teacher, texts, "a", **{"vocabulary.keep_coverage": 1.5})
+    with pytest.raises(UsageError, match="rows and keep_coverage both say"):
+        _distil(teacher, texts, "a", **{"vocabulary.keep_coverage": 0.9, "vocabulary.rows": 90})
+    with pytest.raises(UsageError, match="choose goes with rows"):
+        _distil(teacher, texts, "a", **{"vocabulary.choose": "counts"})
     with pytest.raises(UsageError, match="the texts support"):
         _distil(teacher, texts, "b", **{"vocabulary.add": 5000})
     assert not (teacher.parent / "b").exists()

@@ -222,3 +222,15 @@ def test_validate_shows_a_bundles_agreement(bundle: Path, tmp_path: Path) -> Non
     assert isinstance(done.exception, UsageError)
     done = CliRunner().invoke(cli, ["validate", str(bundle), "--data", "x", "--min-cosine", "0.9"])
     assert isinstance(done.exception, UsageError)
+
+
+def test_a_bundle_is_indexed_by_one_side_and_asked_by_the_other(bundle: Path, tmp_path: Path) -> None:
+    path = tmp_path / "docs.txt"
+    path.write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
+    emb.index(path, tmp_path / "index", bundle)
+    both = emb.load(bundle)
+    scores = both.encode_query([TEXTS[0]]) @ both.encode_document(tiny.SENTENCES).T
+    with emb.open_index(tmp_path / "index", bundle) as found:
+        assert found.description.space.dim == 16
+        hits = found.search(TEXTS[0], k=3)
+    assert [hit.passage for hit in hits] == [tiny.SENTENCES[row] for row in np.argsort(-scores[0])[:3]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import tiny
@@ -135,6 +136,43 @@ def test_lists_and_scripts_keep_tokens(tmp_path: Path, texts: Path) -> None:
     assert few.report["tokens"]["kept"] < all_latin.report["tokens"]["kept"]
 
 
+def test_exactly_so_many_tokens_stay_and_the_better_choice_is_taken(folder: Path, texts: Path, tmp_path: Path) -> None:
+    found = {way: _adapt(folder, texts, rows=90, choose=way, overwrite=True) for way in ("counts", "influence", "auto")}
+    assert all(each.report["tokens"]["kept"] == 90 for each in found.values())
+    assert all(found[way].report["choice"] == {"taken": way, "tried": []} for way in ("counts", "influence"))
+    tried = {each["way"]: each["cosine"] for each in found["auto"].report["choice"]["tried"]}
+    shown = {way: each.report["trim"]["cosine"] for way, each in found.items()}
+    # What the whole table said of each is what its own table does.
+    assert tried == pytest.approx({way: shown[way] for way in ("counts", "influence")}, abs=1e-5)
+    assert shown["auto"] == pytest.approx(max(tried.values()), abs=1e-5)
+    assert "choice" not in _adapt(folder, texts, overwrite=True).report
+
+
+def test_of_so_many_tokens_those_that_are_named_stay(tmp_path: Path, texts: Path) -> None:
+    student, keep = tiny.tiny_student(tmp_path / "student"), tmp_path / "keep.txt"
+    keep.write_text("stars dust\n\ncommittee\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="must stay") as caught:
+        _adapt(student, texts, rows=1, keep=keep)
+    assert caught.value.hint is not None
+    least = int(caught.value.hint.split()[1])
+    listed = _adapt(student, texts, rows=least, keep=keep)
+    vocab = load_model(listed.folder or tmp_path).hf_tokenizer.get_vocab()
+    assert len(vocab) == least
+    assert {"stars", "dust", "committee"} <= set(vocab)
+    assert _adapt(student, texts, rows=least - 3, overwrite=True).report["tokens"]["kept"] == least - 3
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3", "xlm-roberta", "mpnet"])
+def test_exactly_so_many_tokens_of_every_kind(tmp_path: Path, texts: Path, family: str) -> None:
+    folder = families.write_family(family, tmp_path / "model")
+    with pytest.raises(UsageError, match="must stay") as caught:
+        _adapt(folder, texts, rows=1)
+    assert caught.value.hint is not None
+    rows = int(caught.value.hint.split()[1]) + 5
+    found = _adapt(folder, texts, rows=rows)
+    assert found.report["tokens"]["kept"] == rows
+
+
 def test_a_profile_says_what_trimming_would_leave(folder: Path, tmp_path: Path) -> None:
     model = load_model(folder)
     texts = [Text(text) for text in NEW]
@@ -216,6 +254,11 @@ def test_a_stronger_teacher_is_what_rows_learn(folder: Path, texts: Path, tmp_pa
         ({"lora": True, "qlora": True}, UsageError, "two ways of the same training"),
         ({"keep_coverage": 0.0}, UsageError, "a share above 0"),
         ({"keep_coverage": 1.5}, UsageError, "a share above 0"),
+        ({"keep_coverage": 0.9, "rows": 90}, UsageError, "both say how many tokens"),
+        ({"choose": "counts"}, UsageError, "choose goes with a number"),
+        ({"rows": 90, "choose": "masks"}, UsageError, "no such way"),
+        ({"rows": 9}, UsageError, "must stay"),
+        ({"mode": "extend", "add": 5, "rows": 90}, UsageError, "go with a trim"),
         ({"mode": "shrink"}, UsageError, "no such mode"),
         ({"mode": "extend", "add": 5, "init": "ridge"}, UsageError, "no such way"),
         ({"keep": "missing.txt"}, UsageError, "cannot be read"),
@@ -268,6 +311,11 @@ def test_the_command(folder: Path, texts: Path, tmp_path: Path, monkeypatch: pyt
     made = CliRunner().invoke(cli, ["adapt-vocab", str(folder), "--data", str(texts), "--keep-scripts", "Latin"])
     assert made.exit_code == 0
     assert (tmp_path / "adapted" / "bert" / "emb.json").is_file()
+    options = ["--rows", "90", "--choose", "counts", "--out", "ninety", "--json"]
+    made = CliRunner().invoke(cli, ["adapt-vocab", str(folder), "--data", str(texts), *options])
+    assert made.exit_code == 0
+    assert json.loads(made.stdout)["choice"]["taken"] == "counts"
+    assert json.loads(made.stdout)["tokens"]["kept"] == 90
 
 
 def test_rows_are_trained_on_texts_that_have_new_tokens(

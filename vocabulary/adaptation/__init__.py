@@ -32,6 +32,8 @@ def adapt_vocab(
     documents: Sequence[str | Path] = (),
     mode: str = "trim",
     keep_coverage: float | None = None,
+    rows: int | None = None,
+    choose: str = "auto",
     keep_scripts: Sequence[str] = (),
     keep: str | Path | None = None,
     add: int | None = None,
@@ -58,6 +60,10 @@ def adapt_vocab(
         documents: files or folders that will be searched, read whole with their titles; of a BEIR folder its corpus.
         mode: "trim", "extend", or "both", in this order.
         keep_coverage: share of the occurrences of tokens in the texts that kept ones must cover; None for all.
+        rows: keep exactly so many tokens instead, those that must stay and what other arguments keep among them.
+        choose: by what: "counts", the tokens that the texts use most; "influence", those whose going would change most,
+            for the distance of their rows from the rows of their pieces counts too; or "auto", the better of these on
+            held-out texts.
         keep_scripts: scripts by their names in Unicode ("Latin", "Cyrillic", "CJK") whose tokens stay besides.
         keep: a file of texts, a line each, whose tokens stay besides.
         add: how many tokens to add.
@@ -93,7 +99,7 @@ def adapt_vocab(
         raise UsageError("--lora and --qlora are two ways of the same training", "choose one")
     options = AdaptOptions(
         mode,
-        Wanted(keep_coverage, tuple(keep_scripts), None if keep is None else Path(keep)),
+        Wanted(keep_coverage, tuple(keep_scripts), None if keep is None else Path(keep), rows, choose),
         add,
         init,
         str(teacher),

@@ -28,6 +28,7 @@ from emb.vocabulary.adaptation.language_step import LanguageStep, Learned, langu
 from emb.vocabulary.adaptation.options import QLORA, SELF, AdaptOptions
 from emb.vocabulary.adaptation.row_distillation import distil_rows
 from emb.vocabulary.choose_rows import InitScore, made_rows, write_best
+from emb.vocabulary.choose_tokens import Choice
 from emb.vocabulary.extend import Extended, extend
 from emb.vocabulary.initialise import Ground
 from emb.vocabulary.proof import (
@@ -62,6 +63,7 @@ class Adapted:
     init_scores: Sequence[InitScore]
     language: LanguageStep | None = None
     extended: Extended | None = None
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,11 @@ def adapt(job: Job) -> Adapted:
     """
     model = job.model
     learned = _learned(job, _teacher(job, model), _first(job.train)) if job.options.language else None
-    kept, proof = sorted(tokenizer_json(model).tokens), None
+    found = Adapted(model, sorted(tokenizer_json(model).tokens), [], None, None, None, ())
     if job.options.trims:
-        kept, proof = _trimmed(job, model)
-    found = Adapted(model, kept, [], proof, None, None, ())
+        found = _trimmed(job, found)
     if job.options.extends:
-        found = _extended(job, model, kept, proof)
+        found = _extended(job, found)
     return _with_language(job, found, *learned) if learned else found
 
 
@@ -109,19 +110,24 @@ def _with_language(job: Job, found: Adapted, train: Learned, held_out: Learned) 
     return dataclasses.replace(found, model=model, language=step)
 
 
-def _trimmed(job: Job, model: EmbeddingModel) -> tuple[list[int], TrimProof]:
-    before, tokens = read(model, job.held_out), len(tokenizer_json(model).tokens)
-    kept = trim_to(model, job.counts, job.options.wanted).kept
-    proof = prove_trim(before, model, kept)
+def _trimmed(job: Job, found: Adapted) -> Adapted:
+    model = found.model
+    before = read(model, job.held_out)
+    fitted = trim_to(model, job.train, job.counts, job.options.wanted, before)
+    if fitted.choice and fitted.choice.scores:
+        tried = ", ".join(f"{each.way} {each.cosine:.4f}" for each in fitted.choice.scores)
+        note(f"rows chosen by {tried}; {fitted.choice.way} is taken")
+    proof = prove_trim(before, model, fitted.kept)
     note(
-        f"{len(kept):,} of {tokens:,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out texts have no other"
-        f" and encode the same; mean cosine of all {proof.cosine:.4f}"
+        f"{len(fitted.kept):,} of {len(found.kept):,} tokens kept; {proof.covered:.1%} of {proof.texts:,} held-out"
+        f" texts have no other and encode the same; mean cosine of all {proof.cosine:.4f}"
     )
-    return kept, proof
+    return dataclasses.replace(found, kept=fitted.kept, trim=proof, choice=fitted.choice)
 
 
-def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof | None) -> Adapted:
-    options, source = job.options, tokenizer_json(model)
+def _extended(job: Job, trimmed: Adapted) -> Adapted:
+    options, model = job.options, trimmed.model
+    source = tokenizer_json(model)
     assert options.add is not None
     found = extend(source, [each.text for each in job.train], options.add)
     ids = sorted(source.tokens)
@@ -141,7 +147,9 @@ def _extended(job: Job, model: EmbeddingModel, kept: list[int], proof: TrimProof
         f"trained rows: mean cosine {extension.cosine:.4f} to the vectors without them; held-out texts have"
         f" {extension.length_ratio:.1%} of their tokens"
     )
-    return Adapted(model, kept, found.added, proof, extension, method, scores, extended=found)
+    return dataclasses.replace(
+        trimmed, added=found.added, extension=extension, init=method, init_scores=scores, extended=found
+    )
 
 
 def _learned(job: Job, teacher: FolderTeacher, texts: Sequence[Text]) -> tuple[Learned, Learned]:

@@ -58,7 +58,7 @@ class AdaptOptions:
             )
         if not self.trims and self.wanted != Wanted():
             raise UsageError(
-                "--keep-coverage, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
+                "--keep-coverage, --rows, --keep-scripts and --keep go with a trim", "add --mode trim or --mode both"
             )
 
     @property

@@ -17,6 +17,7 @@ from emb.files import atomic_folder, atomic_path, write_json
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of, save_model
 from emb.vocabulary.adaptation.adapt import Adapted, Job
 from emb.vocabulary.adaptation.language_step import LanguageStep
+from emb.vocabulary.choose_tokens import Choice
 from emb.vocabulary.page import vocabulary_page
 from emb.vocabulary.profile import Profile
 
@@ -66,11 +67,16 @@ def _report(name: str, found: Adapted, before: Profile, folder: Path) -> dict[st
         "parameters": {"before": before.parameters, "after": sum(p.numel() for p in found.model.parameters())},
         "bytes": (folder / "model.safetensors").stat().st_size,
         **{key: dataclasses.asdict(each) for key, each in proofs.items() if each},
+        **({"choice": _choice(found.choice)} if found.choice else {}),
         "init": {"taken": found.init, "tried": [dataclasses.asdict(each) for each in found.init_scores]},
         "new_tokens": found.added,
         **({"language": _language(found.language)} if found.language else {}),
         "profile": dataclasses.asdict(before),
     }
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {"taken": choice.way, "tried": [dataclasses.asdict(each) for each in choice.scores]}
 
 
 def _language(step: LanguageStep) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Serving: `emb serve` asked by 1, 8 and 64 clients of another process, and the encoder's own throughput on the same
+texts.
+
+Each client sends one text at a time to `/v1/embeddings` and waits for its vector, in base64 as OpenAI's client asks
+for it. Server and clients share the machine's cores, as on one host; the clients therefore speak HTTP over bare
+sockets, which costs least. The encoder runs in this process while the server is idle: all texts in one call, and one
+by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import quantiles
+from urllib.parse import urlsplit
+
+from common import Figure, Report, Series, interleave, parser, ratio, sample
+
+CLIENTS = (1, 8, 64)
+ENCODER = "encoder, all texts at once"
+Delays = list[float]
+
+
+def main() -> None:
+    """Measure, print, and write the JSON."""
+    options = parser(__doc__, texts=500)
+    options.add_argument("--artifact", type=Path, required=True, help="folder that is served: an export, or a model")
+    options.add_argument("--kind", default="query", choices=["query", "document"], help="which prompt the texts get")
+    given = options.parse_args()
+    texts = [item.text for item in sample(given.texts, given.limit)]
+    with server(given.artifact, given.threads, given.kind) as address:
+        report = measure(given.artifact, address, texts, given.kind, given.threads, given.rounds)
+    report.settings |= {"artifact": given.artifact.name, "threads": given.threads, "kind": given.kind}
+    report.write(given.out)
+
+
+def measure(folder: Path, address: str, texts: Sequence[str], kind: str, threads: int, rounds: int) -> Report:
+    """Throughput of the encoder and of the server, interleaved, and the delays that clients saw."""
+    import emb
+
+    encoder = emb.load(folder, threads=threads)
+    encode = partial(encoder.encode, kind=kind)
+    delays: dict[int, Delays] = {count: [] for count in CLIENTS}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        contenders: dict[str, Callable[[], float]] = {
+            ENCODER: lambda: rate(lambda: encode(texts), len(texts)),
+            "encoder, one by one": lambda: rate(lambda: [encode(text) for text in texts], len(texts)),
+        }
+        for count in CLIENTS:
+            contenders[_name(count)] = partial(served, other, address, texts, count, delays[count])
+        rates = interleave(contenders, rounds)
+    series = [Series(name, "texts/s", found) for name, found in rates.items()]
+    series += [
+        Series(f"{_name(count)}, {point}", "ms", values)
+        for count in CLIENTS
+        for point, values in points(delays[count], len(texts)).items()
+    ]
+    aims = dict.fromkeys(CLIENTS) | {64: 0.8}
+    figures = [
+        Figure(f"{_name(count)} / {ENCODER}: texts/s", ratio(rates[_name(count)], rates[ENCODER]), aims[count])
+        for count in CLIENTS
+    ]
+    tokens = sum(map(len, encoder.tokenizer.encode(texts, encoder.prompt(kind)))) / len(texts)
+    return Report("serving", {"texts": len(texts), "tokens_per_text": tokens}, series, figures)
+
+
+def rate(work: Callable[[], object], texts: int) -> float:
+    """Texts per second."""
+    began = time.perf_counter()
+    work()
+    return texts / (time.perf_counter() - began)
+
+
+def served(other: ProcessPoolExecutor, address: str, texts: Sequence[str], count: int, delays: Delays) -> float:
+    """Texts per second that `count` clients get from the server; the seconds that each text took go into `delays`."""
+    seconds, found = other.submit(ask_all, address, texts, count).result()
+    delays += found
+    return len(texts) / seconds
+
+
+def points(delays: Sequence[float], texts: int) -> dict[str, list[float]]:
+    """Milliseconds, p50 and p95, of each measured round; the first is not."""
+    rounds = [delays[start : start + texts] for start in range(texts, len(delays), texts)]
+    cuts = [quantiles([1000 * each for each in found], n=20, method="inclusive") for found in rounds]
+    return {"p50": [cut[9] for cut in cuts], "p95": [cut[18] for cut in cuts]}
+
+
+@contextmanager
+def server(folder: Path, threads: int, kind: str) -> Iterator[str]:
+    """`emb serve` on a free port; yields its address."""
+    command = [sys.executable, "-m", "emb.cli", "serve", str(folder), "--port", "0", "--threads", str(threads)]
+    process = subprocess.Popen([*command, "--kind", kind], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        line = next(line for line in process.stderr if "is served on" in line)
+        yield next(word for word in line.split() if word.startswith("http://"))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask_all(address: str, texts: Sequence[str], count: int) -> tuple[float, Delays]:
+    """Ask for every text by `count` clients at once: seconds for all, and for each."""
+    return asyncio.run(_ask_all(address, texts, count))
+
+
+async def _ask_all(address: str, texts: Sequence[str], count: int) -> tuple[float, Delays]:
+    where, left, delays = urlsplit(address), iter(texts), Delays()
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        for text in left:
+            began = time.perf_counter()
+            await _ask(reader, writer, text)
+            delays.append(time.perf_counter() - began)
+        writer.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(count)))
+    return time.perf_counter() - began, delays
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: str) -> None:
+    body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: emb\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    writer.write(f"{head}\r\n\r\n".encode() + body)
+    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+    assert answer.startswith(b"http/1.1 200"), answer
+    length = next(line for line in answer.splitlines() if line.startswith(b"content-length:"))
+    await reader.readexactly(int(length.split(b":")[1]))
+
+
+def _name(count: int) -> str:
+    return f"{count} client{'s' * (count > 1)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The command `emb search`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from emb.commands.console import Outcome, reports
+from emb.report.tables import table
+
+_SHOWN = 80  # characters of a passage
+
+
+def _condition(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{text!r} is not of the form key=value")
+    return key, value
+
+
+@click.command()
+@click.argument("text", required=False, metavar="[TEXT]")
+@click.option(
+    "--index", "folder", required=True, type=click.Path(path_type=Path), metavar="INDEX", help="Folder of `emb index`."
+)
+@click.option(
+    "--query",
+    metavar="MODEL",
+    required=True,
+    help="Folder of the encoder of queries: an export of a student, a bundle, or the documents' own.",
+)
+@click.option(
+    "-k", "k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Documents to find."
+)
+@click.option(
+    "--where",
+    multiple=True,
+    type=_condition,
+    metavar="KEY=VALUE",
+    help="Only documents with this metadata. Repeat: all keys must match, of several values under a key one.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Candidates that finer vectors put in order, in an index that has them.",
+)
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Search for every record of FILE, with its `_id` or `id`, instead of TEXT.",
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN.jsonl", help="Write what --queries finds here.")
+@click.option(
+    "--any-encoder", is_flag=True, help="Take an encoder that is not known to share the documents' vector space."
+)
+@reports
+def search(
+    text: str | None,
+    folder: Path,
+    query: str,
+    k: int,
+    where: Sequence[tuple[str, str]],
+    depth: int,
+    queries: Path | None,
+    out: Path | None,
+    any_encoder: bool,
+) -> Outcome:
+    """Search an index for a text.
+
+    Prints rank, score, id, title and the passage that matches best. With --queries, one JSON line for each query.
+    """
+    import emb
+    from emb.search.index.batch import search_file
+
+    if (text is None) == (queries is None) or (queries is None) != (out is None):
+        raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
+    conditions: dict[str, list[str]] = {}
+    for key, value in where:
+        conditions.setdefault(key, []).append(value)
+    with emb.open_index(folder, query, any_encoder=any_encoder) as index:
+        if queries and out:
+            count = search_file(index, queries, out, k, where=conditions, depth=depth)
+            return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
+        hits = index.search(text or "", k, where=conditions, depth=depth)
+    rows = [
+        (hit.rank, f"{hit.score:.4f}", hit.id, hit.title[:_SHOWN], " ".join(hit.passage.split())[:_SHOWN])
+        for hit in hits
+    ]
+    found = {"query": text, "hits": [dataclasses.asdict(hit) for hit in hits]}
+    return Outcome(found, table(rows, ("rank", "score", "id", "title", "passage")) if rows else "nothing found")

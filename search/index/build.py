@@ -1,0 +1,197 @@
+"""Documents into an index: read, compared with what is there, encoded block by block, stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from emb.errors import ArtifactError, UsageError
+from emb.files import disk_errors
+from emb.locks import locked
+from emb.progress import bar
+from emb.runtime.encoder import Encoder
+from emb.search.index import fitted
+from emb.search.index.additions import Counts, compared, put, remove
+from emb.search.index.catalogue import FILE as SQLITE
+from emb.search.index.catalogue import Catalogue
+from emb.search.index.chunks import Chunker, Span
+from emb.search.index.description import FILE, Description, EncoderRecord, Layout
+from emb.search.index.documents import Columns, Entry, read_entries, survey
+from emb.search.index.graphs import check_factory
+from emb.search.index.segments import RAW, append, place
+from emb.search.index.storing import Storing
+from emb.similarity import NotFiniteError, Vectors
+from emb.tokens import Cut, tell
+
+BLOCK = 1024  # documents that are encoded and committed together: what a process that is killed has to do again
+LOCK = ".lock"
+_T = TypeVar("_T")
+
+
+@dataclass
+class Built:
+    """What a run did: counts of documents, and the pieces that were cut off at the encoder's length."""
+
+    counts: Counts = field(default_factory=Counts)
+    cuts: list[Cut] = field(default_factory=list)
+
+    @property
+    def truncated(self) -> int:
+        """Pieces that were longer than what the encoder reads."""
+        return sum(cut.cut for cut in self.cuts)
+
+
+def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
+    """Write `index.json` of a new index.
+
+    Raises:
+        UsageError: a layout that does not go with the encoder.
+        ArtifactError: the folder holds something else.
+    """
+    if folder.is_dir() and any(path.name not in (LOCK, FILE) for path in folder.iterdir()):
+        raise ArtifactError(f"{folder}: holds something that is no index", "choose another --out")
+    description = Description(encoder, layout)
+    space = description.space
+    if not 1 <= space.dim <= encoder.dim:
+        raise UsageError(f"dim {space.dim}: the encoder has {encoder.dim}", f"choose 1 to {encoder.dim}")
+    for codec in (layout.codec, layout.rescore):
+        if codec not in (None, *fitted.KINDS):
+            raise UsageError(f"codec {codec!r} is unknown", f"known: {', '.join(fitted.KINDS)}")
+    if layout.rescore in (layout.codec, "binary"):
+        raise UsageError(f"--rescore {layout.rescore}: no finer than {layout.codec}", "choose int8, float16 or float32")
+    if layout.overlap and not layout.chunk_tokens:
+        raise UsageError("--overlap: documents are not cut", "add --chunk-tokens N")
+    space.refuse(layout.codec, layout.rescore, layout.rotate, layout.factory)
+    if layout.factory:
+        check_factory(layout.factory, layout.codec, space.dim, space.measure)
+    description.write(folder)
+    return description
+
+
+def is_index(folder: Path) -> bool:
+    """Whether documents were ever given to an index there: what was chosen for one that got none does not bind."""
+    return (folder / FILE).is_file() and (folder / SQLITE).is_file()
+
+
+def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
+    """Do `work` as the only writer of an index.
+
+    Raises:
+        ArtifactError: another process is writing it.
+    """
+
+    def busy() -> None:
+        raise ArtifactError(f"{folder}: another process is writing this index", "wait for it, or choose another --out")
+
+    with locked(folder / LOCK, busy):
+        return work()
+
+
+def change(
+    folder: Path,
+    description: Description,
+    encoder: Encoder | None,
+    sources: Sequence[str],
+    columns: Columns,
+    deleted: Sequence[str] = (),
+) -> Built:
+    """Remove documents, add and update others, and store their vectors; the lock is held.
+
+    Every block counts once it is committed. Stopped at any moment, the same call goes on behind the last one.
+
+    Raises:
+        DataError: a source that cannot be read, or an id that stands twice; nothing was encoded then.
+        NotFiniteError: a vector that is not finite; its document is named.
+        DiskError: no room; what was committed is kept.
+    """
+    built = Built()
+    chunker = _chunker(description.layout, encoder) if encoder else None
+    total = survey(read_entries(sources, columns)) if sources else 0
+    with disk_errors(folder), closing(Catalogue(folder, write=True)) as catalogue:
+        if deleted:
+            with catalogue.writing() as sql:
+                built.counts.deleted = remove(sql, deleted)
+        if sources and encoder:
+            adding = _Adding(folder, description, encoder, catalogue, built, chunker)
+            _add(adding, read_entries(sources, columns), total)
+        Storing(folder, description, catalogue).settle()
+    if built.cuts:
+        mend = "" if description.layout.chunk_tokens else "--chunk-tokens N cuts documents in pieces"
+        tell(sum(built.cuts[1:], built.cuts[0]), "documents", mend)
+    return built
+
+
+def _add(adding: _Adding, entries: Iterable[Entry], total: int) -> None:
+    with bar("indexing (documents)", total) as advance:
+        for block in _blocks(entries):
+            adding.add(block)
+            advance(len(block))
+
+
+def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    source = iter(entries)
+    while block := list(islice(source, BLOCK)):
+        yield block
+
+
+def _chunker(layout: Layout, encoder: Encoder) -> Chunker | None:
+    if layout.chunk_tokens is None:
+        return None
+    return Chunker(encoder.tokenizer, layout.chunk_tokens, layout.overlap, encoder.prompt("document"))
+
+
+class _Adding:
+    """Blocks of one run, whose vectors go into one segment as they were encoded."""
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        encoder: Encoder,
+        catalogue: Catalogue,
+        built: Built,
+        chunker: Chunker | None,
+    ) -> None:
+        self.folder, self.encoder, self.catalogue, self.built = folder, encoder, catalogue, built
+        self.chunker, self.dim = chunker, description.encoder.dim
+        self.segment, self.rows = 0, 0
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Compare, encode, write, commit."""
+        with self.catalogue.reading() as sql:
+            block = compared(sql, entries)
+        spans = list(self._spans([entry.text for entry in block.encode]))
+        if block.encode:
+            self._append(self._encode(block.encode, spans))
+        if block.encode or block.facts:
+            with self.catalogue.writing() as sql:
+                put(sql, block, spans, self.segment, self.rows, self.built.counts)
+            self.rows += sum(map(len, spans))
+        else:
+            self.built.counts.unchanged += block.unchanged
+
+    def _spans(self, texts: Sequence[str]) -> Iterator[list[Span]]:
+        return self.chunker.spans(texts) if self.chunker else ([(0, len(text))] for text in texts)
+
+    def _encode(self, entries: Sequence[Entry], spans: Sequence[Sequence[Span]]) -> Vectors:
+        pieces = [(entry, start, stop) for entry, each in zip(entries, spans, strict=True) for start, stop in each]
+        texts = [f"{entry.title} {entry.text[start:stop].strip()}".strip() for entry, start, stop in pieces]
+        try:
+            found = self.encoder.encode(texts, kind="document", count=self.built.cuts.append)
+        except NotFiniteError as error:
+            raise NotFiniteError(0, error.text, f"{pieces[error.row][0].where}: ") from None
+        return np.asarray(found, np.float32)
+
+    def _append(self, vectors: Vectors) -> None:
+        """Write a block's vectors behind those that count, in a segment of this run alone."""
+        if not self.segment:
+            with self.catalogue.writing() as sql:
+                row = sql.execute("INSERT INTO segments (raw, rows, version) VALUES (1, 0, 0)")
+                self.segment = int(row.lastrowid or 0)
+        append(place(self.folder, self.segment, RAW), vectors, 4 * self.dim * self.rows)

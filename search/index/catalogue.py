@@ -1,0 +1,130 @@
+"""What an index knows beside its vectors, in one SQLite file: documents, metadata, pieces, and which segments count.
+
+A transaction of it is what makes vectors count that were written before; a crash leaves the state before it or after.
+The journal is SQLite's older one and not WAL: the index stays one folder of plain files, which can be read from a
+medium that cannot be written and over a network, and a commit for every thousand documents keeps readers waiting for
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from emb.errors import ArtifactError, DiskError
+from emb.files import disk_errors
+
+FILE = "index.sqlite"
+_WAIT = 60  # seconds for another's commit, or for readers to end
+_TABLES = """
+CREATE TABLE IF NOT EXISTS documents (
+    key INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, text TEXT NOT NULL,
+    content BLOB NOT NULL, facts TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS metadata (
+    document INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (name, value, document)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS metadata_of ON metadata (document);
+CREATE TABLE IF NOT EXISTS passages (
+    key INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
+    segment INTEGER NOT NULL, row INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS passages_of ON passages (document);
+CREATE INDEX IF NOT EXISTS passages_in ON passages (segment, row);
+CREATE TABLE IF NOT EXISTS segments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, raw INTEGER NOT NULL, rows INTEGER NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+INSERT OR IGNORE INTO settings VALUES ('state', '0');
+"""
+
+
+class Catalogue:
+    """One connection to an index's SQLite file.
+
+    Attributes:
+        sql: for statements inside of `reading` or `writing`.
+    """
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        """Raises:
+        ArtifactError: no such file, or not a database.
+        DiskError: no room.
+        """
+        self.path = folder / FILE
+        if not write and not self.path.is_file():
+            raise ArtifactError(f"{self.path}: no such file", "build it anew: emb index DOCS --doc MODEL --out DIR")
+        # Who reads may have to undo what a writer that was killed left, if the folder allows it.
+        mode = "rwc" if write else "rw" if os.access(folder, os.W_OK) and os.access(self.path, os.W_OK) else "ro"
+        with self._errors():
+            self.sql = sqlite3.connect(
+                f"file:{quote(str(self.path.absolute()))}?mode={mode}",
+                uri=True,
+                timeout=_WAIT,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            if write:
+                self.sql.execute("PRAGMA synchronous = FULL")
+                self.sql.executescript(_TABLES)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One committed state, whatever is written meanwhile."""
+        with self._errors():
+            self.sql.execute("BEGIN")
+            try:
+                yield self.sql
+            finally:
+                self.sql.execute("ROLLBACK")
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """All that is written inside counts from its end on, or none of it."""
+        with self._errors():
+            self.sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.sql
+                self.sql.execute("UPDATE settings SET value = value + 1 WHERE name = 'state'")
+                self.sql.execute("COMMIT")
+            finally:
+                if self.sql.in_transaction:
+                    self.sql.execute("ROLLBACK")
+
+    def state(self) -> int:
+        """A number that every commit changes."""
+        return int(self.setting("state") or 0)
+
+    def setting(self, name: str) -> str | None:
+        """A value by its name, or None."""
+        row = self.sql.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, name: str, value: str) -> None:
+        """Set a value."""
+        self.sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.sql.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with disk_errors(self.path.parent):
+                yield
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise DiskError(
+                    f"{self.path}: cannot be written ({error})",
+                    "free some space and run the same command again; what is committed is kept",
+                ) from error
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise ArtifactError(f"{self.path}: kept busy by another process", "try again later") from error
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, sqlite3.OperationalError):
+                raise ArtifactError(
+                    f"{self.path}: damaged ({error})", "build it anew: emb index DOCS --doc MODEL --out DIR"
+                ) from error
+            raise

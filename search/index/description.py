@@ -1,0 +1,130 @@
+"""`index.json`: what an index holds, whose vectors they are, and how they are stored. Written once, when it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emb.errors import ArtifactError, UsageError
+from emb.files import read_json, write_json
+from emb.search.index.space import Space
+
+SCHEMA = 1
+FILE = "index.json"
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """The encoder of the documents.
+
+    Attributes:
+        name: of its folder.
+        fingerprint: of all that loading it reads (`artifact.fingerprints.weights_hash`).
+        origins: hashes of the models whose vector space it lives in, its own among them.
+        dim, normalize, similarity, prompts, max_length: as it has them.
+    """
+
+    name: str
+    fingerprint: str
+    origins: list[str]
+    dim: int
+    normalize: bool
+    similarity: str
+    prompts: dict[str, str]
+    max_length: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is chosen when an index is begun, and stays.
+
+    Attributes:
+        dim: kept of the vectors; None for all.
+        rotate: whether they are first turned along the documents' own principal axes.
+        codec: what candidates are found by.
+        rescore: the codec of the finer vectors on disk that put them in order, or None.
+        chunk_tokens, overlap: of the pieces that documents are cut in, in the encoder's tokens; None for whole ones.
+        metadata: columns kept beside the text.
+        factory: faiss's string for a structure that finds candidates, or None.
+    """
+
+    dim: int | None = None
+    rotate: bool = False
+    codec: str = "float32"
+    rescore: str | None = None
+    chunk_tokens: int | None = None
+    overlap: int = 0
+    metadata: tuple[str, ...] = ()
+    factory: str | None = None
+
+    @property
+    def finest(self) -> str:
+        """The codec of the finest vectors that are stored."""
+        return self.rescore or self.codec
+
+    def given(self, **options: Any) -> Layout:
+        """This with the options that are not None in their places.
+
+        Raises:
+            UsageError: one of them differs.
+        """
+        asked = {name: value for name, value in options.items() if value is not None}
+        for name, value in asked.items():
+            if value != getattr(self, name):
+                raise UsageError(
+                    f"{name.replace('_', '-')} {value}: the index was begun with {getattr(self, name)}",
+                    "leave it out, or build another index with --out",
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Description:
+    """The content of `index.json`."""
+
+    encoder: EncoderRecord
+    layout: Layout
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def space(self) -> Space:
+        """That of the stored vectors, but for the rotation, which is fitted to them."""
+        encoder = self.encoder
+        return Space.of(encoder.similarity, encoder.normalize, self.layout.dim or encoder.dim)
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/index.json`, with the facts that a reader looks for first."""
+        space = self.space
+        facts = {"schema": self.schema, "dim": space.dim, "length_one": space.length_one, "measure": space.measure}
+        write_json(
+            folder / FILE, facts | {key: dataclasses.asdict(getattr(self, key)) for key in ("encoder", "layout")}
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Description:
+        """Read `folder/index.json`.
+
+        Raises:
+            ArtifactError: no index, or one of another version.
+        """
+        if not (folder / FILE).is_file():
+            raise ArtifactError(
+                f"{folder}: no index here (no {FILE})", "build one: emb index DOCS --doc MODEL --out DIR"
+            )
+        value = read_json(folder / FILE)
+        schema = value.get("schema") if isinstance(value, dict) else None
+        if schema != SCHEMA:
+            raise ArtifactError(
+                f"{folder / FILE}: an index of version {schema!r}, this program reads version {SCHEMA}",
+                "build it anew: emb index DOCS --doc MODEL --out DIR",
+            )
+        try:
+            layout = Layout(**value["layout"] | {"metadata": tuple(value["layout"]["metadata"])})
+            return cls(EncoderRecord(**value["encoder"]), layout)
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{folder / FILE}: not a whole description ({error})",
+                "build it anew: emb index DOCS --doc MODEL --out DIR",
+            ) from error

@@ -1,0 +1,59 @@
+"""Query texts made ready for an encoder, or refused."""
+
+from __future__ import annotations
+
+from emb.data.records import whole
+from emb.errors import UsageError
+from emb.progress import warn
+from emb.runtime.encoder import Encoder
+from emb.similarity import Vectors, first_not_finite
+from emb.tokens import Cut, TextTokenizer, tell
+
+_CHARACTERS = 64  # for each token that is read: what stands behind them is not even tokenised
+_SHOWN = 40
+
+
+class UnsearchableQuery(UsageError):
+    """A query that has no meaning for the encoder."""
+
+
+def query_vector(encoder: Encoder, text: str) -> Vectors:
+    """The vector `(encoder's dim,)` of a query.
+
+    A text that is longer than what the encoder reads is cut, with a warning.
+
+    Raises:
+        UnsearchableQuery: nothing in it that the encoder knows.
+    """
+    text = whole(text).replace("\0", " ").strip()
+    if not text:
+        raise UnsearchableQuery("the query is empty", "give a text to search for")
+    read = _shortened(text, encoder.tokenizer)
+    if not _knows(encoder.tokenizer, read):
+        raise UnsearchableQuery(
+            f"the encoder knows no token of the query {read[:_SHOWN]!r}",
+            "say it in words, in a language it was made for",
+        )
+    cuts: list[Cut] = []
+    vector: Vectors = encoder.encode(read, kind="query", count=cuts.append)
+    if len(read) == len(text):
+        tell(cuts[0], "the query")
+    if first_not_finite(vector[None]) is not None:
+        raise UnsearchableQuery("the query's vector is not finite", "search for something else")
+    return vector
+
+
+def _shortened(text: str, tokenizer: TextTokenizer) -> str:
+    most = _CHARACTERS * tokenizer.max_length
+    if len(text) <= most:
+        return text
+    warn(f"the query has {len(text):,} characters: {most:,} of them are looked at, and {tokenizer.max_length:,} tokens")
+    return text[:most] if tokenizer.truncation_side == "right" else text[-most:]
+
+
+def _knows(tokenizer: TextTokenizer, text: str) -> bool:
+    """Whether any token of `text` is more than the one for what is unknown."""
+    inner = tokenizer.tokenizer
+    encoding = inner.encode(text.lower() if tokenizer.lowercase else text, add_special_tokens=False)
+    unknown = {inner.token_to_id(name) for name in ("[UNK]", "<unk>")} - {None}
+    return any(token not in unknown for token in encoding.ids)

@@ -1,0 +1,102 @@
+"""The best documents for one query vector: candidates of every segment, put in order by the finest vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from emb.search.index.candidates import Mask, Rows
+from emb.search.index.loaded import Segment
+from emb.similarity import Vectors
+
+DEPTH = 1000  # candidates where codes choose and finer vectors decide
+_MORE = 32  # beyond k, where the codes decide: ties and further passages of one document
+_ROUNDING = 1e-5  # of faiss's float32 sums
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A document by its best passage, as keys of the catalogue."""
+
+    score: float
+    document: int
+    passage: int
+
+
+class _Found(NamedTuple):
+    """Documents by their best passages, the best first: arrays `(documents,)`."""
+
+    scores: Vectors
+    documents: Rows
+    passages: Rows
+
+
+_NONE: Rows = np.empty(0, np.int64)
+
+
+def best_documents(
+    query: Vectors,
+    k: int,
+    segments: Sequence[Segment],
+    documents: Rows | None,
+    names: Callable[[Sequence[int]], dict[int, str]],
+    depth: int = DEPTH,
+) -> list[Ranked]:
+    """The `k` best documents for a query `(dim,)` in the index's space, the best first; equal ones by their ids.
+
+    Args:
+        query: the vector.
+        k: how many; fewer where there are fewer.
+        segments: all that is searched.
+        documents: keys, sorted, of those that may be found; None for all.
+        names: ids of documents by their keys, for what ties.
+        depth: candidates of each segment where finer vectors decide.
+    """
+    masks = [segment.allowed(documents) for segment in segments]
+    whole = all(segment.stored.candidates.whole for segment in segments)
+    wanted = k + _MORE if whole else max(depth, k + _MORE)
+    while True:
+        found, least = _candidates(query, wanted, segments, masks)
+        if least == -np.inf or (len(found.scores) >= k and _settled(found, k, least)):
+            return _cut(found, k, names)
+        wanted *= 4
+
+
+def _candidates(
+    query: Vectors, depth: int, segments: Sequence[Segment], masks: Sequence[Mask]
+) -> tuple[_Found, float | None]:
+    """The best passage of each document found, the best first; and what no other row can exceed: -inf where all were
+    looked at, None where that is not known.
+    """
+    passages, documents, scores = [_NONE], [_NONE], [np.empty(0, np.float32)]
+    bounds: list[float | None] = []
+    for segment, mask in zip(segments, masks, strict=True):
+        near = segment.stored.candidates.find(query, depth, mask)
+        bounds.append(near.least)
+        passages.append(segment.members.passages[near.rows])
+        documents.append(segment.members.documents[near.rows])
+        scores.append(segment.scores(query, near.rows))
+    least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
+    return _by_document(np.concatenate(scores), np.concatenate(documents), np.concatenate(passages)), least
+
+
+def _by_document(scores: Vectors, documents: Rows, passages: Rows) -> _Found:
+    order = np.lexsort((passages, -scores))
+    _, first = np.unique(documents[order], return_index=True)
+    best = order[np.sort(first)]
+    return _Found(scores[best], documents[best], passages[best])
+
+
+def _settled(found: _Found, k: int, least: float | None) -> bool:
+    """Whether no row that was left out can be as good as the last of the `k`."""
+    return least is None or found.scores[k - 1] > least + _ROUNDING * max(1.0, abs(least))
+
+
+def _cut(found: _Found, k: int, names: Callable[[Sequence[int]], dict[int, str]]) -> list[Ranked]:
+    last = found.scores[: min(k, len(found.scores))].min(initial=np.inf)
+    top = [Ranked(*each) for each in zip(*(part[found.scores >= last].tolist() for part in found), strict=True)]
+    ids = names([each.document for each in top])
+    return sorted(top, key=lambda each: (-each.score, ids[each.document]))[:k]

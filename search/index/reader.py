@@ -1,0 +1,150 @@
+"""An index opened for searching."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emb.errors import ArtifactError, UsageError
+from emb.runtime.encoder import Encoder
+from emb.search.index.catalogue import Catalogue
+from emb.search.index.description import Description
+from emb.search.index.filters import Where, matching
+from emb.search.index.hits import Hit
+from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.queries import query_vector
+from emb.search.index.ranking import DEPTH, Ranked, best_documents
+from emb.search.index.snapshot import Snapshot
+from emb.search.sides import query_encoder, query_folder
+from emb.similarity import Vectors
+
+_ASKED = 500  # keys in one statement
+
+
+class Index:
+    """A folder of `emb index`, with an encoder of queries or without.
+
+    Every search sees the last committed state, also while another process writes. It may be used from several
+    threads, which wait for one another.
+    """
+
+    def __init__(
+        self, folder: str | Path, query: str | Path | Encoder | None = None, *, any_encoder: bool = False
+    ) -> None:
+        """Raises:
+        ArtifactError: no index, one of another version or damaged; or a query encoder that does not fit to it.
+        """
+        self.folder = Path(folder)
+        self.description = Description.load(self.folder)
+        self.encoder: Encoder | None = None
+        if query is not None:
+            self.encoder = self._fitting(query, any_encoder)
+        self._catalogue, self._lock = Catalogue(self.folder, write=False), threading.Lock()
+        self._snapshot = Snapshot(self.folder, self.description)
+
+    def search(self, text: str, k: int = 10, *, where: Where | None = None, depth: int = DEPTH) -> list[Hit]:
+        """The `k` documents nearest to a text, the best first; fewer where fewer match.
+
+        Args:
+            text: what is searched for.
+            k: documents.
+            where: values of metadata, one or several under a name, that documents must have.
+            depth: candidates that finer vectors put in order, where the index has both.
+
+        Raises:
+            UsageError: an empty text, one that the encoder knows nothing of, or no query encoder.
+        """
+        if self.encoder is None:
+            raise UsageError("this index was opened without a query encoder", "name one with --query")
+        return self.search_vector(query_vector(self.encoder, text), k, where=where, depth=depth)
+
+    def search_vector(
+        self, vector: Vectors, k: int = 10, *, where: Where | None = None, depth: int = DEPTH
+    ) -> list[Hit]:
+        """The same for a vector `(dim,)` of the query encoder, or of the documents' own.
+
+        Raises:
+            UsageError: `k` below 1, a vector of another dim, or metadata that is not there.
+        """
+        if k < 1:
+            raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
+        with self._lock, self._catalogue.reading() as sql:
+            self._snapshot.renew(self._catalogue)
+            space = self._snapshot.space
+            query = np.asarray(vector, np.float32)
+            if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
+                raise UsageError(
+                    f"a query of shape {query.shape}, the index has {space.dim} dims",
+                    "give a vector of the encoder's own dim",
+                )
+            ranked = best_documents(
+                space.apply(query[None])[0],
+                k,
+                self._snapshot.segments,
+                matching(sql, where, self.description.layout.metadata),
+                lambda keys: _ids(sql, keys),
+                depth,
+            )
+            return [_hit(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+
+    def __len__(self) -> int:
+        """How many documents there are."""
+        with self._lock, self._catalogue.reading() as sql:
+            return int(sql.execute("SELECT count(*) FROM documents").fetchone()[0])
+
+    @property
+    def memory(self) -> int:
+        """Bytes that its vectors, and the keys beside them, take in memory."""
+        with self._lock, self._catalogue.reading():
+            self._snapshot.renew(self._catalogue)
+            return sum(segment.size for segment in self._snapshot.segments)
+
+    def snapshot(self) -> Snapshot:
+        """The last committed state, loaded."""
+        with self._lock, self._catalogue.reading():
+            self._snapshot.renew(self._catalogue)
+            return self._snapshot
+
+    def close(self) -> None:
+        """Close its files."""
+        self._catalogue.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _fitting(self, query: str | Path | Encoder, any_encoder: bool) -> Encoder:
+        folder = None if isinstance(query, Encoder) else query_folder(query)
+        encoder = query if isinstance(query, Encoder) else query_encoder(query)
+        require_fitting(encoder, self.description.encoder, self.description.layout)
+        require_same_space(encoder, folder, self.description.encoder, any_encoder=any_encoder)
+        return encoder
+
+
+def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for start in range(0, len(keys), _ASKED):
+        part = keys[start : start + _ASKED]
+        found.update(sql.execute(f"SELECT key, id FROM documents WHERE key IN ({','.join('?' * len(part))})", part))
+    return found
+
+
+def _hit(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
+    row = sql.execute(
+        "SELECT id, title, text, facts, start, stop FROM documents JOIN passages ON document = documents.key"
+        " WHERE passages.key = ?",
+        (found.passage,),
+    ).fetchone()
+    if row is None:
+        raise ArtifactError(
+            "the index names a passage that it does not hold", "build it anew: emb index DOCS --out DIR"
+        )
+    name, title, text, facts, start, stop = row
+    return Hit(rank, found.score, name, title, text[start:stop].strip(), start, stop, json.loads(facts))

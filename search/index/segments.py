@@ -1,0 +1,91 @@
+"""Files of vectors: written once or at their end alone, and read through the memory map.
+
+Whether their rows count is said by the catalogue; what stands in a file behind those, or in a file that it does not
+name, is left of a crash and is never read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emb.errors import ArtifactError
+from emb.files import disk_errors
+from emb.quantize.vectors.base import Codes
+
+FOLDER = "segments"
+RAW, CODES, FINE, GRAPH = ".raw", ".codes", ".fine", ".faiss"
+
+
+def place(index: Path, segment: int, kind: str) -> Path:
+    """The file of a segment that holds its raw vectors, its codes, its finer vectors, or faiss's structure."""
+    return index / FOLDER / f"{segment:06d}{kind}"
+
+
+def append(path: Path, rows: np.ndarray[Any, Any], behind: int) -> None:
+    """Write rows behind the first `behind` bytes, and see that they are on the disk.
+
+    Raises:
+        DiskError: no room; what counted before still does.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with path.open("r+b") as handle:
+            handle.truncate(behind)
+            handle.seek(behind)
+            handle.write(np.ascontiguousarray(rows).tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+        sync_folder(path.parent)
+
+
+def write(path: Path, parts: Iterable[np.ndarray[Any, Any]]) -> None:
+    """Write a whole file of rows and see that it is on the disk.
+
+    Raises:
+        DiskError: no room.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as handle:
+            for part in parts:
+                handle.write(np.ascontiguousarray(part).tobytes())
+            handle.flush()
+            os.fsync(handle.fileno())
+        sync_folder(path.parent)
+
+
+def mapped(path: Path, rows: int, width: int, dtype: Any) -> Codes:
+    """The first `rows` rows `(rows, width)` of a file, read when they are needed.
+
+    Raises:
+        ArtifactError: the file is missing or shorter.
+    """
+    size = rows * width * np.dtype(dtype).itemsize
+    if not path.is_file() or path.stat().st_size < size:
+        raise ArtifactError(
+            f"{path}: missing, or shorter than its {rows:,} rows", "build it anew: emb index DOCS --doc MODEL --out DIR"
+        )
+    return np.memmap(path, dtype, "r", shape=(rows, width)) if size else np.empty((rows, width), dtype)
+
+
+def remove_others(index: Path, segments: set[int]) -> None:
+    """Remove files of segments that are not among these: of a crash, or replaced by others."""
+    for path in (index / FOLDER).glob("*.*"):
+        if not path.stem.isdecimal() or int(path.stem) not in segments:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that a folder's new names are on the disk; Windows has no way to ask for that."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,53 @@
+"""The committed state of an index, in memory: what has not changed since the last look is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emb.search.index.catalogue import Catalogue
+from emb.search.index.description import Description
+from emb.search.index.fitted import Fitted, load
+from emb.search.index.loaded import Segment, SegmentRow, Stored, members_of, segments_of, stored_of
+from emb.search.index.space import Space
+
+
+@dataclass
+class Snapshot:
+    """Segments of one state, and the space that queries go to."""
+
+    folder: Path
+    description: Description
+    state: int = -1
+    fitted: Fitted | None = None
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def space(self) -> Space:
+        """Of the vectors as they are searched now: without a cut while a rotation is not known yet."""
+        if self.fitted:
+            return self.fitted.space
+        space = self.description.space
+        return space.whole(self.description.encoder.dim) if self.description.layout.rotate else space
+
+    def renew(self, catalogue: Catalogue) -> None:
+        """Load what was committed since; call it inside of `catalogue.reading()`."""
+        if self.state == (state := catalogue.state()):
+            return
+        known = {segment.row.id: segment for segment in self.segments}
+        fitted = load(catalogue, self.folder, self.description.space)
+        if self.fitted is None and fitted is not None:
+            known = {}  # raw vectors were searched in another space
+        self.fitted, rows = fitted, segments_of(catalogue.sql)
+        self.segments = []
+        for row in rows:
+            old = known.get(row.id)
+            if old is not None and old.row == row:
+                self.segments.append(old)
+                continue
+            stored = old.stored if old is not None and old.row.rows == row.rows else self._stored(row)
+            self.segments.append(Segment(row, members_of(catalogue.sql, row), stored, self.space))
+        self.state = state
+
+    def _stored(self, row: SegmentRow) -> Stored:
+        return stored_of(self.folder, row, self.fitted, self.space, self.description.encoder.dim)

@@ -1,0 +1,187 @@
+"""Texts of many requests through one encoder: a bounded queue, one thread that empties it, and each vector back to the
+request that its text came with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emb.search.server.metrics import Metrics
+from emb.search.server.problems import OVERLOADED, STOPPING, Problem
+from emb.search.server.settings import Settings
+from emb.similarity import Vectors
+from emb.tokens import Rows
+
+Encode = Callable[[Rows], Vectors]
+
+
+@dataclass(frozen=True)
+class Vectorised:
+    """A request's vectors `(texts, dim)`, and the seconds it waited for the encoder and was with it."""
+
+    vectors: Vectors
+    waited: float
+    computed: float
+
+
+class _Job:
+    """One request's texts: those before `taken` are with the encoder or done."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.vectors, self.taken, self.done = rows, [np.empty(0)] * len(rows), 0, 0
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Vectorised] = self.loop.create_future()
+        self.entered = self.begun = time.perf_counter()
+
+    def take(self) -> int:
+        """The place of the next text."""
+        if not self.taken:
+            self.begun = time.perf_counter()
+        self.taken += 1
+        return self.taken - 1
+
+    def put(self, place: int, vector: Vectors) -> None:
+        """Take the vector of one text; with the last, answer."""
+        self.vectors[place] = vector
+        self.done += 1
+        if self.done == len(self.rows):
+            seconds = self.begun - self.entered, time.perf_counter() - self.begun
+            self._answer(self.future.set_result, Vectorised(np.stack(self.vectors), *seconds))
+
+    def fail(self, error: Exception) -> None:
+        """Answer with an error."""
+        self._answer(self.future.set_exception, error)
+
+    def _answer(self, give: Callable[[Any], None], found: Any) -> None:
+        def settle() -> None:
+            if not self.future.done():  # a client that has gone, or an error that came first
+                give(found)
+
+        with suppress(RuntimeError):  # a loop that has ended: nobody waits
+            self.loop.call_soon_threadsafe(settle)
+
+
+class Batcher:
+    """A queue before an encoder.
+
+    Requests take turns, a text each: a query is not kept waiting behind the thousand texts of another request. A batch
+    is whatever waits when the encoder is free, up to its limits: nothing ever waits for a batch to fill.
+    """
+
+    def __init__(self, encode: Encode, settings: Settings, metrics: Metrics) -> None:
+        self.encode, self.settings, self.metrics = encode, settings, metrics
+        self._jobs: deque[_Job] = deque()
+        self._texts = self._tokens = 0
+        self._state = threading.Condition()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether texts are taken, and the thread that encodes them has not died."""
+        return not self._closed and (self._thread is None or self._thread.is_alive())
+
+    async def vectors(self, rows: Rows) -> Vectorised:
+        """The vectors of tokenised texts, in their order.
+
+        Raises:
+            Problem: too much is waiting, or the server is stopping.
+        """
+        job = _Job(rows)
+        self._enter(job)
+        try:
+            return await job.future
+        finally:
+            self._leave(job)
+
+    def close(self) -> None:
+        """Encode what has been taken, and take no more."""
+        with self._state:
+            self._closed = True
+            self._state.notify()
+        if self._thread:
+            self._thread.join()
+
+    def _enter(self, job: _Job) -> None:
+        tokens = sum(map(len, job.rows))
+        with self._state:
+            if self._closed:
+                raise Problem(STOPPING, "the server is stopping")
+            if self._full(len(job.rows), tokens):
+                raise Problem(OVERLOADED, f"{self._texts:,} texts are waiting, and no more are taken")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="encoder", daemon=True)
+                self._thread.start()
+            self._jobs.append(job)
+            self._count(len(job.rows), tokens)
+            self._state.notify()
+
+    def _full(self, texts: int, tokens: int) -> bool:
+        # An empty queue takes any request: one that is larger than the queue would be refused for ever.
+        return self._texts > 0 and (
+            self._texts + texts > self.settings.max_queue_texts
+            or self._tokens + tokens > self.settings.max_queue_tokens
+        )
+
+    def _leave(self, job: _Job) -> None:
+        """Take out what is left of a request that waits no longer: its client has gone, its time is over."""
+        with self._state:
+            if left := job.rows[job.taken :]:
+                self._jobs.remove(job)
+                self._count(-len(left), -sum(map(len, left)))
+
+    def _count(self, texts: int, tokens: int) -> None:
+        self._texts += texts
+        self._tokens += tokens
+        self.metrics.waiting.set(self._texts)
+
+    def _work(self) -> None:
+        while batch := self._next():
+            self._answer(batch)
+
+    def _next(self) -> list[tuple[_Job, int]]:
+        """The texts to encode next; none where the queue is closed and empty."""
+        with self._state:
+            self._state.wait_for(lambda: self._jobs or self._closed)
+            batch: list[tuple[_Job, int]] = []
+            tokens = 0
+            while self._jobs and len(batch) < self.settings.max_batch_requests:
+                job = self._jobs[0]
+                size = len(job.rows[job.taken])
+                if batch and tokens + size > self.settings.max_batch_tokens:
+                    break
+                batch.append((job, job.take()))
+                tokens += size
+                self._jobs.popleft()
+                if job.taken < len(job.rows):
+                    self._jobs.append(job)
+            self._count(-len(batch), -tokens)
+        self.metrics.batch(len(batch), tokens)
+        return batch
+
+    def _answer(self, batch: Sequence[tuple[_Job, int]]) -> None:
+        try:
+            vectors = self.encode([job.rows[place] for job, place in batch])
+        except Exception as error:  # of whatever library computes
+            self._one_by_one(batch, error)
+            return
+        for (job, place), vector in zip(batch, vectors, strict=True):
+            job.put(place, vector)
+
+    def _one_by_one(self, batch: Sequence[tuple[_Job, int]], error: Exception) -> None:
+        """Answer a batch that failed request by request: what one text did must not fall on the others."""
+        jobs = dict.fromkeys(job for job, _ in batch)
+        if len(jobs) == 1:
+            batch[0][0].fail(error)
+            return
+        for each in jobs:
+            self._answer([(job, place) for job, place in batch if job is each])

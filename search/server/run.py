@@ -1,0 +1,119 @@
+"""A model served until it is told to stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emb.artifact.manifest import Manifest
+from emb.errors import UsageError, first_line, needs_extra
+from emb.progress import note, warn
+from emb.runtime.encoder import ArtifactEncoder, Encoder
+from emb.search.server.keys import VARIABLE, read_key
+from emb.search.server.settings import Settings
+
+_KEEP_ALIVE = 60  # seconds that a client may leave a connection unused
+_BACKLOG = 2048  # connections that the system holds while the server is busy
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a server listens, and the file with its key."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key_file: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server did: requests it took, and those of them that it answered."""
+
+    model: str
+    accepted: int
+    answered: int
+
+
+def run(load: Callable[[], Encoder], folder: Path, place: Place, settings: Settings) -> Served:
+    """Serve what `load` gives, until SIGTERM or Ctrl-C.
+
+    Raises:
+        MissingExtra: the extra `serve` is not installed.
+        UsageError: the place cannot be listened on, its key cannot be read, or the vectors are no floats.
+    """
+    with needs_extra():
+        import fastapi  # noqa: F401
+        import uvicorn
+
+        from emb.search.server.app import create_app
+    key = read_key(place.api_key_file)
+    name = settings.served_model_name or folder.resolve().name
+    settings = dataclasses.replace(settings, served_model_name=name)
+    with _listening(place) as listener:
+        encoder = load()
+        app = create_app(encoder, settings, key=key, about=_about(encoder, folder))
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=round(settings.timeout) + 1,
+        )
+        _say(listener, place, name, key)
+        _until_stopped(lambda: uvicorn.Server(config).run(sockets=[listener]))
+    traffic = app.state.service.traffic
+    return Served(name, traffic.accepted, traffic.answered)
+
+
+def _listening(place: Place) -> socket.socket:
+    # Named TCP, or asyncio leaves Nagle's algorithm on: every answer would wait 40 ms for the client to acknowledge.
+    listener = socket.socket(
+        socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((place.host, place.port))
+        listener.listen(_BACKLOG)
+        return listener
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UsageError(
+            f"--host {place.host} --port {place.port}: cannot be listened on ({first_line(error)})",
+            "choose another --port, or 0 for one that is free",
+        ) from error
+
+
+def _say(listener: socket.socket, place: Place, name: str, key: bytes | None) -> None:
+    port = listener.getsockname()[1]
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    if key is None and not _loopback(place.host):
+        warn(f"whoever reaches {host} may ask for vectors: set {VARIABLE} or --api-key-file to ask them for a key")
+    note(f"{name} is served on http://{host}:{port} (/v1/embeddings, /embed, /openapi.json); Ctrl-C stops it")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _until_stopped(serve: Callable[[], None]) -> None:
+    """Run the server; it has finished its work when it passes on the signal that stopped it, which is no failure."""
+    try:
+        serve()
+    except KeyboardInterrupt:
+        return
+
+
+def _about(encoder: Encoder, folder: Path) -> dict[str, Any]:
+    if isinstance(encoder, ArtifactEncoder):
+        return {"dtype": encoder.variant.weight_dtype, "pooling": Manifest.load(folder).pooling}
+    model: Any = vars(encoder)["model"]  # in torch, which is not imported here
+    return {"dtype": "float32", "pooling": model.spec.pooling}

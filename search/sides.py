@@ -1,0 +1,57 @@
+"""The two encoders of a search: the one that documents go through, and the one of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emb.artifact.bundle import Bundle, EncoderRecord, is_bundle
+from emb.runtime.bundle_encoder import BundleEncoder
+from emb.runtime.encoder import Encoder, load
+
+
+def document_encoder(path: str | Path, **options: Any) -> Encoder:
+    """What encodes documents, of a bundle its documents' encoder; `options` are those of `emb.load`.
+
+    Raises:
+        ArtifactError: no model there.
+    """
+    found = load(path, **options)
+    return found.document if isinstance(found, BundleEncoder) else found
+
+
+def document_folder(path: str | Path) -> Path:
+    """The folder of what encodes documents: of a bundle, that of its documents' encoder.
+
+    Raises:
+        ArtifactError: a bundle whose documents' encoder is gone.
+    """
+    return _folder(Path(path), lambda bundle: bundle.document)
+
+
+def shared_dim(path: str | Path) -> int | None:
+    """How many dims of the documents' vectors a bundle's queries have; None for any other model."""
+    return Bundle.load(Path(path)).dim if is_bundle(Path(path)) else None
+
+
+def query_encoder(path: str | Path, **options: Any) -> Encoder:
+    """What encodes queries, of a bundle its query encoder; an export needs no torch.
+
+    Raises:
+        ArtifactError: no model there.
+    """
+    found = load(path, **options)
+    return found.query if isinstance(found, BundleEncoder) else found
+
+
+def query_folder(path: str | Path) -> Path:
+    """The folder of what encodes queries, in the same way."""
+    return _folder(Path(path), lambda bundle: bundle.query)
+
+
+def _folder(path: Path, side: Callable[[Bundle], EncoderRecord]) -> Path:
+    if not is_bundle(path):
+        return path
+    found = Bundle.load(path)
+    return found.folder_of(side(found), path)

@@ -1,0 +1,245 @@
+"""The queue: every text gets its own vector, whoever else is served, fails, or goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from serving import Held, asked, listening, post, until
+
+from emb.runtime.encoder import Encoder, load
+from emb.search.server.app import create_app
+from emb.search.server.batcher import Batcher
+from emb.search.server.metrics import Metrics
+from emb.search.server.problems import OVERLOADED, STOPPING, Problem
+from emb.search.server.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def encoder(student_folder: Path) -> Encoder:
+    return load(student_folder, threads=1)
+
+
+@pytest.fixture
+def held(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Held:
+    found = Held(encoder)
+    monkeypatch.setattr(encoder, "encode_ids", found)
+    return found
+
+
+def test_64_clients_get_the_vector_of_their_own_text(encoder: Encoder, sentences: list[str], held: Held) -> None:
+    chance = random.Random(0)
+    texts = [" ".join(chance.choices(" ".join(sentences).split(), k=chance.randint(1, 30))) for _ in range(2560)]
+    expected = {kind: encoder.encode(texts, kind=kind) for kind in ("query", "document")}
+    held.batches.clear()
+    worst: list[float] = []
+
+    async def one(client: httpx.AsyncClient, number: int) -> None:
+        for place in range(number, len(texts), 64):
+            kind = ("query", "document")[place % 2]
+            some = texts[place : place + 1 + place % 3]
+            answer = await client.post("/embed", json={"inputs": some, "prompt_name": kind})
+            assert answer.status_code == 200
+            worst.append(np.abs(np.array(answer.json()) - expected[kind][place : place + len(some)]).max())
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        await asyncio.gather(*(one(client, number) for number in range(64)))
+
+    asked(create_app(encoder), talk)
+    print(f"{len(worst)} requests in {len(held.batches)} batches, max difference {max(worst):.1e}")
+    assert len(worst) == len(texts)
+    assert max(worst) < 1e-6
+    assert len(held.batches) < len(texts) / 4  # they were put together
+
+
+def _settled(batcher: Batcher, rows: Any) -> asyncio.Task[Any]:
+    return asyncio.ensure_future(batcher.vectors(rows))
+
+
+def _batcher(encode: Any, **limits: Any) -> Batcher:
+    return Batcher(encode, Settings(**limits), Metrics())
+
+
+def _row(*ids: int) -> Any:
+    return np.array(ids)
+
+
+class Slow:
+    """Vectors that are the first ids; the first call waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.free = threading.Event()
+
+    def __call__(self, rows: Any) -> Any:
+        self.batches.append([int(row[0]) for row in rows])
+        assert self.free.wait(20)
+        if any(row[0] == 13 for row in rows):
+            raise RuntimeError("unlucky")
+        return np.array([[float(row[0])] for row in rows], np.float32)
+
+    async def entered(self) -> None:
+        while not self.batches:
+            await asyncio.sleep(0.005)
+
+
+def test_requests_take_turns_text_by_text_within_the_limits() -> None:
+    slow = Slow()
+    batcher = _batcher(slow, max_batch_requests=4, max_batch_tokens=5)
+
+    async def go() -> list[Any]:
+        tasks = [_settled(batcher, [_row(1)])]
+        await slow.entered()
+        tasks += [
+            _settled(batcher, [_row(10), _row(11), _row(12), _row(14)]),
+            _settled(batcher, [_row(20)]),
+            _settled(batcher, [_row(30, 0, 0, 0, 0, 0, 0), _row(31)]),
+        ]
+        await asyncio.sleep(0.05)
+        slow.free.set()
+        return [(await task).vectors[:, 0].tolist() for task in tasks]
+
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[1], [10, 11, 12, 14], [20], [30, 31]]
+    # A text beyond the limit of tokens goes alone; the short request does not wait for the long one before it.
+    assert slow.batches == [[1], [10, 20], [30], [11, 31, 12, 14]]
+    batcher.close()
+
+
+def test_a_text_that_breaks_the_encoder_harms_no_other_request() -> None:
+    slow = Slow()
+    batcher = _batcher(slow)
+
+    async def go() -> list[Any]:
+        tasks = [_settled(batcher, [_row(1)])]
+        await slow.entered()
+        tasks += [_settled(batcher, [_row(2)]), _settled(batcher, [_row(3), _row(13)]), _settled(batcher, [_row(4)])]
+        await asyncio.sleep(0.05)
+        slow.free.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        return [each if isinstance(each, Exception) else each.vectors.tolist() for each in found]
+
+    first, second, third, fourth = asyncio.run(asyncio.wait_for(go(), 20))
+    assert (first, second, fourth) == ([[1]], [[2]], [[4]])
+    assert isinstance(third, RuntimeError)
+    batcher.close()
+
+
+@pytest.mark.parametrize("limits", [{"max_queue_texts": 3}, {"max_queue_tokens": 6}])
+def test_a_full_queue_takes_no_more_and_an_empty_one_takes_anything(limits: dict[str, int]) -> None:
+    slow = Slow()
+    batcher = _batcher(slow, **limits)
+
+    async def go() -> None:
+        first = _settled(batcher, [_row(1)])
+        await slow.entered()
+        large = _settled(batcher, [_row(number, 0) for number in range(20, 29)])
+        await asyncio.sleep(0.01)
+        with pytest.raises(Problem) as caught:
+            await batcher.vectors([_row(2)])
+        assert caught.value.kind is OVERLOADED
+        slow.free.set()
+        await asyncio.gather(first, large)
+        await asyncio.gather(*(batcher.vectors([_row(number, 0)]) for number in range(3)))
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+    assert batcher._texts == batcher._tokens == 0
+    batcher.close()
+
+
+def test_a_request_given_up_leaves_the_queue_and_is_not_encoded() -> None:
+    slow = Slow()
+    batcher = _batcher(slow)
+
+    async def go() -> list[Any]:
+        first = _settled(batcher, [_row(1)])
+        await slow.entered()
+        gone, kept = _settled(batcher, [_row(2), _row(3)]), _settled(batcher, [_row(4)])
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        assert batcher._texts == 1
+        slow.free.set()
+        return [(await first).vectors.tolist(), (await kept).vectors.tolist()]
+
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[[1]], [[4]]]
+    assert slow.batches == [[1], [4]]
+    batcher.close()
+
+
+def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
+    slow = Slow()
+    batcher = _batcher(slow, max_batch_requests=1)
+
+    async def go() -> list[Any]:
+        tasks = [_settled(batcher, [_row(number), _row(number)]) for number in range(5)]
+        await slow.entered()
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        await asyncio.sleep(0.02)
+        with pytest.raises(Problem) as caught:
+            await batcher.vectors([_row(9)])
+        assert caught.value.kind is STOPPING
+        slow.free.set()
+        await closing
+        return [(await task).vectors.tolist() for task in tasks]
+
+    assert asyncio.run(asyncio.wait_for(go(), 20)) == [[[number], [number]] for number in range(5)]
+    assert not batcher.healthy
+
+
+def test_a_client_that_hangs_up_loses_nothing_for_the_others(encoder: Encoder, held: Held) -> None:
+    app = create_app(encoder)
+    expected = encoder.encode(["the cat", "the rain"])
+    held.batches.clear()
+    held.free.clear()
+    with listening(app) as address:
+        found: list[Any] = []
+        stays = threading.Thread(
+            target=lambda: found.append(httpx.post(f"{address}/embed", json={"inputs": ["the cat", "the rain"]}))
+        )
+        first = threading.Thread(target=lambda: httpx.post(f"{address}/embed", json={"inputs": "a"}))
+        first.start()
+        until(lambda: held.batches)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{address}/embed", json={"inputs": ["who", "has", "gone"]}, timeout=0.2)
+        stays.start()
+        until(lambda: app.state.service.batcher._texts == 2)  # the three texts have left
+        held.free.set()
+        stays.join(20)
+        first.join(20)
+    np.testing.assert_allclose(found[0].json(), expected, atol=1e-6)
+    assert list(map(len, held.batches)) == [1, 2]
+
+
+def test_a_full_queue_is_a_429(encoder: Encoder, held: Held) -> None:
+    app = create_app(encoder, Settings(max_queue_texts=2))
+    held.free.clear()
+
+    async def talk(client: httpx.AsyncClient) -> list[int]:
+        tasks = [asyncio.create_task(client.post("/embed", json={"inputs": "a"}))]
+        while not held.batches or app.state.service.batcher._texts:
+            await asyncio.sleep(0.005)
+        tasks += [asyncio.create_task(client.post("/embed", json={"inputs": ["a", "b"]}))]
+        while app.state.service.batcher._texts < 2:
+            await asyncio.sleep(0.005)
+        refused = await client.post("/embed", json={"inputs": "a"})
+        assert refused.json()["error_type"] == "Overloaded"
+        held.free.set()
+        return [refused.status_code, *(answer.status_code for answer in await asyncio.gather(*tasks))]
+
+    held.batches.clear()
+    assert asked(app, talk) == [429, 200, 200]
+
+
+def test_vectors_that_are_no_floats_are_not_served(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = encoder.encode_ids
+    monkeypatch.setattr(encoder, "encode_ids", lambda rows, **options: inner(rows, **options).astype(np.int8))
+    with pytest.raises(Exception, match="int8"):
+        create_app(encoder)
+    monkeypatch.undo()
+    assert post(create_app(encoder), "/embed", {"inputs": "a"}).status_code == 200

@@ -1,0 +1,176 @@
+"""What stands before every route: the key, the size of a body, how many are at work, and their time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import APIRouter, Request
+from serving import Held, asked, get, post, until
+
+from emb.errors import UsageError
+from emb.runtime.encoder import Encoder, load
+from emb.search.server.app import create_app
+from emb.search.server.keys import VARIABLE, read_key
+from emb.search.server.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def encoder(bert_folder: Path) -> Encoder:
+    return load(bert_folder, threads=1)
+
+
+@pytest.fixture
+def held(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Held:
+    found = Held(encoder)
+    monkeypatch.setattr(encoder, "encode_ids", found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(None, 401), ("Bearer secret", 200), ("Bearer secre", 401), ("Bearer secret2", 401), ("secret", 401)],
+)
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_a_key_is_asked_for(encoder: Encoder, header: str | None, status: int, path: str) -> None:
+    headers = {"Authorization": header} if header else {}
+    app = create_app(encoder, key=b"secret")
+    answer = post(app, path, {"input": "a", "inputs": "a"}, headers=headers)
+    assert answer.status_code == status
+    assert get(app, "/info", headers=headers).status_code == status
+    assert get(app, "/health").status_code == get(app, "/metrics").status_code == 200
+
+
+def test_keys_are_compared_in_constant_time(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+    monkeypatch.setattr("emb.search.server.keys.hmac.compare_digest", lambda a, b: bool(seen.append((a, b))) or a == b)
+    app = create_app(encoder, key="schlüssel".encode())
+    answer = post(app, "/embed", {"inputs": "a"}, headers={b"Authorization": "Bearer schlüssel".encode()})
+    assert answer.status_code == 200
+    assert seen == [("Bearer schlüssel".encode(),) * 2]
+
+
+def test_a_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    file = tmp_path / "key"
+    file.write_text("secret\n", encoding="utf-8")
+    assert read_key(None) is None
+    assert read_key(file) == b"secret"
+    monkeypatch.setenv(VARIABLE, "other")
+    assert read_key(None) == b"other"
+    assert read_key(file) == b"secret"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff", None])
+def test_a_key_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    with pytest.raises(UsageError, match="api_key_file"):
+        read_key(tmp_path / "key")
+
+
+def test_an_empty_key_in_the_environment_does_not_open_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(UsageError, match=VARIABLE):
+        read_key(None)
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_a_body_that_says_it_is_too_large_is_not_read(encoder: Encoder, path: str) -> None:
+    app, sent = create_app(encoder, Settings(payload_limit=1000)), 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1
+            yield b"x" * 100
+
+    headers = {"content-length": str(10**9), "content-type": "application/json"}
+    answer = post(app, path, None, json=None, content=body(), headers=headers)
+    assert (answer.status_code, sent) == (413, 0)
+    assert "1,000 bytes" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_a_body_that_grows_is_read_to_the_limit_only(encoder: Encoder, path: str) -> None:
+    app, sent = create_app(encoder, Settings(payload_limit=1000)), 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(1000):
+            sent += 1
+            yield b"x" * 100
+
+    answer = post(app, path, None, json=None, content=body(), headers={"content-type": "application/json"})
+    assert (answer.status_code, sent) == (413, 11)
+    assert app.state.service.traffic.at_work == 0
+
+
+def test_a_body_at_the_limit_passes(encoder: Encoder) -> None:
+    content = b'{"inputs": "a"}'
+    headers = {"content-type": "application/json"}
+    for limit, status in ((len(content), 200), (len(content) - 1, 413)):
+        app = create_app(encoder, Settings(payload_limit=limit))
+        assert post(app, "/embed", None, json=None, content=content, headers=headers).status_code == status
+
+
+def test_more_requests_than_are_taken_get_429_and_may_come_again(encoder: Encoder, held: Held) -> None:
+    app = create_app(encoder, Settings(max_concurrent_requests=2))
+    held.free.clear()
+
+    async def talk(client: httpx.AsyncClient) -> list[int]:
+        first = [asyncio.create_task(client.post("/embed", json={"inputs": "a"})) for _ in range(2)]
+        while app.state.service.traffic.at_work < 2:
+            await asyncio.sleep(0.005)
+        refused = await client.post("/v1/embeddings", json={"input": "a"})
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        assert refused.headers["retry-after"] == "1"
+        assert (await client.get("/health")).status_code == 200
+        held.free.set()
+        answers = [*await asyncio.gather(*first), await client.post("/embed", json={"inputs": "a"})]
+        return [refused.status_code, *(answer.status_code for answer in answers)]
+
+    assert asked(app, talk) == [429, 200, 200, 200]
+
+
+@pytest.mark.parametrize(("path", "code"), [("/embed", None), ("/v1/embeddings", "timeout")])
+def test_what_takes_too_long_is_a_504_and_leaves_the_queue(
+    encoder: Encoder, held: Held, path: str, code: str | None
+) -> None:
+    app = create_app(encoder, Settings(timeout=0.2))
+    batcher = app.state.service.batcher
+    held.free.clear()
+
+    async def talk(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return await asyncio.gather(*(client.post(path, json={"input": "a", "inputs": "a"}) for _ in range(3)))
+
+    answers = asked(app, talk)
+    assert [answer.status_code for answer in answers] == [504] * 3
+    assert "0.2 seconds" in answers[0].text
+    if code:
+        assert answers[0].json()["error"]["code"] == code
+    assert batcher._texts == 0
+    held.free.set()
+    until(lambda: post(app, "/embed", {"inputs": "a"}).status_code == 200)
+
+
+def test_further_routes_stand_behind_the_same_gate(encoder: Encoder) -> None:
+    router = APIRouter()
+
+    @router.get("/dim")
+    async def dim(request: Request) -> Any:
+        return request.app.state.service.encoder.dim
+
+    app = create_app(encoder, routers=[router], key=b"secret")
+    assert get(app, "/dim").status_code == 401
+    assert get(app, "/dim", headers={"Authorization": "Bearer secret"}).json() == encoder.dim
+
+
+@pytest.mark.parametrize("wrong", [{"kind": "poem"}, {"max_queue_texts": 0}, {"payload_limit": 0}, {"timeout": 0.0}])
+def test_settings_that_cannot_be_carried_out_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Settings(**wrong)

@@ -1,0 +1,128 @@
+"""A process that dies, a full disk and a second writer leave the last committed state."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from distilling import finish, limited, start
+from indexing import BLOCK, Hashed, index_and_die, indexed, ranking, texts, vector_of
+
+from emb.errors import ArtifactError
+from emb.locks import locked
+from emb.search.index import build
+from emb.search.index.catalogue import Catalogue
+from emb.search.index.reader import Index
+
+_ROOM = "emb.search.index"
+LAYOUT = {"codec": "binary", "rescore": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "BLOCK", BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("at", "committed"),
+    [
+        ((f"{_ROOM}.build", "append", 3), 6),  # before a block's vectors are written
+        ((f"{_ROOM}.build", "put", 3), 6),  # written, and not committed
+        ((f"{_ROOM}.additions", "_set_facts", 8), 6),  # in the middle of a transaction
+        ((f"{_ROOM}.storing", "write", 1), 12),
+        ((f"{_ROOM}.storing", "write", 2), 12),  # between the codes and the finer vectors
+        ((f"{_ROOM}.fitted", "put", 1), 12),  # while the new segment is made to count
+        ((f"{_ROOM}.storing", "remove_others", 1), 12),  # it counts, and the old files are still there
+    ],
+)
+def test_a_killed_run_leaves_what_it_committed_and_goes_on(
+    at: tuple[str, str, int], committed: int, tmp_path: Path
+) -> None:
+    documents = texts(12)
+    process = start(index_and_die, tmp_path / "killed", documents, at, **LAYOUT)
+    assert finish(process) == -signal.SIGKILL
+    left = ranking(tmp_path / "killed", k=20)
+    assert sorted(name for name, _ in left) == list(documents)[:committed]
+    encoder = Hashed()
+    done = indexed(tmp_path / "killed", documents, encoder, **LAYOUT)
+    assert (done.documents, encoder.encoded) == (12, 12 - committed)
+    indexed(tmp_path / "whole", documents, **LAYOUT)
+    for query in ("w1 query", "another"):
+        assert ranking(tmp_path / "killed", query, 20) == ranking(tmp_path / "whole", query, 20)
+    kinds = sorted(path.suffix for path in (tmp_path / "killed" / "segments").iterdir())
+    assert kinds == [".codes", ".fine"]
+
+
+def test_a_kill_while_it_is_brought_up_to_date_keeps_the_old_documents(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6), **LAYOUT)
+    before = ranking(tmp_path / "i")
+    changed = {name: f"{text} changed" for name, text in texts(6).items()}
+    process = start(index_and_die, tmp_path / "i", changed, (f"{_ROOM}.build", "put", 1))
+    assert finish(process) == -signal.SIGKILL
+    assert ranking(tmp_path / "i") == before
+
+
+def test_a_full_disk_leaves_the_committed_index(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6), **LAYOUT)
+    before = ranking(tmp_path / "i")
+    size = max(path.stat().st_size for path in (tmp_path / "i").rglob("*") if path.is_file())
+    report = tmp_path / "report"
+    assert finish(start(limited, size, report, index_and_die, tmp_path / "i", texts(600), None)) == 0
+    told = report.read_text(encoding="utf-8")
+    assert told.startswith("DiskError: "), told
+    assert "is kept" in told
+    after = ranking(tmp_path / "i", k=1000)
+    assert set(before) <= set(after)
+    encoder = Hashed()
+    assert indexed(tmp_path / "i", texts(600), encoder).documents == 600
+    assert encoder.encoded == 600 - len(after)
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(3))
+
+    def busy() -> None:
+        raise AssertionError
+
+    with locked(tmp_path / "i" / build.LOCK, busy):
+        with pytest.raises(ArtifactError, match="another process is writing this index"):
+            indexed(tmp_path / "i", texts(4))
+        assert len(ranking(tmp_path / "i")) == 3
+
+
+def test_a_reader_sees_what_is_committed_and_nothing_else(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(3))
+    with Index(tmp_path / "i") as index:
+        query = vector_of("w1 text 51")
+        assert len(index.search_vector(query)) == 3
+        writer = Catalogue(tmp_path / "i", write=True)
+        writer.sql.execute("BEGIN IMMEDIATE")
+        writer.sql.execute("DELETE FROM passages")
+        assert len(index.search_vector(query)) == 3
+        writer.sql.execute("ROLLBACK")
+        indexed(tmp_path / "i", texts(3, 50))
+        assert [hit.id for hit in index.search_vector(query, 1)] == ["d0051"]
+        indexed(tmp_path / "i", {}, delete=["d0051"])
+        assert "d0051" not in [hit.id for hit in index.search_vector(query)]
+        indexed(tmp_path / "i", {"d0000": "w1 text 51"})
+        assert [hit.id for hit in index.search_vector(query, 1)] == ["d0000"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_an_index_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(3))
+    (tmp_path / "i" / "index.sqlite").chmod(0o400)
+    (tmp_path / "i").chmod(0o500)
+    assert len(ranking(tmp_path / "i")) == 3
+    (tmp_path / "i").chmod(0o700)
+
+
+@pytest.mark.parametrize("kind", [".codes", ".fine"])
+def test_a_segment_that_was_cut_short_is_refused(kind: str, tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6), **LAYOUT)
+    [path] = (tmp_path / "i" / "segments").glob(f"*{kind}")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="shorter than its 6 rows"):
+        ranking(tmp_path / "i")

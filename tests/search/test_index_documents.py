@@ -1,0 +1,103 @@
+"""Documents read from every kind of source, and cut in pieces that lose nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from indexing import Hashed, indexed, record, texts
+from retrieval_set import write_set
+from tiny import SENTENCES
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from emb.errors import DataError, EmbError
+from emb.search.index import storing
+from emb.search.index.chunks import Chunker
+from emb.search.index.documents import Columns, read_entries, survey
+from emb.search.index.reader import Index
+from emb.search.index.run import Choices, index_with
+from emb.tokens import TextTokenizer
+
+
+def test_a_beir_folder_is_its_corpus(tmp_path: Path) -> None:
+    entries = list(read_entries([str(write_set(tmp_path / "set", SENTENCES))], Columns()))
+    assert [entry.id for entry in entries] == [f"d{number}" for number in range(len(SENTENCES))]
+    assert (entries[0].title, entries[0].text, entries[1].title) == ("A title", SENTENCES[0], "")
+
+
+def test_columns_of_every_kind_of_file(tmp_path: Path) -> None:
+    rows = [{"key": 7, "name": " A  title ", "body": "text", "year": 1999, "tags": ["a"]}]
+    (tmp_path / "a.jsonl").write_text(json.dumps(rows[0]) + "\n", encoding="utf-8")
+    with gzip.open(tmp_path / "b.csv.gz", "wt", encoding="utf-8") as handle:
+        handle.write('key,name,body,year,tags\n8,A title,text,1999,"[""a""]"\n')
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([rows[0] | {"key": 9}]), tmp_path / "c.parquet")
+    columns = Columns("body", "name", "key", ("year", "tags"))
+    entries = list(read_entries([str(tmp_path)], columns))
+    assert [entry.id for entry in entries] == ["7", "8", "9"]
+    assert {(entry.title, entry.text, entry.facts_json) for entry in entries} == {
+        ("A title", "text", json.dumps({"tags": '["a"]', "year": "1999"}))
+    }
+    assert survey(entries) == 3
+
+
+def test_metadata_that_is_not_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "lang": "en"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a.jsonl:1: no field 'year'"):
+        list(read_entries([str(tmp_path / "a.jsonl")], Columns(metadata=("year",))))
+
+
+def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path) -> None:
+    rows = [{"id": number, "text": text} for number, text in enumerate(SENTENCES)] + [{"id": 3, "text": "again"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r"the id '3' stands twice: .*a.jsonl:4 and .*a.jsonl:21"):
+        index_with(tmp_path / "i", Choices([str(tmp_path / "a.jsonl")]), encoder := Hashed(), record(encoder))
+    assert not encoder.encoded
+    with pytest.raises(EmbError, match="the encoder reads 16"):
+        indexed(tmp_path / "i", texts(3), encoder, chunk_tokens=17)
+    indexed(tmp_path / "i", texts(3), encoder, codec="int8")  # what was chosen without success does not bind
+    assert encoder.encoded == 3
+
+
+@given(
+    words=st.lists(st.sampled_from(["rain", "the", "İstanbul", "cat,", "😀", "unheard", "\n"]), max_size=40),
+    tokens=st.integers(1, 12),
+    overlap=st.integers(0, 11),
+)
+def test_pieces_cover_a_text_and_are_as_long_as_asked(words: list[str], tokens: int, overlap: int) -> None:
+    overlap = min(overlap, tokens - 1)
+    text = " ".join(words).strip()
+    pieces = ["[UNK]", "rain", "the", "cat", ",", "un", "##heard", "##s", "##tan", "##bul", "i"]
+    inner = Tokenizer(models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = TextTokenizer(inner, max_length=64, pad_id=0, lowercase=True)
+    chunker = Chunker(tokenizer, tokens, overlap, "")
+    [spans] = chunker.spans([text])
+    whole = chunker.tokenizer.encode(text, add_special_tokens=False).offsets
+    assert (spans[0][0], spans[-1][1]) == (0, len(text))
+    for (start, stop), (following, _) in pairwise(spans):
+        assert start < following <= stop
+    for start, stop in spans:
+        assert len([1 for begin, _ in whole if start <= begin < stop]) <= max(tokens, 1)
+    for (_, stop), (following, _) in list(pairwise(spans))[:-1]:
+        assert len([1 for begin, _ in whole if following <= begin < stop]) == overlap
+
+
+def test_what_is_fitted_does_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing, "SAMPLE", 50)
+    documents = texts(200)
+    indexed(tmp_path / "a", documents, codec="int8", rotate=True)
+    indexed(tmp_path / "b", dict(reversed(documents.items())), Hashed(), codec="int8", rotate=True)
+    found = []
+    for name in "ab":
+        with Index(tmp_path / name) as index:
+            fitted = index.snapshot().fitted
+            assert fitted is not None
+            found.append(fitted.codec.fingerprint)
+    assert found[0] == found[1]

@@ -15,7 +15,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from common import command, machine, model_folder, parser, rounded
 
 from emb.data.evaluation_sets import RetrievalTask, read_tasks
@@ -39,7 +38,6 @@ def main() -> None:
     options.add_argument("--rotation", nargs="*", metavar="FILE", help=".npy to turn the documents by, for each")
     options.add_argument("--seeds", type=int, default=3, help="seeds of random pairs; figures are their mean")
     given = options.parse_args()
-    torch.set_num_threads(given.threads)
     found: dict[str, Any] = {}
     for place, task in enumerate(read_tasks(given.collections)):
         if isinstance(task, RetrievalTask):
@@ -70,14 +68,14 @@ def mean_scores(task: RetrievalTask, queries: Vectors, documents: Vectors, seeds
     """Figures of each way, the mean over seeds."""
     rows = {key: place for place, key in enumerate(task.documents)}
     relevant = [{rows[key] for key in task.relevant[query] if key in rows} for query in task.queries]
-    runs = [scores(pair_up(task.sides[0], queries, documents, relevant, seed=seed), seed) for seed in range(seeds)]
+    runs = [scores(pair_up(task.sides[0], queries, documents, relevant, seed=seed)) for seed in range(seeds)]
     return {name: _mean([run[name] for run in runs]) for name in runs[0]}
 
 
-def scores(pairs: Pairs, seed: int = 0) -> dict[str, Figures]:
+def scores(pairs: Pairs) -> dict[str, Figures]:
     """Figures of raw similarity and of each candidate, on held-out queries."""
     heads = pairs.heads
-    judged = {name: held_out_relevance(uses, pairs, seed) for name, uses in CANDIDATES.items()}
+    judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
     ways = {"similarity": heads.scores, **judged}
     return {name: figures(each, heads.relevant) for name, each in ways.items()}
 

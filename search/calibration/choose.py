@@ -34,7 +34,7 @@ class Chosen:
     thresholds: list[Threshold]
 
 
-def choose_map(pairs: Pairs, seed: int = 0) -> Chosen:
+def choose_map(pairs: Pairs) -> Chosen:
     """Fit every candidate, and keep the one with the highest average precision on held-out queries; of equals the
     first, which is Platt's scaling.
 
@@ -43,28 +43,28 @@ def choose_map(pairs: Pairs, seed: int = 0) -> Chosen:
     """
     _require_enough(pairs)
     heads = pairs.heads
-    judged = {name: held_out_relevance(uses, pairs, seed) for name, uses in CANDIDATES.items()}
+    judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
     found = {name: figures(each, heads.relevant) for name, each in judged.items()}
     kind = max(found, key=lambda name: found[name].average_precision)
     return Chosen(
-        kind, _of_all(CANDIDATES[kind], pairs, seed), found, thresholds(judged[kind], heads.relevant)
+        kind, _of_all(CANDIDATES[kind], pairs), found, thresholds(judged[kind], heads.relevant)
     )
 
 
-def held_out_relevance(uses: tuple[str, ...], pairs: Pairs, seed: int = 0) -> Vectors:
+def held_out_relevance(uses: tuple[str, ...], pairs: Pairs) -> Vectors:
     """Relevance `(queries, head)` of each query's best documents, by a map that did not see the query."""
     found = np.zeros((len(pairs), pairs.head))
     for split in splits(folds_of(pairs.texts)):
-        fitted = fit_map(uses, pairs.only(split.fitted), pairs.only(split.stopping), seed)
+        fitted = fit_map(uses, pairs.only(split.fitted), pairs.only(split.stopping))
         judged = pairs.heads.only(split.held_out)
         found[split.held_out] = fitted.relevance(judged.vectors, judged.scores)
     return found
 
 
-def _of_all(uses: tuple[str, ...], pairs: Pairs, seed: int) -> Map:
+def _of_all(uses: tuple[str, ...], pairs: Pairs) -> Map:
     """A map for all queries: those of one part say when to stop, and it is fitted to the rest."""
     folds = folds_of(pairs.texts)
-    return fit_map(uses, pairs.only(np.flatnonzero(folds != 0)), pairs.only(np.flatnonzero(folds == 0)), seed)
+    return fit_map(uses, pairs.only(np.flatnonzero(folds != 0)), pairs.only(np.flatnonzero(folds == 0)))
 
 
 def _require_enough(pairs: Pairs) -> None:

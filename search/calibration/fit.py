@@ -1,104 +1,126 @@
-"""Fitting a map to judged pairs, in torch."""
+"""Fitting a map to judged pairs: cross-entropy with its gradient written out, minimised by L-BFGS."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+import numpy as np
+from scipy.optimize import minimize
 
-from emb.search.calibration.maps import Map, blank
+from emb.search.calibration.maps import STEEP, Map, blank
 from emb.search.calibration.pairs import Pairs
+from emb.similarity import Vectors
 
-_STEPS, _PATIENCE = 600, 40
-_RATE, _DECAY = 0.03, 0.003
-_STEEP = 5.0  # as in `maps`
+_STEPS, _PATIENCE = 200, 20
+_DECAY = 1e-3  # of the squares of what sets queries apart
 
 
-def fit_map(uses: tuple[str, ...], fitted: Pairs, stopping: Pairs, seed: int = 0) -> Map:
+def fit_map(uses: tuple[str, ...], fitted: Pairs, stopping: Pairs) -> Map:
     """The map of features `uses` that tells relevant pairs of `fitted` from others, as far as it helps on `stopping`.
 
     First relevant and irrelevant pairs weigh as much as each other, and random documents count: that teaches order.
     Then slope and offset of all queries together are fitted to the heads of the rankings as they are, so that a
     relevance is the share of such hits that are relevant.
     """
-    torch.manual_seed(seed)
     start = blank(uses, fitted.vectors, fitted.scores)
     return _to_shares(_trained(start, fitted, stopping), fitted.heads)
 
 
 def _trained(start: Map, fitted: Pairs, stopping: Pairs) -> Map:
-    model, ours, theirs = _Net(len(start.means)), _tensors(start, fitted), _tensors(start, stopping)
-    optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
-    best, least, since = copy.deepcopy(model.state_dict()), float("inf"), 0
-    for _ in range(_STEPS):
-        with torch.no_grad():
-            held = float(_loss(model, *theirs))
-        best, least, since = (
-            (copy.deepcopy(model.state_dict()), held, 0) if held < least - 1e-5 else (best, least, since + 1)
-        )
-        if since > _PATIENCE:
-            break
-        optimizer.zero_grad()
-        (_loss(model, *ours) + _DECAY * model.size()).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    model.load_state_dict(best)
-    return model.into(start)
+    ours, theirs = _Sample.of(start, fitted), _Sample.of(start, stopping)
+    best = _Best(lambda found: loss_of(theirs, found))
+    minimize(
+        lambda found: _penalised(ours, found),
+        np.zeros(2 * len(start.means) + 2),
+        jac=True,
+        method="L-BFGS-B",
+        callback=best.see,
+        options={"maxiter": _STEPS},
+    )
+    slope, offset, *rest = best.found.tolist()
+    count = len(start.means)
+    return replace(start, slope=slope, offset=offset, slopes=rest[:count], offsets=rest[count:])
 
 
-class _Net(torch.nn.Module):
-    """Slope and offset of a query from its features; at first those of Platt's scaling."""
+class _Best:
+    """What was best on queries that are not fitted to; ends the search when they gain no more."""
 
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weights = torch.nn.Parameter(torch.zeros(features, 2, dtype=torch.float64))
-        self.bias = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    def __init__(self, loss: Callable[[Vectors], float]) -> None:
+        self.loss, self.least, self.since = loss, np.inf, 0
 
-    def forward(self, features: Tensor, distances: Tensor) -> Tensor:
-        """Logits `(queries, documents)`."""
-        own = features @ self.weights
-        steepness = torch.exp(self.bias[0] + own[:, 0].clamp(-_STEEP, _STEEP))
-        return steepness[:, None] * distances + (self.bias[1] + own[:, 1])[:, None]
-
-    def size(self) -> Tensor:
-        """The sum of squares of what sets a query apart."""
-        return self.weights.square().sum()
-
-    def into(self, start: Map) -> Map:
-        """`start` with what was learnt."""
-        slopes, offsets = self.weights.detach().T.tolist()
-        slope, offset = self.bias.tolist()
-        return replace(start, slope=slope, offset=offset, slopes=slopes, offsets=offsets)
+    def see(self, found: Vectors) -> None:
+        """Look at one step."""
+        held = self.loss(found)
+        self.since += 1
+        if held < self.least:
+            self.found, self.least, self.since = found.copy(), held, 0
+        if self.since > _PATIENCE:
+            raise StopIteration
 
 
-def _tensors(start: Map, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
-    features = start.standardised(pairs.vectors, pairs.scores)
-    found = (features, start.distances(pairs.scores), pairs.relevant.astype(float))
-    features, distances, relevant = (torch.from_numpy(each) for each in found)
-    return features, distances, relevant
+@dataclass(frozen=True)
+class _Sample:
+    """Pairs as a map has them: features `(queries, features)`, distances and relevance `(queries, documents)`, and
+    what each pair weighs.
+    """
+
+    features: Vectors
+    distances: Vectors
+    relevant: Vectors
+    weight: Vectors
+
+    @classmethod
+    def of(cls, start: Map, pairs: Pairs) -> _Sample:
+        """Relevant pairs have half of the weight, the others the other half."""
+        relevant = pairs.relevant.astype(np.float64)
+        halves = relevant / max(1.0, relevant.sum()) + (1 - relevant) / max(1.0, (1 - relevant).sum())
+        known = start.standardised(pairs.vectors, pairs.scores)
+        return cls(known, start.distances(pairs.scores), relevant, halves / 2)
 
 
-def _loss(model: _Net, features: Tensor, distances: Tensor, relevant: Tensor) -> Tensor:
-    """Cross-entropy in which relevant pairs have half of the weight."""
-    positive, negative = relevant.sum().clamp(min=1), (1 - relevant).sum().clamp(min=1)
-    weight = relevant / (2 * positive) + (1 - relevant) / (2 * negative)
-    return binary_cross_entropy_with_logits(model(features, distances), relevant, weight, reduction="sum")
+def _penalised(sample: _Sample, found: Vectors) -> tuple[float, Vectors]:
+    loss, gradient = loss_and_gradient(sample, found)
+    own = np.concatenate([[0.0, 0.0], found[2:]])
+    return loss + _DECAY * float(own @ own), gradient + 2 * _DECAY * own
+
+
+def loss_of(sample: _Sample, found: Vectors) -> float:
+    """Cross-entropy alone."""
+    return loss_and_gradient(sample, found)[0]
+
+
+def loss_and_gradient(sample: _Sample, found: Vectors) -> tuple[float, Vectors]:
+    """Weighted cross-entropy of `sigmoid(a·s + b)`, and its gradient.
+
+    `found` holds slope, offset, slopes and offsets (`maps.Map`), `(2 + 2·features,)`.
+    """
+    slopes, offsets = np.split(found[2:], 2)
+    own = sample.features @ slopes
+    inside = np.abs(own) < STEEP
+    steepness = np.exp(found[0] + np.clip(own, -STEEP, STEEP))[:, None]
+    logits = steepness * sample.distances + (found[1] + sample.features @ offsets)[:, None]
+    loss, slack = cross_entropy(logits, sample.relevant, sample.weight)
+    by_slope = (slack * steepness * sample.distances).sum(axis=1)
+    by_offset = slack.sum(axis=1)
+    parts = [[by_slope.sum(), by_offset.sum()], sample.features.T @ (by_slope * inside), sample.features.T @ by_offset]
+    return loss, np.concatenate(parts)
+
+
+def cross_entropy(logits: Vectors, relevant: Vectors, weight: Vectors) -> tuple[float, Vectors]:
+    """The weighted sum, and its derivative by each logit."""
+    loss = weight * (np.logaddexp(0, logits) - relevant * logits)
+    return float(loss.sum()), weight * ((1 + np.tanh(logits / 2)) / 2 - relevant)
 
 
 def _to_shares(found: Map, heads: Pairs) -> Map:
-    logits = torch.from_numpy(found.logits(heads.vectors, heads.scores))
-    relevant = torch.from_numpy(heads.relevant.astype(float))
-    stretch = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([stretch], max_iter=200, line_search_fn="strong_wolfe")
+    logits, relevant = found.logits(heads.vectors, heads.scores), heads.relevant.astype(np.float64)
+    weight = np.full(logits.shape, 1 / logits.size)
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = binary_cross_entropy_with_logits(stretch[0].exp() * logits + stretch[1], relevant)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss(stretch: Vectors) -> tuple[float, Vectors]:
+        stretched = np.exp(stretch[0]) * logits
+        value, slack = cross_entropy(stretched + stretch[1], relevant, weight)
+        return value, np.array([(slack * stretched).sum(), slack.sum()])
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    factor, shift = stretch.detach().tolist()
-    return found.stretched(float(torch.tensor(factor).exp()), shift)
+    factor, shift = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B").x
+    return found.stretched(float(np.exp(factor)), float(shift))

@@ -10,7 +10,7 @@ from emb.search.calibration.features import features_of
 from emb.similarity import Vectors
 
 _FAR = 3.0  # standard deviations beyond which a feature says no more: no query was seen there
-_STEEP = 5.0  # of a query's own slope, as a logarithm
+STEEP = 5.0  # of a query's own slope, as a logarithm
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Map:
     def logits(self, vectors: Vectors, scores: Vectors) -> Vectors:
         """`a·s + b` of scores `(queries, hits)` of queries with vectors `(queries, dim)`."""
         known = self.standardised(vectors, scores)
-        steepness = np.exp(self.slope + np.clip(known @ np.asarray(self.slopes), -_STEEP, _STEEP))
+        steepness = np.exp(self.slope + np.clip(known @ np.asarray(self.slopes), -STEEP, STEEP))
         base = self.offset + known @ np.asarray(self.offsets)
         return np.asarray(steepness[:, None] * self.distances(scores) + base[:, None])
 

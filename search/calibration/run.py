@@ -48,7 +48,7 @@ def run(
     encoders = _of_bundle(folder, doc, options) if is_bundle(folder) else _of_two(folder, doc, options)
     pairs = _pairs(encoders, asked, seed)
     note(f"fitting to {len(pairs):,} queries")
-    chosen = choose_map(pairs, seed)
+    chosen = choose_map(pairs)
     found = Calibration(
         chosen.kind,
         chosen.map,

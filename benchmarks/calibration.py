@@ -36,15 +36,14 @@ def main() -> None:
     options.add_argument("--query-vectors", nargs="*", metavar="FILE", help=".npy for each collection instead")
     options.add_argument("--document-vectors", nargs="*", metavar="FILE", help=".npy for each collection instead")
     options.add_argument("--rotation", nargs="*", metavar="FILE", help=".npy to turn the documents by, for each")
-    options.add_argument("--seeds", type=int, default=3, help="seeds of random pairs; figures are their mean")
     given = options.parse_args()
     found: dict[str, Any] = {}
     for place, task in enumerate(read_tasks(given.collections)):
         if isinstance(task, RetrievalTask):
             queries, documents = _vectors(task, place, given)
-            scores = mean_scores(task, queries, documents, given.seeds)
-            found[task.name] = {name: asdict(each) for name, each in scores.items()}
-            print(f"{task.name}, {len(queries)} queries\n{shown(scores)}\n")
+            reached = scores(_paired(task, queries, documents))
+            found[task.name] = {name: asdict(each) for name, each in reached.items()}
+            print(f"{task.name}, {len(queries)} queries\n{shown(reached)}\n")
     write_json(given.out, rounded({"command": command(), "machine": machine(), "scores": found}))
 
 
@@ -64,28 +63,17 @@ def _vectors(task: RetrievalTask, place: int, given: argparse.Namespace) -> tupl
     return queries, truncated(documents, queries.shape[1])
 
 
-def mean_scores(task: RetrievalTask, queries: Vectors, documents: Vectors, seeds: int) -> dict[str, Figures]:
-    """Figures of each way, the mean over seeds."""
+def _paired(task: RetrievalTask, queries: Vectors, documents: Vectors) -> Pairs:
     rows = {key: place for place, key in enumerate(task.documents)}
     relevant = [{rows[key] for key in task.relevant[query] if key in rows} for query in task.queries]
-    runs = [scores(pair_up(task.sides[0], queries, documents, relevant, seed=seed)) for seed in range(seeds)]
-    return {name: _mean([run[name] for run in runs]) for name in runs[0]}
+    return pair_up(task.sides[0], queries, documents, relevant)
 
 
 def scores(pairs: Pairs) -> dict[str, Figures]:
     """Figures of raw similarity and of each candidate, on held-out queries."""
-    heads = pairs.heads
     judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
-    ways = {"similarity": heads.scores, **judged}
-    return {name: figures(each, heads.relevant) for name, each in ways.items()}
-
-
-def _mean(found: list[Figures]) -> Figures:
-    precision = {at: float(np.mean([each.precision[at] for each in found])) for at in found[0].precision}
-    average, error = (
-        float(np.mean([getattr(each, name) for each in found])) for name in ("average_precision", "error")
-    )
-    return Figures(average, precision, error)
+    ways = {"similarity": pairs.scores, **judged}
+    return {name: figures(each, pairs.relevant) for name, each in ways.items()}
 
 
 def shown(found: dict[str, Figures]) -> str:

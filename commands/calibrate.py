@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many are read where queries are cut from them.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random pairs.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the queries drawn.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with. Default: all.")
 @remote_code
 @reports

@@ -38,7 +38,7 @@ def calibrate(
         doc: the encoder of documents, where `model` is no bundle; None for the teacher that it names.
         split: of the BEIR folder's judgements; None for "test".
         max_queries, max_documents: how many are cut and read where there are no judgements.
-        seed: of the random documents of each query, and of what is cut.
+        seed: of what is drawn where there are no judgements.
         threads: to compute with; None for all.
         trust_remote_code: let a model's repository run code of its own.
 

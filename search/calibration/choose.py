@@ -42,12 +42,11 @@ def choose_map(pairs: Pairs) -> Chosen:
         DataError: too few queries have a relevant document in the head of their ranking.
     """
     _require_enough(pairs)
-    heads = pairs.heads
     judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
-    found = {name: figures(each, heads.relevant) for name, each in judged.items()}
+    found = {name: figures(each, pairs.relevant) for name, each in judged.items()}
     kind = max(found, key=lambda name: found[name].average_precision)
     return Chosen(
-        kind, _of_all(CANDIDATES[kind], pairs), found, thresholds(judged[kind], heads.relevant)
+        kind, _of_all(CANDIDATES[kind], pairs), found, thresholds(judged[kind], pairs.relevant)
     )
 
 
@@ -56,7 +55,7 @@ def held_out_relevance(uses: tuple[str, ...], pairs: Pairs) -> Vectors:
     found = np.zeros((len(pairs), pairs.head))
     for split in splits(folds_of(pairs.texts)):
         fitted = fit_map(uses, pairs.only(split.fitted), pairs.only(split.stopping))
-        judged = pairs.heads.only(split.held_out)
+        judged = pairs.only(split.held_out)
         found[split.held_out] = fitted.relevance(judged.vectors, judged.scores)
     return found
 
@@ -68,7 +67,7 @@ def _of_all(uses: tuple[str, ...], pairs: Pairs) -> Map:
 
 
 def _require_enough(pairs: Pairs) -> None:
-    count = int(pairs.heads.relevant.any(axis=1).sum())
+    count = int(pairs.relevant.any(axis=1).sum())
     if count < FEWEST:
         raise DataError(
             f"{count} of {len(pairs)} queries find a relevant document among their first {pairs.head},"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emb.search.calibration.features import DEPTH
 from emb.similarity import Vectors
 
 RECALLS = (0.5, 0.7, 0.8, 0.9)
@@ -22,7 +23,8 @@ class Figures:
         average_precision: 0 to 1.
         precision: at each recall of `RECALLS`, of the relevant documents in the heads of the rankings.
         error: expected calibration error: how far relevance is from the share that is relevant, in the mean over
-            pairs.
+            the first ten hits of each query. Over all pairs it would be small whatever the map: nearly all are
+            irrelevant.
     """
 
     average_precision: float
@@ -43,7 +45,7 @@ class Threshold:
 
 
 def figures(values: Vectors, relevant: Vectors) -> Figures:
-    """Of pairs with `values`, higher being better, of which some are `relevant`; of any shape."""
+    """Of pairs with `values` `(queries, documents)`, of which some are `relevant`; the best documents come first."""
     value, truth = values.ravel(), relevant.ravel().astype(bool)
     places = np.argsort(-value, kind="stable")
     # Equal values are taken together, by the last of them: a threshold cannot tell them apart.
@@ -52,14 +54,14 @@ def figures(values: Vectors, relevant: Vectors) -> Figures:
     precisions, recalls = found / (last + 1), found / truth.sum()
     average = float((np.diff(recalls, prepend=0) * precisions).sum())
     at = {f"{each:g}": float(precisions[np.searchsorted(recalls, each - 1e-12)]) for each in RECALLS}
-    return Figures(average, at, calibration_error(value, truth))
+    return Figures(average, at, calibration_error(values[:, :DEPTH], relevant[:, :DEPTH]))
 
 
 def calibration_error(relevance: Vectors, relevant: Vectors) -> float:
     """Over ten bins of relevance, the mean distance of a bin's relevance from its share of relevant pairs (Guo et al.
     2017, "On Calibration of Modern Neural Networks", eq. 3); values beyond 0 to 1 count as the nearest of both.
     """
-    value = np.clip(np.asarray(relevance, np.float64), 0, 1)
+    value, relevant = np.clip(np.asarray(relevance, np.float64), 0, 1).ravel(), relevant.ravel()
     bins = np.minimum((value * _BINS).astype(int), _BINS - 1)
     gaps = [abs(float((value[bins == each] - relevant[bins == each]).sum())) for each in range(_BINS)]
     return sum(gaps) / len(value)

@@ -19,12 +19,12 @@ _DECAY = 1e-3  # of the squares of what sets queries apart
 def fit_map(uses: tuple[str, ...], fitted: Pairs, stopping: Pairs) -> Map:
     """The map of features `uses` that tells relevant pairs of `fitted` from others, as far as it helps on `stopping`.
 
-    First relevant and irrelevant pairs weigh as much as each other, and random documents count: that teaches order.
-    Then slope and offset of all queries together are fitted to the heads of the rankings as they are, so that a
-    relevance is the share of such hits that are relevant.
+    First relevant and irrelevant pairs weigh as much as each other: that teaches order. Then slope and offset of all
+    queries together are fitted to the pairs as they are, so that a relevance is the share of such hits that are
+    relevant.
     """
     start = blank(uses, fitted.vectors, fitted.scores)
-    return _to_shares(_trained(start, fitted, stopping), fitted.heads)
+    return _to_shares(_trained(start, fitted, stopping), fitted)
 
 
 def _trained(start: Map, fitted: Pairs, stopping: Pairs) -> Map:
@@ -113,8 +113,8 @@ def cross_entropy(logits: Vectors, relevant: Vectors, weight: Vectors) -> tuple[
     return float(loss.sum()), weight * ((1 + np.tanh(logits / 2)) / 2 - relevant)
 
 
-def _to_shares(found: Map, heads: Pairs) -> Map:
-    logits, relevant = found.logits(heads.vectors, heads.scores), heads.relevant.astype(np.float64)
+def _to_shares(found: Map, pairs: Pairs) -> Map:
+    logits, relevant = found.logits(pairs.vectors, pairs.scores), pairs.relevant.astype(np.float64)
     weight = np.full(logits.shape, 1 / logits.size)
 
     def loss(stretch: Vectors) -> tuple[float, Vectors]:

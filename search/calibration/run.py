@@ -46,7 +46,7 @@ def run(
     """`emb.calibrate`, which describes the arguments."""
     asked = read_asked(data, split, most, seed)
     encoders = _of_bundle(folder, doc, options) if is_bundle(folder) else _of_two(folder, doc, options)
-    pairs = _pairs(encoders, asked, seed)
+    pairs = _pairs(encoders, asked)
     note(f"fitting to {len(pairs):,} queries")
     chosen = choose_map(pairs)
     found = Calibration(
@@ -98,7 +98,7 @@ def _side(name: str, folder: Path, encoder: Encoder) -> Side:
     return Side(name, fingerprint(folder, file), file)
 
 
-def _pairs(encoders: _Encoders, asked: Asked, seed: int) -> Pairs:
+def _pairs(encoders: _Encoders, asked: Asked) -> Pairs:
     query, document = encoders.query, encoders.document
     note(f"{encoders.sides[1].name}: {len(asked.documents):,} documents")
     whole = document.encode(asked.documents, kind="document", show_progress_bar=True)
@@ -107,7 +107,7 @@ def _pairs(encoders: _Encoders, asked: Asked, seed: int) -> Pairs:
         theirs = document.encode(asked.queries, kind="query")
         relevant = judged_by_model(theirs, whole, relevant, document.similarity_fn_name)
     ours = query.encode(asked.queries, kind="query")
-    return pair_up(asked.queries, ours, _cut(whole, query), relevant, query.similarity_fn_name, seed)
+    return pair_up(asked.queries, ours, _cut(whole, query), relevant, query.similarity_fn_name)
 
 
 def _cut(vectors: Vectors, query: Encoder) -> Vectors:

@@ -61,7 +61,12 @@ def calibrate(**options: Any) -> Outcome:
 
 def _candidates(found: Calibration) -> str:
     rows = [
-        (f"{name}{' (kept)' if name == found.kind else ''}", each.average_precision, *each.precision.values(), each.error)
+        (
+            f"{name}{' (kept)' if name == found.kind else ''}",
+            each.average_precision,
+            *each.precision.values(),
+            each.error,
+        )
         for name, each in found.figures.items()
     ]
     recalls = next(iter(found.figures.values())).precision

@@ -118,7 +118,8 @@ class Calibration:
             )
         if scores.ndim != 2 or len(scores) != len(query_vectors) or not scores.shape[1]:
             raise UsageError(
-                f"scores of shape {scores.shape} for {len(query_vectors)} queries", "give a row of scores for each query"
+                f"scores of shape {scores.shape} for {len(query_vectors)} queries",
+                "give a row of scores for each query",
             )
         if scores.shape[1] < min(DEPTH, self.documents):
             raise UsageError(

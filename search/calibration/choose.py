@@ -45,9 +45,7 @@ def choose_map(pairs: Pairs) -> Chosen:
     judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
     found = {name: figures(each, pairs.relevant) for name, each in judged.items()}
     kind = max(found, key=lambda name: found[name].average_precision)
-    return Chosen(
-        kind, _of_all(CANDIDATES[kind], pairs), found, thresholds(judged[kind], pairs.relevant)
-    )
+    return Chosen(kind, _of_all(CANDIDATES[kind], pairs), found, thresholds(judged[kind], pairs.relevant))
 
 
 def held_out_relevance(uses: tuple[str, ...], pairs: Pairs) -> Vectors:

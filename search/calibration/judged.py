@@ -62,10 +62,14 @@ def _cut(data: Sequence[str], most: tuple[int, int], seed: int) -> Asked:
     cut = pseudo_queries(kept)
     drawn = [cut[row] for row in np.sort(random.choice(len(cut), min(most[0], len(cut)), replace=False))]
     name = ", ".join(Path(path).name for path in data)
-    return Asked(name, [each.text for each in drawn], [each.whole for each in kept], [{q.document} for q in drawn], False)
+    return Asked(
+        name, [each.text for each in drawn], [each.whole for each in kept], [{q.document} for q in drawn], False
+    )
 
 
-def judged_by_model(queries: Vectors, documents: Vectors, sources: Sequence[set[int]], similarity: str) -> list[set[int]]:
+def judged_by_model(
+    queries: Vectors, documents: Vectors, sources: Sequence[set[int]], similarity: str
+) -> list[set[int]]:
     """What the documents' model holds relevant: the document a query was cut from, and those among its first three that
     it ranks before that one.
 

@@ -20,6 +20,7 @@ from emb.distill import rotate
 from emb.search.bundling import bundle
 from emb.search.index import index, open_index
 from emb.search.server import serve
+from emb.search.web import web
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -46,6 +47,7 @@ __all__ = [
     "rotate",
     "serve",
     "validate",
+    "web",
 ]
 
 try:

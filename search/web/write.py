@@ -72,7 +72,7 @@ def write_page(
     look: Look,
     overwrite: bool = False,
 ) -> Page:
-    """Write the folder `place` from a query encoder, its folder, and the documents' `vectors` `(documents, dim or more)`.
+    """Write the folder `place` from a query encoder, its folder, and `vectors` `(documents, dim or more)`.
 
     Raises:
         ArtifactError: `place` is in the way, or an encoder that the page cannot run.

@@ -37,8 +37,7 @@ function name() {
   at("title").textContent = page.title;
   const download = `${megabytes(page.download.bytes)} (${megabytes(page.download.gzip)} compressed)`;
   at("about").textContent =
-    `${number(page.documents)} documents. Download: ${download}. Queries are encoded and answered in this browser and` +
-    " leave it for nowhere.";
+    `${number(page.documents)} documents. Download: ${download}. Queries are answered in this browser and sent nowhere.`;
 }
 
 function progress(bytes) {

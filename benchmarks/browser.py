@@ -76,7 +76,7 @@ class Browser:
 
     def press(self, *keys: str) -> None:
         """Press keys by name, or type texts."""
-        strokes = [letter for key in keys for letter in (_KEYS[key] if key in _KEYS else key)]
+        strokes = [letter for key in keys for letter in _KEYS.get(key, key)]
         actions = [{"type": kind, "value": letter} for letter in strokes for kind in ("keyDown", "keyUp")]
         self._post("actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 

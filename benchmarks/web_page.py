@@ -22,6 +22,7 @@ from emb.data.evaluation_sets import RetrievalTask, read_tasks
 from emb.runtime.encoder import Encoder, load
 from emb.search.sides import document_encoder
 from emb.search.web.codes import stored
+from emb.search.web.query_side import query_side
 from emb.search.web.write import Look, Page, write_page
 from emb.similarity import Vectors, truncated
 
@@ -54,12 +55,13 @@ def main() -> None:
     assert isinstance(task, RetrievalTask)
     documents, encoder = read_documents([given.collection]), load(given.query, threads=1)
     vectors = given_vectors(given.vectors, given.rotation) if given.vectors else encoded(given.doc, documents)
+    side = query_side(encoder, given.query, given.dim, list(task.queries.values()))
     report = Report("web_page", {"collection": task.name, "dim": given.dim, "snippet": 300})
     for codec in given.codec or ["int8", "binary"]:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder) / "page"
             look = Look(task.name, 300)
-            page = write_page(place, (encoder, given.query), documents, vectors, dim=given.dim, codec=codec, look=look)
+            page = write_page(place, side, documents, vectors, codec=codec, look=look)
             report.figures += figures(page, task, encoder, vectors, ask(place, list(task.queries.values())))
     report.write(given.out)
 

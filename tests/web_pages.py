@@ -1,4 +1,4 @@
-"""Tiny static encoders over letters of many scripts, documents with markup in them, and node to run a page's scripts."""
+"""Tiny static encoders of many scripts, documents with markup in them, and node to run a page's scripts."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from emb.runtime.encoder import Encoder, load
 from emb.search.bundling.space import check_space
 from emb.search.sides import document_encoder, document_folder, query_folder
 from emb.search.web.codes import CODECS
+from emb.search.web.query_side import query_side
 from emb.search.web.write import Look, Page, write_page
 from emb.similarity import Vectors
 from emb.tokens import Cut, tell
@@ -37,16 +38,16 @@ def build(
 ) -> Page:
     """`emb.web`, which describes the arguments."""
     refuse_existing(out, overwrite)
+    large = _doc(query, doc)
     encoder, folder = _query(query, trust_remote_code)
     width = _width(encoder, dim)
     _require_known(encoder, codec, look)
     documents = read_documents(sources, field)
     if len(documents) > _MANY:
         warn(f"{len(documents):,} documents: more than {_MANY:,} make a large download and slow searches")
-    vectors = _vectors(encoder, folder, _doc(query, doc), documents, trust_remote_code)
-    return write_page(
-        out, (encoder, folder), documents, vectors, dim=width, codec=codec, look=look, overwrite=overwrite
-    )
+    side = query_side(encoder, folder, width, [each.whole for each in documents])  # before the hour of encoding
+    vectors = _vectors(encoder, folder, large, documents, trust_remote_code)
+    return write_page(out, side, documents, vectors, codec=codec, look=look, overwrite=overwrite)
 
 
 def _query(path: Path, trust_remote_code: bool) -> tuple[Encoder, Path]:
@@ -66,13 +67,15 @@ def _doc(query: Path, doc: Path | None) -> Path:
 
 def _width(encoder: Encoder, dim: int | None) -> int:
     if dim is not None and not 1 <= dim <= encoder.dim:
-        raise UsageError(f"--dim {dim}: the query encoder has {encoder.dim}", f"choose 1 to {encoder.dim}")
+        raise UsageError(
+            f"{dim} dims cannot be kept: the query encoder has {encoder.dim}", f"choose 1 to {encoder.dim}"
+        )
     return dim or encoder.dim
 
 
 def _require_known(encoder: Encoder, codec: str, look: Look) -> None:
     if codec not in CODECS:
-        raise UsageError(f"--codec {codec} is unknown here", f"known: {', '.join(CODECS)}")
+        raise UsageError(f"the codec {codec} is unknown here", f"known: {', '.join(CODECS)}")
     if look.snippet < 0:
         raise UsageError(f"--snippet {look.snippet} is no length", "choose 0 or more characters")
     if encoder.similarity_fn_name not in ("cosine", "dot"):

@@ -14,11 +14,8 @@ from typing import Any
 
 from emb.data.documents import Document
 from emb.files import atomic_folder
-from emb.runtime.encoder import Encoder
 from emb.search.web.codes import stored
-from emb.search.web.proof import require_same_vectors
-from emb.search.web.table import Table, read_rows
-from emb.search.web.tokenizer import page_tokenizer
+from emb.search.web.query_side import QuerySide
 from emb.similarity import Vectors, truncated
 
 FORMAT = 1  # as page/search.js has it
@@ -63,28 +60,23 @@ class Page:
 
 def write_page(
     place: Path,
-    query: tuple[Encoder, Path],
+    query: QuerySide,
     documents: Sequence[Document],
     vectors: Vectors,
     *,
-    dim: int,
     codec: str,
     look: Look,
     overwrite: bool = False,
 ) -> Page:
-    """Write the folder `place` from a query encoder, its folder, and `vectors` `(documents, dim or more)`.
+    """Write the folder `place` from a query encoder and the documents' `vectors` `(documents, dim or more)`.
 
     Raises:
-        ArtifactError: `place` is in the way, or an encoder that the page cannot run.
+        ArtifactError: `place` is in the way.
     """
-    encoder, source = query
-    normalize = encoder.normalize or encoder.similarity_fn_name == "cosine"
-    tokenizer = page_tokenizer(encoder.tokenizer, encoder.prompt("query"))
-    table = Table.of(read_rows(source)[:, :dim])
-    cosine = require_same_vectors(encoder, table, [each.whole for each in documents])
-    index = stored(truncated(vectors, dim) if normalize else vectors[:, :dim], codec)
+    table, dim = query.table, query.table.rows.shape[1]
+    index = stored(truncated(vectors, dim) if query.normalize else vectors[:, :dim], codec)
     contents = {
-        "encoder": ("encoder.json", _json(tokenizer)),
+        "encoder": ("encoder.json", _json(query.tokenizer)),
         "table": ("table.bin", table.scales.astype("<f4").tobytes() + table.rows.tobytes()),
         "documents": ("documents.bin", index.content()),
         "texts": ("texts.json", _json([[each.title, _snippet(each.text, look.snippet)] for each in documents])),
@@ -93,7 +85,7 @@ def write_page(
         "format": FORMAT,
         "title": look.title,
         "tokens": len(table.rows),
-        "normalize": normalize,
+        "normalize": query.normalize,
         "documents": len(documents),
         "dim": dim,
         "codec": codec,
@@ -101,7 +93,7 @@ def write_page(
     }
     with atomic_folder(place, replace=overwrite) as folder:
         download = _write(folder, contents, facts)
-    return Page(place, len(documents), dim, codec, download, _size(contents["texts"][1]), cosine)
+    return Page(place, len(documents), dim, codec, download, _size(contents["texts"][1]), query.cosine)
 
 
 def _write(folder: Path, contents: dict[str, tuple[str, bytes]], facts: dict[str, Any]) -> Download:

@@ -1,17 +1,50 @@
-"""That the page's query vectors are the encoder's."""
+"""The query encoder as the page runs it, and that its vectors are the encoder's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from emb.errors import ArtifactError
 from emb.runtime.encoder import Encoder
-from emb.search.web.table import Table
+from emb.search.web.table import Table, read_rows
+from emb.search.web.tokenizer import page_tokenizer
 from emb.similarity import cosines, truncated
 
 _TEXTS = 200
 _WORDS = 12  # of a document that stand for a query
 _COSINE = 0.999
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """What page/tokenizer.js and page/encoder.js read.
+
+    Attributes:
+        tokenizer: its vocabulary and rules.
+        table: the tokens' rows.
+        normalize: whether vectors get length 1.
+        cosine: the least one between a vector of the table and the encoder's own.
+    """
+
+    tokenizer: dict[str, Any]
+    table: Table
+    normalize: bool
+    cosine: float
+
+
+def query_side(encoder: Encoder, folder: Path, dim: int, documents: Sequence[str]) -> QuerySide:
+    """The first `dim` dims of a static `encoder`, which lies in `folder`, tried on the beginnings of `documents`.
+
+    Raises:
+        ArtifactError: an encoder, or a tokenizer, that the page cannot run.
+    """
+    table = Table.of(read_rows(folder)[:, :dim])
+    tokenizer = page_tokenizer(encoder.tokenizer, encoder.prompt("query"))
+    normalize = encoder.normalize or encoder.similarity_fn_name == "cosine"
+    return QuerySide(tokenizer, table, normalize, require_same_vectors(encoder, table, documents))
 
 
 def require_same_vectors(encoder: Encoder, table: Table, documents: Sequence[str]) -> float:

@@ -27,6 +27,7 @@ _TWO = {
     "search.bundling",
     "search.index",
     "search.server",
+    "search.web",
     "validate.grid",
     "vocabulary.adaptation",
 }

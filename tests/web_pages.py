@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 LETTERS = "abcdefghijklmnopqrstuvwxyzæøßıάбгґאבجदकक्ฉაあアㄅ한中文字각𐐨𝒜🙂.,;:!?-_/()[]<>«»„…€+|^`~$'\"#§0123456789٣"
 NASTY = "<script>document.title='taken'</script>"
 BROKEN = "<img src=x onerror=\"document.title='taken'\"> and <b>more</b>"
+LONG = " ".join(SENTENCES[:3])  # has no title
 _ASKED = Path(__file__).parent / "search" / "web" / "asked.mjs"
 
 
@@ -62,7 +63,8 @@ def static_encoder(folder: Path, tokenizer: Tokenizer | None = None, dim: int = 
 def documents(path: Path) -> Path:
     """Forty documents, two of which would run scripts if their text became HTML."""
     rows = [{"title": f"Note {row}" if row % 2 else "", "text": text} for row, text in enumerate(SENTENCES)]
-    rows += [{"title": text[:12], "text": f"{text} Again: {text.lower()}"} for text in SENTENCES[:18]]
+    rows += [{"title": text[:12], "text": f"{text} Again: {text.lower()}"} for text in SENTENCES[:17]]
+    rows += [{"title": "", "text": LONG}]
     rows += [{"title": NASTY, "text": "markup in a title"}, {"title": "apples", "text": BROKEN}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path

@@ -36,7 +36,10 @@ def _asked(steps: str) -> dict[str, Any]:
 
 
 def _changes(tokenizer: Tokenizer) -> dict[str, Any]:
-    dropped, space, apart, others = [], [], [], {}
+    dropped: list[int] = []
+    space: list[int] = []
+    apart: list[int] = []
+    others: dict[int, str] = {}
     for code, became in _normalised(tokenizer):
         if became == "":
             dropped.append(code)
@@ -66,12 +69,14 @@ def _normalised(tokenizer: Tokenizer) -> Iterator[tuple[int, str]]:
 def _borders(tokenizer: Tokenizer) -> dict[str, list[Range]]:
     """What ends a word and is gone, and what stands alone."""
     cut = tokenizer.pre_tokenizer.pre_tokenize_str
-    blank, punctuation = [], []
+    blank: list[int] = []
+    punctuation: list[int] = []
     for codes in _chunks():
         if len(cut("a" + "".join(map(chr, codes)))) > 1:
             for code in codes:
                 pieces = len(cut(f"a{chr(code)}a"))
-                (blank if pieces == 2 else punctuation if pieces == 3 else []).append(code)
+                if pieces > 1:
+                    (blank if pieces == 2 else punctuation).append(code)
     return {"blank": _ranges(blank), "punctuation": _ranges(punctuation)}
 
 

@@ -38,7 +38,7 @@ class Table:
         return unit(means) if normalize else means
 
     def _rows(self, ids: np.ndarray[Any, Any]) -> Vectors:
-        return self.rows[ids].astype(np.float64) * self.scales[ids].astype(np.float64)[:, None]
+        return np.asarray(self.rows[ids].astype(np.float64) * self.scales[ids].astype(np.float64)[:, None])
 
 
 def read_rows(folder: Path) -> Vectors:

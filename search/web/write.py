@@ -100,8 +100,8 @@ def _write(folder: Path, contents: dict[str, tuple[str, bytes]], facts: dict[str
     for path in resources.files("emb.search.web").joinpath("page").iterdir():
         with resources.as_file(path) as file:
             shutil.copyfile(file, folder / file.name)
-    for file, content in contents.values():
-        (folder / file).write_bytes(content)
+    for name, content in contents.values():
+        (folder / name).write_bytes(content)
     parts = [_size(path.read_bytes()) for path in folder.iterdir()]
     total = Download(sum(each.bytes for each in parts), sum(each.gzip for each in parts))
     files = {name: _file(*each) for name, each in contents.items()}

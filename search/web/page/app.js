@@ -75,9 +75,9 @@ function run() {
 
 function shown({ row, score }, place) {
   const item = at("hit").content.firstElementChild.cloneNode(true);
-  const [title, text] = texts[row], button = item.querySelector("button"), passage = item.querySelector(".passage");
+  const [title, text] = titled(texts[row]), button = item.querySelector("button"), passage = item.querySelector(".passage");
   item.dataset.row = row;
-  button.textContent = title || (text.length > TITLE ? `${text.slice(0, TITLE).trimEnd()}…` : text);
+  button.textContent = title;
   passage.textContent = text;
   passage.id = `passage-${place}`;
   button.setAttribute("aria-controls", passage.id);
@@ -87,6 +87,13 @@ function shown({ row, score }, place) {
   });
   item.querySelector(".score").textContent = score.toFixed(3);
   return item;
+}
+
+/** Title and passage; where there is no title, the first words of the text stand there instead of in the passage. */
+function titled([title, text]) {
+  if (title || text.length <= TITLE) return title ? [title, text] : [text, ""];
+  const end = text.lastIndexOf(" ", TITLE) > 0 ? text.lastIndexOf(" ", TITLE) : TITLE;
+  return [`${text.slice(0, end)}…`, `…${text.slice(end).trimStart()}`];
 }
 
 /** Move the focus by `step` among the field and the results' buttons. */

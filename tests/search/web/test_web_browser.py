@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from test_packaging import ROOT
 from tiny import SENTENCES
-from web_pages import BROKEN, NASTY, documents, static_encoder
+from web_pages import BROKEN, LONG, NASTY, documents, static_encoder
 
 import emb
 
@@ -66,12 +66,22 @@ def test_results_come_as_one_types(browser: Any) -> None:
     assert browser.run(f"return {STATUS}") == "Type to search 40 documents."
     typed(browser, "capital of france")
     assert browser.run(f"return {STATUS}").startswith("10 of 40 documents, in ")
-    assert any("France" in title or "Note" in title for title in browser.run(f"return {TITLES}"))
-    passages = browser.run("return Array.from(document.querySelectorAll('.passage'), (each) => each.textContent)")
-    assert any("capital of France" in each for each in passages[:3])
+    results = browser.run("return Array.from(document.querySelectorAll('#results li'), (each) => each.innerText)")
+    assert any("capital of France" in each for each in results[:3])
     assert browser.run("return Number(document.querySelector('.score').textContent)") > 0.3
     assert "of 40" not in browser.run("return document.getElementById('about').textContent")
     assert "Download: " in browser.run("return document.getElementById('about').textContent")
+
+
+def test_a_text_without_a_title_is_shown_once(browser: Any) -> None:
+    typed(browser, LONG)
+    title, passage = browser.run(
+        "const each = document.querySelector('#results li');"
+        "return [each.querySelector('button').textContent, each.querySelector('.passage').textContent]"
+    )
+    assert title.endswith("…")
+    assert passage.startswith("…")
+    assert f"{title[:-1]} {passage[1:]}" == LONG
 
 
 def test_keys_alone_are_enough(browser: Any) -> None:

@@ -21,6 +21,7 @@ from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
 from emb.search.index import index, open_index
 from emb.search.server import serve
+from emb.search.web import web
 from emb.validate.grid import export_grid
 from emb.vocabulary.adaptation import adapt_vocab
 
@@ -48,6 +49,7 @@ __all__ = [
     "rotate",
     "serve",
     "validate",
+    "web",
 ]
 
 try:

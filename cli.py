@@ -23,6 +23,7 @@ from emb.commands.rotate import rotate
 from emb.commands.search import search
 from emb.commands.serve import serve
 from emb.commands.validate import validate
+from emb.commands.web import web
 from emb.report.tables import table
 
 SHELLS = ("bash", "zsh", "fish")
@@ -109,6 +110,7 @@ for _command in (
     search,
     calibrate,
     serve,
+    web,
     encode,
     evaluate,
     codec,

@@ -43,7 +43,7 @@ def read_documents(sources: Sequence[str], field: str = "text") -> list[Document
             total += 1
             seen.setdefault(hashlib.blake2b(found.whole.encode(), digest_size=16).digest(), found)
     if not seen:
-        raise DataError(f"{', '.join(sources)}: no document with a text", "check the path given to --for")
+        raise DataError(f"{', '.join(sources)}: no document with a text", "check the path that was given for documents")
     if total > len(seen):
         note(f"{total - len(seen):,} duplicate documents dropped")
     return list(seen.values())

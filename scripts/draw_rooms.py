@@ -28,6 +28,7 @@ _TWO = {
     "search.bundling",
     "search.index",
     "search.server",
+    "search.web",
     "validate.grid",
     "vocabulary.adaptation",
 }

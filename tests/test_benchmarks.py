@@ -27,7 +27,7 @@ from emb.search.server.app import create_app
 from emb.similarity import truncated, unit
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("common", "peer_worker"))
+SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in ("browser", "common", "peer_worker"))
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,7 @@ def loaded(name: str) -> ModuleType:
 def test_every_benchmark_is_here() -> None:
     assert {
         "train",
+        "web_page",
         "capture",
         "codecs",
         "encode",

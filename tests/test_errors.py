@@ -35,6 +35,7 @@ DOORS = (
     emb.validate,
     emb.load,
     emb.serve,
+    emb.web,
     emb.index,
     emb.open_index,
     Index.search,

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
+_KINDS = ("*.py", "*.yaml", "py.typed", "*.html", "*.css", "*.js", "icon.svg")
 RUNTIME = (
     "emb",
     "emb.cli",
@@ -36,7 +37,7 @@ FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx
 
 def shipped() -> set[str]:
     """Files of the package in the working tree: every module and every piece of data outside the other folders."""
-    files = (path.relative_to(ROOT) for pattern in ("*.py", "*.yaml", "py.typed") for path in ROOT.rglob(pattern))
+    files = (path.relative_to(ROOT) for pattern in _KINDS for path in ROOT.rglob(pattern))
     return {
         path.as_posix()
         for path in files

@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
     "search.server": {"artifact", "runtime", "search", "search.index"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
+    "search.web": {"artifact", "data", "quantize.vectors", "runtime", "search", "search.bundling"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
 ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "rotation", "tokens"]

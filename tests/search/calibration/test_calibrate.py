@@ -192,7 +192,7 @@ def test_other_dims_and_short_lists_are_refused() -> None:
 
 def test_hits_below_the_least_relevance_go() -> None:
     assert relevant_hits(["a", "b", "c"], np.array([0.9, 0.5, 0.4]), 0.5) == [("a", 0.9), ("b", 0.5)]
-    with pytest.raises(UsageError, match="--min-relevance 1.5"):
+    with pytest.raises(UsageError, match=r"--min-relevance 1\.5"):
         relevant_hits(["a"], np.array([0.9]), 1.5)
 
 

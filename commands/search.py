@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emb.commands.console import Outcome, reports
 from emb.report.tables import table
+
+if TYPE_CHECKING:
+    from emb.search.index.hits import Hit
 
 _SHOWN = 80  # characters of a passage
 
@@ -58,6 +62,12 @@ def _condition(text: str) -> tuple[str, str]:
 )
 @click.option("--out", type=click.Path(path_type=Path), metavar="RUN.jsonl", help="Write what --queries finds here.")
 @click.option(
+    "--min-relevance",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Only documents as relevant as this, by the calibration that `emb calibrate` left beside the query encoder.",
+)
+@click.option(
     "--any-encoder", is_flag=True, help="Take an encoder that is not known to share the documents' vector space."
 )
 @reports
@@ -71,6 +81,7 @@ def search(
     queries: Path | None,
     out: Path | None,
     any_encoder: bool,
+    min_relevance: float | None,
 ) -> Outcome:
     """Search an index for a text.
 
@@ -81,6 +92,8 @@ def search(
 
     if (text is None) == (queries is None) or (queries is None) != (out is None):
         raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
+    if queries and min_relevance is not None:
+        raise click.UsageError("--min-relevance goes with a TEXT")
     conditions: dict[str, list[str]] = {}
     for key, value in where:
         conditions.setdefault(key, []).append(value)
@@ -88,10 +101,29 @@ def search(
         if queries and out:
             count = search_file(index, queries, out, k, where=conditions, depth=depth)
             return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
-        hits = index.search(text or "", k, where=conditions, depth=depth)
+        if min_relevance is None:
+            return _shown(text, [(hit, None) for hit in index.search(text or "", k, where=conditions, depth=depth)])
+        from emb.search.calibration.searching import search_relevant
+
+        how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}
+        return _shown(text, search_relevant(index, query, text or "", min_relevance, **how))
+
+
+def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]]) -> Outcome:
+    judged = any(relevance is not None for _, relevance in found)
     rows = [
-        (hit.rank, f"{hit.score:.4f}", hit.id, hit.title[:_SHOWN], " ".join(hit.passage.split())[:_SHOWN])
-        for hit in hits
+        (
+            hit.rank,
+            f"{hit.score:.4f}",
+            *([f"{relevance:.2f}"] if relevance is not None else []),
+            hit.id,
+            hit.title[:_SHOWN],
+            " ".join(hit.passage.split())[:_SHOWN],
+        )
+        for hit, relevance in found
     ]
-    found = {"query": text, "hits": [dataclasses.asdict(hit) for hit in hits]}
-    return Outcome(found, table(rows, ("rank", "score", "id", "title", "passage")) if rows else "nothing found")
+    columns = ("rank", "score", *(["relevance"] if judged else []), "id", "title", "passage")
+    hits = [
+        dataclasses.asdict(hit) | ({} if relevance is None else {"relevance": relevance}) for hit, relevance in found
+    ]
+    return Outcome({"query": text, "hits": hits}, table(rows, columns) if rows else "nothing found")

@@ -22,6 +22,7 @@ from emb.publish.push import push
 from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
 from emb.search.calibration.apply import relevant_hits
+from emb.search.calibration.searching import search_relevant
 from emb.search.index.reader import Index
 
 DOORS = (
@@ -39,6 +40,7 @@ DOORS = (
     emb.index,
     emb.open_index,
     Index.search,
+    search_relevant,
     relevant_hits,
     evaluate,
     push,

@@ -14,8 +14,8 @@ SCORES, VECTOR = "scores", "vector"
 
 def features_of(uses: Sequence[str], vectors: Vectors, scores: Vectors) -> Vectors:
     """Features `(queries, features)` of `uses`, from vectors `(queries, dim)` and scores `(queries, hits)`."""
-    parts = {SCORES: score_features, VECTOR: lambda _: unit(vectors, np.float64)}
-    return np.concatenate([np.empty((len(scores), 0)), *(parts[name](scores) for name in uses)], axis=1)
+    parts = {SCORES: lambda: score_features(scores), VECTOR: lambda: unit(vectors, np.float64)}
+    return np.concatenate([np.empty((len(scores), 0)), *(parts[name]() for name in uses)], axis=1)
 
 
 def score_features(scores: Vectors) -> Vectors:

@@ -1,0 +1,57 @@
+"""An index searched for what is relevant, not for what is nearest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from emb.errors import UsageError
+from emb.search.calibration.apply import Calibration, relevant_hits
+from emb.search.calibration.features import DEPTH as BEST
+from emb.search.index.filters import Where
+from emb.search.index.hits import Hit
+from emb.search.index.queries import query_vector
+from emb.search.index.ranking import DEPTH
+from emb.search.index.reader import Index
+
+
+def search_relevant(
+    index: Index,
+    model: str | Path,
+    text: str,
+    min_relevance: float,
+    *,
+    k: int = 10,
+    where: Where | None = None,
+    depth: int = DEPTH,
+) -> list[tuple[Hit, float]]:
+    """The `k` documents nearest to a text whose relevance is `min_relevance` or more, each with its relevance.
+
+    How relevant a hit is depends on how the query's best ten scores lie: among all documents, whatever `where` leaves.
+
+    Args:
+        index: opened with a query encoder.
+        model: the folder of that, a bundle or an export, with its calibration inside.
+        text, k, where, depth: as in `Index.search`.
+
+    Raises:
+        ArtifactError: no calibration, or one for other encoders.
+        UsageError: an index of other dims, no share of 1, or what `Index.search` raises.
+    """
+    calibration, known = Calibration.load(model), index.description
+    calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
+    if known.space.dim != calibration.dim:
+        raise UsageError(
+            f"the index keeps {known.space.dim} dims, and relevance was fitted to scores of {calibration.dim}",
+            "index with as many dims as the query encoder has",
+        )
+    if index.encoder is None:
+        raise UsageError("this index was opened without a query encoder", "name one with --query")
+    vector = query_vector(index.encoder, text)
+    best = index.search_vector(vector, BEST, depth=depth)
+    hits = index.search_vector(vector, k, where=where, depth=depth)
+    pool = list({hit.id: hit.score for hit in [*best, *hits]}.items())
+    relevance = calibration.relevance(vector[None], np.asarray([[score for _, score in pool]]))[0]
+    of_id = dict(zip((name for name, _ in pool), relevance, strict=True))
+    return relevant_hits(hits, np.asarray([of_id[hit.id] for hit in hits]), min_relevance)

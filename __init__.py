@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from emb.distill import rotate
 from emb.search.bundling import bundle
+from emb.search.calibration import calibrate
 from emb.search.index import index, open_index
 from emb.search.server import serve
 from emb.search.web import web
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "adapt_vocab",
     "bundle",
+    "calibrate",
     "distill",
     "export",
     "export_grid",

@@ -10,6 +10,7 @@ from click.shell_completion import get_completion_class
 from emb.commands import console
 from emb.commands.adapt_vocab import adapt_vocab
 from emb.commands.bundle import bundle
+from emb.commands.calibrate import calibrate
 from emb.commands.codec import codec
 from emb.commands.console import Outcome, reports
 from emb.commands.distill import distill
@@ -107,6 +108,7 @@ for _command in (
     bundle,
     index,
     search,
+    calibrate,
     serve,
     web,
     encode,

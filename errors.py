@@ -130,6 +130,7 @@ _EXTRA_OF = dict.fromkeys(
         "huggingface_hub",
         "onnx",
         "pydantic",
+        "scipy",
         "sentence_transformers",
         "torch",
         "transformers",

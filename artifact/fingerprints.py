@@ -15,7 +15,15 @@ from emb.files import sha256_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
 # Facts about the folder, not about the vectors the model gives.
-_NOT_MODEL = {"emb.json", "parity.json", "evaluation.json", "data_config.json", "id_map.json", "vocab_report.json"}
+_NOT_MODEL = {
+    "emb.json",
+    "parity.json",
+    "evaluation.json",
+    "calibration.json",
+    "data_config.json",
+    "id_map.json",
+    "vocab_report.json",
+}
 _NEVER_READ = {".md", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".svg", ".h5", ".msgpack", ".ot"}
 # Other runtimes' copies of the same model, and what a run keeps beside its student.
 _OTHER_ROOMS = {"onnx", "openvino", "ctranslate2", "exports"}

@@ -20,7 +20,7 @@ SCHEMA = 2
 _READS = (1, 2)
 FILE = "emb.json"
 # Written after the manifest, about the artifact: they describe it and are no part of it.
-_REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "README.md"}
+_REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "calibration.json", "README.md"}
 
 
 @dataclass(frozen=True, order=True)

@@ -16,7 +16,7 @@ CODECS = ("float32", "float16", "int8", "int4", "binary")
 
 @click.command()
 @click.argument("documents", nargs=-1, metavar="DOCS...")
-@click.option("--doc", metavar="MODEL", help="Folder of the encoder that documents go through, or of a bundle.")
+@click.option("--doc", metavar="MODEL", help="The encoder that documents go through: a folder, a bundle or a name.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="INDEX", help="Folder of the index.")
 @click.option(
     "--delete",

@@ -16,6 +16,9 @@ _COUNT = click.IntRange(min=1)
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--index", type=click.Path(path_type=Path), metavar="INDEX", help="An index of `emb index`, for /search to search."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -73,9 +76,9 @@ _COUNT = click.IntRange(min=1)
 def serve(model: Path, no_verify: bool, **options: Any) -> Outcome:
     """Serve a model's vectors over HTTP.
 
-    MODEL is an artifact or a sentence-transformers folder. Clients of OpenAI (/v1/embeddings) and of
-    text-embeddings-inference (/embed) find what they know. SIGTERM and Ctrl-C end it after what was accepted is
-    answered.
+    MODEL is an artifact, a bundle, whose query encoder is served, or a sentence-transformers folder. Clients of OpenAI
+    (/v1/embeddings) and of text-embeddings-inference (/embed) find what they know; with --index, /search finds
+    documents. SIGTERM and Ctrl-C end it after what was accepted is answered.
     """
     import emb
 

@@ -22,6 +22,7 @@ _ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs",
 _BLOCK = re.compile(r"```mermaid\n.*?```\n", re.DOTALL)
 # Two rooms under one roof each: they share a subject, and import other rooms.
 _TWO = {
+    "search.calibration",
     "quantize.vectors",
     "quantize.weights",
     "search.bundling",

@@ -38,7 +38,6 @@ ROOMS = (
     "publish",
     "search",
     "report",
-    "search",
     "commands",
     "core",
 )

@@ -9,6 +9,7 @@ from typing import Any
 from emb.artifact.bundle import Bundle, EncoderRecord, is_bundle
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import Encoder, load
+from emb.teachers.registry import resolve
 
 
 def document_encoder(path: str | Path, **options: Any) -> Encoder:
@@ -17,7 +18,7 @@ def document_encoder(path: str | Path, **options: Any) -> Encoder:
     Raises:
         ArtifactError: no model there.
     """
-    found = load(path, **options)
+    found = load(_located(path), **options)
     return found.document if isinstance(found, BundleEncoder) else found
 
 
@@ -27,7 +28,7 @@ def document_folder(path: str | Path) -> Path:
     Raises:
         ArtifactError: a bundle whose documents' encoder is gone.
     """
-    return _folder(Path(path), lambda bundle: bundle.document)
+    return _folder(path, lambda bundle: bundle.document)
 
 
 def shared_dim(path: str | Path) -> int | None:
@@ -41,17 +42,23 @@ def query_encoder(path: str | Path, **options: Any) -> Encoder:
     Raises:
         ArtifactError: no model there.
     """
-    found = load(path, **options)
+    found = load(_located(path), **options)
     return found.query if isinstance(found, BundleEncoder) else found
 
 
 def query_folder(path: str | Path) -> Path:
     """The folder of what encodes queries, in the same way."""
-    return _folder(Path(path), lambda bundle: bundle.query)
+    return _folder(path, lambda bundle: bundle.query)
 
 
-def _folder(path: Path, side: Callable[[Bundle], EncoderRecord]) -> Path:
-    if not is_bundle(path):
-        return path
-    found = Bundle.load(path)
-    return found.folder_of(side(found), path)
+def _folder(path: str | Path, side: Callable[[Bundle], EncoderRecord]) -> Path:
+    folder = _located(path)
+    if not is_bundle(folder):
+        return folder
+    found = Bundle.load(folder)
+    return found.folder_of(side(found), folder)
+
+
+def _located(path: str | Path) -> Path:
+    """A folder as it is, or that of a model by its name."""
+    return Path(path) if Path(path).is_dir() else resolve(path).path

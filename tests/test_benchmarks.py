@@ -60,6 +60,7 @@ def test_every_benchmark_is_here() -> None:
         "qwen3_shape",
         "base_shapes",
         "byte_words",
+        "calibration",
         "peers",
         "qlora_memory",
         "query_encoders",

@@ -21,6 +21,7 @@ from emb.publish.card import write_card
 from emb.publish.push import push
 from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
+from emb.search.calibration.apply import relevant_hits
 from emb.search.index.reader import Index
 
 DOORS = (
@@ -29,6 +30,7 @@ DOORS = (
     emb.export,
     emb.export_grid,
     emb.bundle,
+    emb.calibrate,
     emb.rotate,
     emb.validate,
     emb.load,
@@ -37,6 +39,7 @@ DOORS = (
     emb.index,
     emb.open_index,
     Index.search,
+    relevant_hits,
     evaluate,
     push,
     write_card,

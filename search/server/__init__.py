@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 def serve(
     model: str | Path,
     *,
+    index: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     api_key_file: str | Path | None = None,
@@ -27,7 +28,8 @@ def serve(
     """Serve a model over HTTP until SIGTERM or Ctrl-C, and finish what was accepted by then.
 
     Args:
-        model: an artifact, or any sentence-transformers folder.
+        model: an artifact, a bundle, whose query encoder is served, or any sentence-transformers folder.
+        index: an index of the same vector space, which `/search` then searches.
         host: the address to listen on; the default is reached from this machine alone.
         port: 0 takes one that is free and says which.
         api_key_file: holds the key that clients must send; without it, the environment variable `EMB_API_KEY`.
@@ -35,7 +37,7 @@ def serve(
         settings: names, limits and prompts, the fields of `emb.search.server.settings.Settings`.
 
     Raises:
-        ArtifactError: not a model folder, or changed since it was written.
+        ArtifactError: not a model folder, or changed since it was written; an index of another vector space.
         MissingExtra: the extra `serve`, or one that the model needs, is not installed.
         UsageError: an address that cannot be listened on, a key that cannot be read, a model whose vectors are no
             floats, or a setting that cannot be carried out.
@@ -57,4 +59,5 @@ def serve(
             trust_remote_code=trust_remote_code,
         )
 
-    return run(load, Path(model), Place(host, port, api_key_file), Settings(**settings))
+    place = Place(host, port, api_key_file)
+    return run(load, Path(model), place, Settings(**settings), None if index is None else Path(index))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emb.artifact.bundle import QUERY
 from emb.artifact.manifest import Manifest
 from emb.errors import UsageError, first_line, needs_extra
 from emb.progress import note, warn
+from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import ArtifactEncoder, Encoder
 from emb.search.server.keys import VARIABLE, read_key
 from emb.search.server.settings import Settings
+from emb.search.sides import query_folder
 
 _KEEP_ALIVE = 60  # seconds that a client may leave a connection unused
 _BACKLOG = 2048  # connections that the system holds while the server is busy
@@ -39,10 +42,13 @@ class Served:
     answered: int
 
 
-def run(load: Callable[[], Encoder], folder: Path, place: Place, settings: Settings) -> Served:
-    """Serve what `load` gives, until SIGTERM or Ctrl-C.
+def run(
+    load: Callable[[], Encoder], folder: Path, place: Place, settings: Settings, index: Path | None = None
+) -> Served:
+    """Serve what `load` gives, until SIGTERM or Ctrl-C; of a bundle its query encoder. With an `index` it is searched.
 
     Raises:
+        ArtifactError: no index, or one of another vector space.
         MissingExtra: the extra `serve` is not installed.
         UsageError: the place cannot be listened on, its key cannot be read, or the vectors are no floats.
     """
@@ -51,12 +57,17 @@ def run(load: Callable[[], Encoder], folder: Path, place: Place, settings: Setti
         import uvicorn
 
         from emb.search.server.app import create_app
+        from emb.search.server.search_routes import open_for, search_routes
     key = read_key(place.api_key_file)
     name = settings.served_model_name or folder.resolve().name
     settings = dataclasses.replace(settings, served_model_name=name)
     with _listening(place) as listener:
         encoder = load()
-        app = create_app(encoder, settings, key=key, about=_about(encoder, folder))
+        if isinstance(encoder, BundleEncoder):
+            encoder, settings = encoder.query, dataclasses.replace(settings, kind=QUERY, only=QUERY)
+        served = query_folder(folder)
+        routers = () if index is None else (search_routes(open_for(index, encoder, served)),)
+        app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served))
         config = uvicorn.Config(
             app,
             log_level="warning",
@@ -65,7 +76,7 @@ def run(load: Callable[[], Encoder], folder: Path, place: Place, settings: Setti
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=round(settings.timeout) + 1,
         )
-        _say(listener, place, name, key)
+        _say(listener, place, name, key, ["/v1/embeddings", "/embed", *(["/search"] if index else []), "/openapi.json"])
         _until_stopped(lambda: uvicorn.Server(config).run(sockets=[listener]))
     traffic = app.state.service.traffic
     return Served(name, traffic.accepted, traffic.answered)
@@ -89,12 +100,12 @@ def _listening(place: Place) -> socket.socket:
         ) from error
 
 
-def _say(listener: socket.socket, place: Place, name: str, key: bytes | None) -> None:
+def _say(listener: socket.socket, place: Place, name: str, key: bytes | None, paths: Sequence[str]) -> None:
     port = listener.getsockname()[1]
     host = f"[{place.host}]" if ":" in place.host else place.host
     if key is None and not _loopback(place.host):
         warn(f"whoever reaches {host} may ask for vectors: set {VARIABLE} or --api-key-file to ask them for a key")
-    note(f"{name} is served on http://{host}:{port} (/v1/embeddings, /embed, /openapi.json); Ctrl-C stops it")
+    note(f"{name} is served on http://{host}:{port} ({', '.join(paths)}); Ctrl-C stops it")
 
 
 def _loopback(host: str) -> bool:

@@ -19,7 +19,7 @@ from emb.search.server.gate import Traffic
 from emb.search.server.metrics import Metrics
 from emb.search.server.problems import BACKEND, INVALID, Problem
 from emb.search.server.reading import Inputs, id_rows, listed, text_rows
-from emb.search.server.settings import Settings
+from emb.search.server.settings import KINDS, Settings
 from emb.similarity import Vectors, first_not_finite, unit
 from emb.tokens import Rows
 
@@ -81,10 +81,13 @@ class Service:
         """What stands before a text: the prompt of that name, or of the kind that the server was started with.
 
         Raises:
-            Problem: the model has no such prompt.
+            Problem: the model has no such prompt, or is not for texts of that kind.
         """
-        if name in (None, "query", "document"):
-            return self.encoder.prompt(name or self.settings.kind)
+        kind = name or self.settings.kind
+        if self.settings.only not in (None, kind):
+            raise Problem(INVALID, f"{param}: this model is for texts of kind {self.settings.only}", param)
+        if kind in KINDS:
+            return self.encoder.prompt(kind)
         if name not in self.encoder.prompts:
             known = ", ".join(sorted({"query", "document", *self.encoder.prompts}))
             raise Problem(INVALID, f"{param}: the model has no prompt {name!r}; it has {known}", param)

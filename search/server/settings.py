@@ -17,6 +17,7 @@ class Settings:
         served_model_name: what clients call the model; None for the name of its folder.
         alias: further names that requests may give.
         kind: which prompt a text gets where the request names none, "document" or "query".
+        only: the one kind that the encoder is for, as the query encoder of a bundle is for queries; another is refused.
         auto_truncate: whether a text beyond the model's length is cut where the request does not say; otherwise it is
             refused.
         max_client_batch_size: texts of one request.
@@ -31,6 +32,7 @@ class Settings:
     served_model_name: str | None = None
     alias: tuple[str, ...] = ()
     kind: str = "document"
+    only: str | None = None
     auto_truncate: bool = True
     max_client_batch_size: int = 2048
     max_concurrent_requests: int = 512

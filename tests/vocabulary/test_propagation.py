@@ -164,3 +164,25 @@ def test_the_command_shows_both(base: Path, sibling: Path, texts: Path, tmp_path
     )
     assert done.exit_code == 0, done.output
     assert f"{tmp_path / 'o-tuned'}\nnext: emb export" in done.output
+
+
+def test_rows_are_turned_from_the_base_to_the_sibling(base: Path, texts: Path, tmp_path: Path) -> None:
+    model = load_model(base)
+    with torch.no_grad():
+        table_of(model).mul_(-1.0)  # and a first matrix that turns it back: other rows, the same vectors
+        norm = model.encoder.embeddings.LayerNorm
+        model.encoder.embeddings.position_embeddings.weight.mul_(-1.0)
+        model.encoder.embeddings.token_type_embeddings.weight.mul_(-1.0)
+        norm.weight.mul_(-1.0)
+    twin = _saved(model, tmp_path / "twin")
+    found = emb.adapt_vocab(
+        base, data=[texts], mode="extend", add=3, min_cosine=0.0, propagate_to=twin, out=tmp_path / "o"
+    )
+    assert found.sibling is not None
+    assert found.folder is not None
+    assert found.sibling.folder is not None
+    cosines = {each["method"]: each["cosine"] for each in found.sibling.report["init"]["tried"]}
+    assert cosines["overlap"] > cosines["swap"] + 0.01
+    lines = [Text(text) for text in NEW]
+    ours, theirs = (load_model(folder) for folder in (found.folder, found.sibling.folder))
+    np.testing.assert_allclose(read(theirs, lines).vectors, read(ours, lines).vectors, atol=1e-3)

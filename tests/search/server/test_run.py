@@ -85,7 +85,7 @@ def serving(model: Path, *options: str, **variables: str) -> Iterator[Server]:
     reader = threading.Thread(target=lambda: server.said.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
     reader.start()
     try:
-        until(lambda: any("is served on" in line for line in server.said) or process.poll() is not None, 60)
+        until(lambda: any("is served on" in line for line in server.said) or process.poll() is not None, 240)
         assert process.poll() is None, server.said
         yield server
     finally:

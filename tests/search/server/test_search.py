@@ -1,0 +1,131 @@
+"""`/search`, and the query encoder of a bundle behind a server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tiny
+import uvicorn
+from serving import post, until
+
+import emb
+from emb.errors import ArtifactError
+from emb.runtime.encoder import load
+from emb.search.server.app import create_app
+from emb.search.server.search_routes import open_for, search_routes
+from emb.search.server.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.tiny_bert(tmp_path_factory.mktemp("teacher") / "teacher", layers=2)
+
+
+@pytest.fixture(scope="module")
+def bundle(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bundle")
+    (place / "texts.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
+    how = {"pairs": [[1, 32], [2, 32]], "training.epochs": 0}
+    run = emb.distill(teacher, data=[place / "texts.txt"], layers=2, out=place / "run", overrides=how)
+    [export] = emb.export(run.student, layers=[1], dims=[32], out=place / "q")
+    return emb.bundle(export, out=place / "both")
+
+
+@pytest.fixture(scope="module")
+def index(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("index")
+    rows = ["id,text,part"] + [f'{row},"{text}",{"ab"[row % 2]}' for row, text in enumerate(tiny.SENTENCES)]
+    (place / "docs.csv").write_text("\n".join(rows), encoding="utf-8")
+    emb.index(place / "docs.csv", place / "index", bundle, metadata=["part"])
+    return place / "index"
+
+
+@pytest.fixture(scope="module")
+def app(bundle: Path, index: Path) -> Any:
+    query = load(bundle / "query", threads=1)
+    settings = Settings(kind="query", only="query")
+    return create_app(query, settings, [search_routes(open_for(index, query, bundle / "query"))])
+
+
+def test_search_finds_what_the_index_finds(app: Any, bundle: Path, index: Path) -> None:
+    text = "the river and the town"
+    answer = post(app, "/search", {"query": text, "k": 3}).json()
+    with emb.open_index(index, bundle) as opened:
+        expected = opened.search(text, k=3)
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in expected]
+    np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], [hit.score for hit in expected], atol=1e-6)
+    assert answer["hits"][0]["passage"] == expected[0].passage
+    assert set(answer["seconds"]) == {"encode", "search"}
+
+
+def test_a_search_may_be_narrowed(app: Any) -> None:
+    hits = post(app, "/search", {"query": "the river", "k": 20, "where": {"part": "b"}}).json()["hits"]
+    assert len(hits) == len(tiny.SENTENCES) // 2
+    assert {hit["metadata"]["part"] for hit in hits} == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"query": "  "}, "query is empty"),
+        ({"query": "a", "where": {"colour": "red"}}, "colour"),
+        ({"query": "a", "k": 0}, "k"),
+        ({"query": "a", "k": "3"}, "k"),
+        ({"query": "a\0b"}, "NUL"),
+        ({}, "query"),
+    ],
+)
+def test_a_search_that_means_nothing_is_refused(app: Any, body: dict[str, Any], said: str) -> None:
+    answer = post(app, "/search", body)
+    assert answer.status_code == 422
+    assert said in answer.text
+
+
+def test_a_query_encoder_refuses_documents(app: Any) -> None:
+    assert post(app, "/embed", {"inputs": "a", "prompt_name": "document"}).status_code == 422
+    assert post(app, "/v1/embeddings", {"input": "a", "input_type": "passage"}).status_code == 400
+    assert post(app, "/v1/embeddings", {"input": "a"}).status_code == 200
+    assert post(app, "/embed", {"inputs": "a", "prompt_name": "query"}).status_code == 200
+
+
+def test_an_index_of_another_space_is_not_served(index: Path, tmp_path: Path) -> None:
+    stranger = tiny.tiny_bert(tmp_path / "stranger", layers=1)
+    with pytest.raises(ArtifactError, match="not known to be made from it"):
+        open_for(index, load(stranger), stranger)
+
+
+@contextmanager
+def _served(monkeypatch: pytest.MonkeyPatch, *given: Any, **options: Any) -> Iterator[str]:
+    """`emb.serve` in a thread, which takes no signals, until the block ends."""
+    servers: list[uvicorn.Server] = []
+    run = uvicorn.Server.run
+
+    def noted(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        servers.append(self)
+        run(self, sockets=sockets)
+
+    monkeypatch.setattr(uvicorn.Server, "run", noted)
+    thread = threading.Thread(target=lambda: emb.serve(*given, port=0, **options), daemon=True)
+    thread.start()
+    until(lambda: servers and servers[0].started, 60)
+    try:
+        yield f"http://127.0.0.1:{servers[0].servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        servers[0].should_exit = True
+        thread.join(20)
+
+
+def test_a_bundle_is_served_by_its_query_encoder(bundle: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with _served(monkeypatch, bundle, index=index) as address:
+        found = httpx.post(f"{address}/embed", json={"inputs": ["the cat"]}).json()
+        hits = httpx.post(f"{address}/search", json={"query": "the cat"}).json()["hits"]
+    np.testing.assert_allclose(found, load(bundle).encode(["the cat"], kind="query"), atol=1e-6)
+    assert len(hits) == 10

@@ -50,7 +50,8 @@ def pair_up(
     """Rank `documents` `(documents, dim)` for each of `queries` `(queries, dim)` by `similarity`; `relevant` holds the
     rows of the relevant documents of each.
     """
-    scores, rows = [], []
+    scores: list[Vectors] = []
+    rows: list[Vectors] = []
     for start in range(0, len(queries), _BLOCK):
         block = similarities(queries[start : start + _BLOCK], documents, similarity)
         best = np.argsort(-block, axis=1, kind="stable")[:, :HEAD]

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from calibrating import shifted
 from retrieval_set import write_set
 from serving import listening
 from tiny import SENTENCES
@@ -286,3 +287,14 @@ def test_two_stages_are_held_against_an_exact_search(
     memory = {name: index.memory if name.startswith("emb") else 4 * vectors.size for name in found}
     report = index_search.report(found, memory, seconds, {})
     assert [figure.reached for figure in report.figures] == [True, memory["emb binary → float16"] <= 9600, None]
+
+
+def test_thresholds_are_scored_on_similarities_and_on_each_map(
+    common: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    found = loaded("calibration").scores(shifted())
+    assert set(found) == {"similarity", "platt", "adapter (scores)", "adapter (scores, vector)"}
+    raw, adapter = found["similarity"], found["adapter (scores)"]
+    assert adapter.average_precision > raw.average_precision + 0.3
+    assert found["platt"].error < raw.error

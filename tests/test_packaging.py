@@ -31,6 +31,7 @@ RUNTIME = (
     "emb.search.index.reader",
     "emb.search.index.run",
     "emb.quantize.vectors.codecs",
+    "emb.search.calibration.apply",
 )
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
 

@@ -14,8 +14,10 @@ SCORES, VECTOR = "scores", "vector"
 
 def features_of(uses: Sequence[str], vectors: Vectors, scores: Vectors) -> Vectors:
     """Features `(queries, features)` of `uses`, from vectors `(queries, dim)` and scores `(queries, hits)`."""
-    parts = {SCORES: lambda: score_features(scores), VECTOR: lambda: unit(vectors, np.float64)}
-    return np.concatenate([np.empty((len(scores), 0)), *(parts[name]() for name in uses)], axis=1)
+    nothing = np.empty((len(scores), 0))
+    from_scores = score_features(scores) if SCORES in uses else nothing
+    from_vectors = unit(vectors, np.float64) if VECTOR in uses else nothing
+    return np.concatenate([from_scores, from_vectors], axis=1)
 
 
 def score_features(scores: Vectors) -> Vectors:

@@ -14,8 +14,6 @@ from emb.data.pseudo_queries import pseudo_queries
 from emb.errors import UsageError
 from emb.similarity import Vectors, similarities
 
-FEW = 3  # documents of a query that the documents' model may add to the one it was cut from
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -70,15 +68,10 @@ def _cut(data: Sequence[str], most: tuple[int, int], seed: int) -> Asked:
 def judged_by_model(
     queries: Vectors, documents: Vectors, sources: Sequence[set[int]], similarity: str
 ) -> list[set[int]]:
-    """What the documents' model holds relevant: the document a query was cut from, and those among its first three that
-    it ranks before that one.
+    """What the documents' model holds relevant: the document a query was cut from, and the one that it finds first.
 
+    With its first three or ten, maps put the hits of judged queries in a worse order, on SciFact and on Cranfield.
     `queries` `(queries, dim)` and `documents` are its own vectors of both.
     """
-    found = []
-    for query, source in zip(queries, sources, strict=True):
-        scores = similarities(query[None], documents, similarity)[0]
-        first = np.argsort(-scores, kind="stable")[:FEW]
-        least = min(scores[row] for row in source)
-        found.append(source | {int(row) for row in first if scores[row] >= least})
-    return found
+    scores = (similarities(query[None], documents, similarity)[0] for query in queries)
+    return [source | {int(each.argmax())} for source, each in zip(sources, scores, strict=True)]

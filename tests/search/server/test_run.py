@@ -151,15 +151,16 @@ def test_a_large_body_over_a_socket_gets_its_413(artifact: Path) -> None:
 def test_an_open_door_to_the_network_is_warned_of(host: str, warned: bool, capsys: pytest.CaptureFixture[str]) -> None:
     place = running.Place(host, 0)
     with running._listening(place) as listener:
-        running._say(listener, place, "tiny", None)
+        running._say(listener, place, "tiny", None, ["/embed"])
         assert ("EMB_API_KEY" in capsys.readouterr().err) is warned
-        running._say(listener, place, "tiny", b"secret")
+        running._say(listener, place, "tiny", b"secret", ["/embed"])
         assert "EMB_API_KEY" not in capsys.readouterr().err
 
 
 def test_the_command_and_the_library_have_the_same_defaults() -> None:
     found = cli.commands["serve"].make_context("serve", ["model"]).params
     settings = asdict(Settings())
+    assert settings.pop("only") is None  # follows from the model: a bundle's query encoder is for queries
     assert {name: found[name] for name in settings} == settings
     assert (found["host"], found["port"], found["api_key_file"]) == tuple(asdict(running.Place()).values())
     assert found["host"] == "127.0.0.1"

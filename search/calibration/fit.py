@@ -29,10 +29,11 @@ def fit_map(uses: tuple[str, ...], fitted: Pairs, stopping: Pairs) -> Map:
 
 def _trained(start: Map, fitted: Pairs, stopping: Pairs) -> Map:
     ours, theirs = _Sample.of(start, fitted), _Sample.of(start, stopping)
-    best = _Best(lambda found: loss_of(theirs, found))
+    nothing = np.zeros(2 * len(start.means) + 2)
+    best = _Best(lambda found: loss_of(theirs, found), nothing)
     minimize(
         lambda found: _penalised(ours, found),
-        np.zeros(2 * len(start.means) + 2),
+        nothing,
         jac=True,
         method="L-BFGS-B",
         callback=best.see,
@@ -46,8 +47,8 @@ def _trained(start: Map, fitted: Pairs, stopping: Pairs) -> Map:
 class _Best:
     """What was best on queries that are not fitted to; ends the search when they gain no more."""
 
-    def __init__(self, loss: Callable[[Vectors], float]) -> None:
-        self.loss, self.least, self.since = loss, np.inf, 0
+    def __init__(self, loss: Callable[[Vectors], float], start: Vectors) -> None:
+        self.loss, self.found, self.least, self.since = loss, start, loss(start), 0
 
     def see(self, found: Vectors) -> None:
         """Look at one step."""

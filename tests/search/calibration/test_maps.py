@@ -12,7 +12,7 @@ from emb.errors import DataError
 from emb.search.calibration import choose
 from emb.search.calibration.choose import CANDIDATES, FEWEST, PLATT, choose_map, held_out_relevance
 from emb.search.calibration.figures import calibration_error, figures, thresholds
-from emb.search.calibration.fit import _Sample, fit_map, loss_and_gradient
+from emb.search.calibration.fit import _PATIENCE, _Best, _Sample, fit_map, loss_and_gradient
 from emb.search.calibration.folds import FOLDS, folds_of, splits
 from emb.search.calibration.maps import Map, blank
 from emb.search.calibration.pairs import Pairs, pair_up
@@ -68,6 +68,31 @@ def test_the_gradient_is_that_of_the_loss() -> None:
         step[place] = 1e-6
         numeric = (loss_and_gradient(sample, found + step)[0] - loss_and_gradient(sample, found - step)[0]) / 2e-6
         assert gradient[place] == pytest.approx(numeric, abs=1e-7)
+
+
+def test_the_step_that_was_best_on_other_queries_is_kept() -> None:
+    best = _Best(lambda found: float(abs(found[0] - 3)), np.zeros(1))
+    for step in range(1, 3 + _PATIENCE + 1):
+        best.see(np.array([float(step)]))
+    with pytest.raises(StopIteration):
+        best.see(np.array([99.0]))
+    assert best.found.tolist() == [3.0]
+    learnt = _Best(lambda found: float(found[0]), np.zeros(1))
+    learnt.see(np.ones(1))
+    assert learnt.found.tolist() == [0.0]  # nothing helped
+
+
+def test_what_does_not_carry_over_is_not_learnt() -> None:
+    pairs = shifted(60)
+    names = np.random.default_rng(5).normal(size=(60, 200))  # a vector that says which query it is, and no more
+    fitted, other = (
+        Pairs(pairs.texts[part], names[part], pairs.scores[part], pairs.relevant[part])
+        for part in (slice(0, 30), slice(30, 60))
+    )
+    itself, held = fit_map(("vector",), fitted, fitted), fit_map(("vector",), fitted, other)
+    assert np.abs(held.slopes).sum() + np.abs(held.offsets).sum() < 0.5 * (
+        np.abs(itself.slopes).sum() + np.abs(itself.offsets).sum()
+    )
 
 
 def test_queries_at_different_heights_need_a_map_that_sees_them() -> None:

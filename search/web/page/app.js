@@ -67,7 +67,7 @@ function run() {
   const hits = text ? search.find(text, SHOWN) : [];
   at("results").replaceChildren(...hits.map(shown));
   const took = performance.now() - begun;
-  at("results").dataset.milliseconds = took;
+  Object.assign(at("results").dataset, { query: text, milliseconds: took });
   if (!text) say(`Type to search ${number(page.documents)} documents.`);
   else if (!hits.length) say("No match: no word of this is known.");
   else say(`${hits.length} of ${number(page.documents)} documents, in ${took.toFixed(1)} ms`);

@@ -61,6 +61,7 @@ function say(text) {
 /** Search for what stands in the field now, and show it. */
 function run() {
   clearTimeout(timer);
+  timer = 0;
   const text = at("query").value.trim();
   if (!search) return;
   const begun = performance.now();
@@ -105,6 +106,7 @@ function move(step) {
 
 function key(event) {
   if (event.isComposing || !search) return;
+  if (timer && event.key.startsWith("Arrow")) run(); // a list that came later would take the focus away
   if (event.key === "ArrowDown") move(1);
   else if (event.key === "ArrowUp") move(-1);
   else if (event.key === "Escape") clear();

@@ -107,6 +107,14 @@ def test_keys_alone_are_enough(browser: Any) -> None:
     assert browser.run(f"return {STATUS}") == "Type to search 40 documents."
 
 
+def test_an_arrow_right_after_typing_keeps_its_place(browser: Any) -> None:
+    browser.run("document.getElementById('query').focus()")
+    browser.press("rain", "Down")
+    browser.wait("document.getElementById('results').dataset.query === 'rain'")
+    browser.run("return new Promise((done) => setTimeout(done, 300))")  # a search that still waits would come now
+    assert browser.run(f"return {FOCUS}") == browser.run(f"return {TITLES}")[0]
+
+
 def test_markup_in_documents_stays_text(browser: Any) -> None:
     typed(browser, "markup in a title")
     assert NASTY in browser.run(f"return {TITLES}")

@@ -61,13 +61,14 @@ function say(text) {
 /** Search for what stands in the field now, and show it. */
 function run() {
   clearTimeout(timer);
+  timer = 0;
   const text = at("query").value.trim();
   if (!search) return;
   const begun = performance.now();
   const hits = text ? search.find(text, SHOWN) : [];
   at("results").replaceChildren(...hits.map(shown));
   const took = performance.now() - begun;
-  at("results").dataset.milliseconds = took;
+  Object.assign(at("results").dataset, { query: text, milliseconds: took });
   if (!text) say(`Type to search ${number(page.documents)} documents.`);
   else if (!hits.length) say("No match: no word of this is known.");
   else say(`${hits.length} of ${number(page.documents)} documents, in ${took.toFixed(1)} ms`);
@@ -105,6 +106,7 @@ function move(step) {
 
 function key(event) {
   if (event.isComposing || !search) return;
+  if (timer && event.key.startsWith("Arrow")) run(); // a list that came later would take the focus away
   if (event.key === "ArrowDown") move(1);
   else if (event.key === "ArrowUp") move(-1);
   else if (event.key === "Escape") clear();

@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "vocabulary": {"artifact", "data", "model", "report"},
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
     "search": {"artifact", "runtime", "teachers"},
-    "search.calibration": {"artifact", "data", "runtime", "search.bundling", "search.index", "teachers"},
+    "search.calibration": {"artifact", "data", "runtime", "search", "search.bundling", "search.index", "teachers"},
     "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
     "search.server": {"artifact", "runtime", "search", "search.index"},

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from emb.artifact.bundle import is_bundle
+from emb.artifact.fingerprints import weights_hash
 from emb.errors import UsageError
 from emb.search.calibration.apply import Calibration, relevant_hits
 from emb.search.calibration.features import DEPTH as BEST
@@ -14,6 +16,7 @@ from emb.search.index.hits import Hit
 from emb.search.index.queries import query_vector
 from emb.search.index.ranking import DEPTH
 from emb.search.index.reader import Index
+from emb.search.sides import document_folder
 
 
 def search_relevant(
@@ -40,7 +43,8 @@ def search_relevant(
         UsageError: an index of other dims, no share of 1, or what `Index.search` raises.
     """
     calibration, known = Calibration.load(model), index.description
-    calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
+    if not _indexed_by(Path(model), known.encoder.fingerprint):
+        calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
     if known.space.dim != calibration.dim:
         raise UsageError(
             f"the index keeps {known.space.dim} dims, and relevance was fitted to scores of {calibration.dim}",
@@ -55,3 +59,10 @@ def search_relevant(
     relevance = calibration.relevance(vector[None], np.asarray([[score for _, score in pool]]))[0]
     of_id = dict(zip((name for name, _ in pool), relevance, strict=True))
     return relevant_hits(hits, np.asarray([of_id[hit.id] for hit in hits]), min_relevance)
+
+
+def _indexed_by(model: Path, fingerprint: str) -> bool:
+    """Whether the documents' encoder of a bundle made an index, which notes the hash of the whole folder, of an export
+    too; the calibration names the file that is used.
+    """
+    return is_bundle(model) and weights_hash(document_folder(model)) == fingerprint

@@ -81,3 +81,14 @@ def test_the_command_shows_relevance(place: Path) -> None:
     hits = json.loads(CliRunner().invoke(cli, [*common, "--min-relevance", "0", "-k", "2", "--json"]).stdout)["hits"]
     assert {"score", "relevance", "id"} <= set(hits[0])
     assert "relevance" not in CliRunner().invoke(cli, common).output
+
+
+def test_an_export_may_have_encoded_the_documents(place: Path, tmp_path: Path) -> None:
+    [exported] = emb.export(place / "model", out=tmp_path / "onnx")
+    both = emb.bundle(place / "model", exported, out=tmp_path / "both")
+    emb.calibrate(both, place / "docs.csv", max_queries=120)
+    emb.index(place / "docs.csv", tmp_path / "index", both)
+    with emb.open_index(tmp_path / "index", both) as index:
+        assert len(search_relevant(index, both, TEXTS[5], 0.0, k=3)) == 3
+    with emb.open_index(place / "index", both) as index, pytest.raises(ArtifactError, match="documents encoded by"):
+        search_relevant(index, both, TEXTS[5], 0.0, k=3)  # by the model in torch: other scores

@@ -23,7 +23,7 @@ from emb.errors import EmbError, UsageError
 from emb.files import atomic_path
 from emb.progress import is_quiet, note
 
-TEACHER, DIM = "all-MiniLM-L6-v2", 128
+TEACHER, DIM = "all-MiniLM-L6-v2", 256
 _PATIENCE = 120  # seconds until the server has its models in memory
 _STDERR = 2
 
@@ -54,7 +54,7 @@ def demo() -> None:
     help="Folder for all of it.",
 )
 @click.option(
-    "--documents", type=click.IntRange(min=100), default=3000, show_default=True, metavar="N", help="How many at most."
+    "--documents", type=click.IntRange(min=100), default=5000, show_default=True, metavar="N", help="How many at most."
 )
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Of the page.")
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Show the page at the end, until Ctrl-C.")

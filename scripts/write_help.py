@@ -1,6 +1,7 @@
 """Write `docs/cli.md` from the commands' own --help, or with --check say whether it is current."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -17,8 +18,16 @@ _TOP = (
 def page() -> str:
     """The page: one section per command, each its help as a terminal of 100 columns shows it."""
     top = click.Context(cli, info_name="emb", terminal_width=100, **cli.context_settings)
-    commands = [click.Context(command, info_name=name, parent=top) for name, command in sorted(cli.commands.items())]
-    return "\n".join([_TOP, *(_section(context) for context in [top, *commands])])
+    return "\n".join([_TOP, _section(top), *(_section(context) for context in _below(top))])
+
+
+def _below(group: click.Context) -> Iterator[click.Context]:
+    """The commands of a group by their names, each before those inside it."""
+    if isinstance(group.command, click.Group):
+        for name, command in sorted(group.command.commands.items()):
+            context = click.Context(command, info_name=name, parent=group)
+            yield context
+            yield from _below(context)
 
 
 def _section(context: click.Context) -> str:

@@ -52,6 +52,7 @@ def test_every_benchmark_is_here() -> None:
     assert {
         "train",
         "web_page",
+        "whole_search",
         "capture",
         "codecs",
         "encode",

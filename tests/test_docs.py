@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,18 @@ from emb.recipes.recipe import shipped
 from emb.runtime.encoder import Encoder
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = sorted(cli.commands.items())
+
+
+def _commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command by its name, those of a group inside the group too."""
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+COMMANDS = list(_commands(cli))
 
 
 def test_the_page_of_commands_is_current() -> None:

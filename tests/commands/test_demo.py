@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from emb.commands import console, demo
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that would have run, each of which makes what it promises."""
     seen: list[list[str]] = []
 
@@ -27,7 +27,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
         return subprocess.Popen([sys.executable, "-c", ""])
 
     monkeypatch.setattr(demo, "_started", pretend)
-    yield seen
+    return seen
 
 
 def _demo(out: Path, *more: str) -> int:
@@ -41,7 +41,7 @@ def test_steps_stand_in_the_order_in_which_one_needs_the_other(ran: list[list[st
     run, query = distill[distill.index("--out") + 1], bundle[bundle.index("--query") + 1]
     assert distill[distill.index("--for") + 1] == index[1] == web[2] == str(tmp_path / "documents.jsonl")
     assert export[1] == run
-    assert query == f"{run}/exports/0x128"
+    assert query == f"{run}/exports/0x256"
     both = bundle[bundle.index("--out") + 1]
     assert index[index.index("--doc") + 1] == web[1] == serve[1] == both
     assert serve[serve.index("--index") + 1] == index[index.index("--out") + 1]
@@ -51,7 +51,7 @@ def test_what_is_done_is_not_done_again(ran: list[list[str]], tmp_path: Path) ->
     run = tmp_path / "run"
     for made, text in (
         (run / "run.json", json.dumps({"status": "finished", "at": ""})),
-        (run / "exports" / "0x128" / "emb.json", "{}"),
+        (run / "exports" / "0x256" / "emb.json", "{}"),
         (tmp_path / "bundle" / "bundle.json", "{}"),
         (tmp_path / "site" / "page.json", "{}"),
     ):

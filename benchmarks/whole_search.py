@@ -1,0 +1,141 @@
+"""A whole search by small query encoders beside the teacher's own: what it keeps of nDCG@10, and milliseconds.
+
+Documents go through the teacher into an index for each number of dims; the queries of a BEIR folder are asked of it by
+the teacher and by each query encoder. Times are of one query after another, each through every encoder in turn, from
+its text to whole hits; with `--synthetic` also of an index of so many made-up vectors.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from common import Figure, Report, Series, parser
+from index_search import built, clustered
+
+import emb
+from emb.data.evaluation_sets import DEPTH, RetrievalTask, read_tasks
+from emb.progress import note
+from emb.search.index.candidates import faiss
+from emb.search.index.reader import Index
+from emb.search.sides import query_encoder
+
+TEACHER = "teacher"
+K = 10
+
+
+def main() -> None:
+    """Index, ask, write JSON."""
+    options = parser(__doc__, texts=None, rounds=None)
+    options.add_argument("set", help="a BEIR folder")
+    options.add_argument("--doc", required=True, help="the teacher, rotated if dims are to be cut")
+    options.add_argument("--query", nargs="+", default=[], metavar="NAME=PATH", help="query encoders")
+    options.add_argument("--dims", nargs="+", type=int, default=[768, 128])
+    options.add_argument("--timed", type=int, default=100, help="queries that are timed")
+    options.add_argument("--synthetic", type=int, default=0, help="vectors of a further index, which is only timed")
+    given = options.parse_args()
+    faiss().omp_set_num_threads(given.threads)
+    [task] = read_tasks([given.set])
+    if not isinstance(task, RetrievalTask):
+        raise SystemExit(f"{given.set}: no BEIR folder")
+    encoders = {TEACHER: given.doc, **dict(each.split("=", 1) for each in given.query)}
+    with tempfile.TemporaryDirectory(prefix="emb-whole-") as scratch:
+        indexes = opened(given.set, encoders, given.dims, Path(scratch), given.threads)
+        rows = [
+            {"queries by": name, "dims": dim, "documents": len(index), "nDCG@10": ndcg(index, task)}
+            for (name, dim), index in indexes.items()
+        ]
+        texts = list(task.queries.values())[: given.timed]
+        times = {key: found for key, found in timed(indexes, texts).items()}
+        if given.synthetic:
+            times |= timed(synthetic(indexes, given.synthetic, max(given.dims), Path(scratch)), texts)
+    write(rows, times, given)
+
+
+def opened(
+    data: str, encoders: Mapping[str, str], dims: list[int], scratch: Path, threads: int
+) -> dict[tuple[str, int], Index]:
+    """An index of the set for each number of dims, opened with each encoder that has as many."""
+    found = {}
+    for dim in dims:
+        done = emb.index(data, scratch / str(dim), encoders[TEACHER], dim=dim)
+        note(f"{dim} dims: {done.quality}")
+    for name, path in encoders.items():
+        encoder = query_encoder(path, threads=threads)
+        for dim in dims:
+            if encoder.dim >= dim:
+                found[name, dim] = Index(scratch / str(dim), path)
+                found[name, dim].encoder = encoder
+    return found
+
+
+def synthetic(
+    indexes: Mapping[tuple[str, int], Index], count: int, dim: int, scratch: Path
+) -> dict[tuple[str, int], Index]:
+    """An index of `count` made-up vectors, bits with int8 behind them, for each encoder of `dim`."""
+    made = built(clustered(count, 1, dim)[0], scratch / "synthetic", "int8")
+    made.close()
+    found = {}
+    for (name, width), index in indexes.items():
+        if width == dim:
+            found[name, count] = Index(made.folder)
+            found[name, count].encoder = index.encoder
+    return found
+
+
+def ndcg(index: Index, task: RetrievalTask) -> float:
+    """nDCG@10 × 100 of what the index finds."""
+    rows = {name: row for row, name in enumerate(task.documents)}
+    return task.score_rankings([rows[hit.id] for hit in index.search(text, DEPTH)] for text in task.queries.values())
+
+
+def timed(indexes: Mapping[tuple[str, int], Index], texts: list[str]) -> dict[tuple[str, int], list[float]]:
+    """Milliseconds of each query, from its text to ten hits, by encoder and size."""
+    times: dict[tuple[str, int], list[float]] = {key: [] for key in indexes}
+    for index in indexes.values():
+        index.search(texts[0], K)  # first calls load and allocate
+    for text in texts:
+        for key, index in indexes.items():
+            began = time.perf_counter()
+            index.search(text, K)
+            times[key].append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def write(rows: list[dict[str, Any]], times: Mapping[tuple[str, int], list[float]], given: Namespace) -> None:
+    """The table: what is kept of the teacher's own at full dim, and times beside its own."""
+    whole = max((row for row in rows if row["queries by"] == TEACHER), key=lambda row: row["dims"])
+    figures, series = [], []
+    for row in rows:
+        name, dim = row["queries by"], row["dims"]
+        kept = row["nDCG@10"] / whole["nDCG@10"]
+        row |= {"kept": kept} | _times(times[name, dim], times[TEACHER, dim])
+        figures.append(Figure(f"{name}, {dim} dims: nDCG@10 kept", kept, None if name == TEACHER else 0.97))
+    for (name, dim), each in times.items():
+        series.append(Series(f"{name}, {dim}", "ms", each))
+        if dim not in given.dims:
+            rows.append({"queries by": name, "documents": dim} | _times(each, times[TEACHER, dim]))
+    for row in rows:
+        told = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+        note("  ".join(f"{key} {each}" for key, each in zip(row, told, strict=True)))
+    settings = {key: value for key, value in vars(given).items() if key != "out"}
+    Report("whole_search", settings, series, figures, rows).write(given.out)
+
+
+def _times(own: list[float], teacher: list[float]) -> dict[str, float]:
+    return {
+        "p50 ms": median(own),
+        "p95 ms": float(np.percentile(own, 95)),
+        "times faster, p50": median(teacher) / median(own),
+        "times faster, p95": float(np.percentile(teacher, 95) / np.percentile(own, 95)),
+    }
+
+
+if __name__ == "__main__":
+    main()

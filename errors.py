@@ -147,6 +147,9 @@ _EXTRA_OF = dict.fromkeys(
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "langchain_core": "langchain",
+    "llama_index": "llama-index",
+    "haystack": "haystack",
 }
 
 

@@ -110,6 +110,12 @@ class Sides:
         found: list[list[float]] = vectors.tolist()
         return found
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sides) and self.place == other.place
+
+    def __hash__(self) -> int:
+        return hash(self.place)
+
     def __reduce__(self) -> tuple[type[Sides], tuple[Place]]:
         return type(self), (self.place,)
 

@@ -96,7 +96,7 @@ def llama_index(model: str, documents: list[str]) -> Asked:
     embedding = EmbEmbedding(model)
     nodes = [TextNode(id_=str(row), text=text) for row, text in enumerate(documents)]
     index = VectorStoreIndex(nodes, embed_model=embedding)
-    kept = index.vector_store.data.embedding_dict  # type: ignore[attr-defined]
+    kept = index.vector_store.data.embedding_dict
     retriever = index.as_retriever(similarity_top_k=len(documents))
 
     def ask(query: str) -> tuple[list[float], Ranked]:

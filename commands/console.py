@@ -164,7 +164,14 @@ def _log(error: BaseException) -> Path | None:
     from emb.files import cache_root
 
     name, text = f"emb-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", "".join(traceback.format_exception(error))
-    for place in (lambda: cache_root() / "logs", lambda: Path(tempfile.gettempdir())):
+
+    def temporary() -> Path:
+        return Path(tempfile.gettempdir())
+
+    def logs() -> Path:
+        return cache_root() / "logs"
+
+    for place in (logs, temporary):
         with contextlib.suppress(OSError):  # a place for temporary files is looked for, and need not be there
             folder = place()
             folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 # Shortcuts; the scripts need only Python.
-.PHONY: test demo interop optimum help setup
+.PHONY: test demo interop optimum integrations help setup
 
 test:
 	python3 scripts/test.py
@@ -9,6 +9,9 @@ demo:
 
 optimum:
 	python3 scripts/test.py --stack optimum
+
+integrations:
+	python3 scripts/test.py --stack integrations
 
 interop:
 	python3 scripts/interop.py

@@ -13,6 +13,7 @@ Importing this package imports neither torch nor numpy; each function imports wh
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,9 @@ __all__ = [
     "validate",
     "web",
 ]
+
+# onnxruntime reports to its makers from 1.31 on, unless this says otherwise by the time it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 try:
     __version__ = importlib.metadata.version("emb-distill")

@@ -8,7 +8,7 @@
     ├── CheckpointError      a checkpoint that cannot be resumed from
     ├── TrainingError        a training that diverges
     ├── ArtifactError        a folder that is not what it claims to be, or is in the way
-    ├── DiskError            no room, or no permission, to write
+    ├── DiskError            no room to write, or no permission
     ├── HubError             a hub that cannot be reached, or does not take what is sent
     ├── MissingExtra         a dependency that the installed extra does not bring
     └── GateFailed           exit code 1: the work was done and did not pass
@@ -106,7 +106,7 @@ class ArtifactError(EmbError):
 
 
 class DiskError(EmbError):
-    """No room, or no permission, to write."""
+    """No room to write, or no permission."""
 
 
 class HubError(EmbError):
@@ -147,6 +147,9 @@ _EXTRA_OF = dict.fromkeys(
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "langchain_core": "langchain",
+    "llama_index": "llama-index",
+    "haystack": "haystack",
 }
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,17 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_root() -> Path:
-    """`$EMB_CACHE`, or `emb` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("EMB_CACHE") or Path(base) / "emb")
+    """`$EMB_CACHE`, or `emb` in the user's cache folder, which of a user without a home is that of temporary files."""
+    if own := os.environ.get("EMB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or _users_cache()) / "emb"
+
+
+def _users_cache() -> Path:
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:  # the user of a container has a number and nothing else
+        return Path(tempfile.gettempdir())
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from typing import Any
 
 import click
 
-from emb.errors import EmbError, Terminated, UsageError, first_line, needs_extra
+from emb.errors import DiskError, EmbError, Terminated, UsageError, first_line, needs_extra
 
 _ON_INTERRUPT = {
     "demo": "finished work is kept: run the same command again to go on",
@@ -140,6 +140,11 @@ def _ours(args: Sequence[str], error: BaseException) -> EmbError:
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return _interrupted(args, error)
+    if isinstance(error, PermissionError) and error.filename:
+        return DiskError(
+            f"{error.filename}: {error.strerror}",
+            "let the user who runs this have it (chmod, chown), or run this as its owner",
+        )
     where = _log(error)
     return Unexpected(
         f"unexpected error: {type(error).__name__}: {first_line(error)}",
@@ -160,8 +165,16 @@ def _log(error: BaseException) -> Path | None:
     from emb.files import cache_root
 
     name, text = f"emb-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log", "".join(traceback.format_exception(error))
-    for folder in (cache_root() / "logs", Path(tempfile.gettempdir())):
-        with contextlib.suppress(OSError):
+
+    def temporary() -> Path:
+        return Path(tempfile.gettempdir())
+
+    def logs() -> Path:
+        return cache_root() / "logs"
+
+    for place in (logs, temporary):
+        with contextlib.suppress(OSError):  # a place for temporary files is looked for, and need not be there
+            folder = place()
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / name).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)

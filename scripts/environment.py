@@ -2,8 +2,9 @@
 
     python3 scripts/environment.py [STACK]
 
-The stack is "current" (`.venv`) or "optimum" (`.venv-optimum`, with what optimum's exporter needs). Needs Python
-3.11 or newer and nothing else. A second call finds its stamp and returns at once.
+The stack is "current" (`.venv`), "optimum" (`.venv-optimum`, with what optimum's exporter needs) or "integrations"
+(`.venv-integrations`, with LangChain, LlamaIndex and Haystack). Needs Python 3.11 or newer and nothing else. A second
+call finds its stamp and returns at once.
 """
 
 import sys
@@ -27,11 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Stack:
-    """Versions tested together: the environment they live in, the file that pins them, the extras they need."""
+    """Versions tested together: the environment they live in, the file that pins them, the extras they need, and the
+    tests to run there; none named, all.
+    """
 
     home: Path
     constraints: Path
     extras: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
 
     @property
     def commands(self) -> Path:
@@ -58,6 +62,13 @@ class Stack:
 STACKS = {
     "current": Stack(ROOT / ".venv", ROOT / "constraints.txt"),
     "optimum": Stack(ROOT / ".venv-optimum", ROOT / "constraints-optimum.txt", ("optimum",)),
+    # Sixty packages that nothing else needs; the versions are those of the current stack.
+    "integrations": Stack(
+        ROOT / ".venv-integrations",
+        ROOT / "constraints.txt",
+        ("langchain", "llama-index", "haystack"),
+        ("tests/integrations",),
+    ),
 }
 
 

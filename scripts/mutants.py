@@ -33,6 +33,7 @@ ROOMS = (
     "export",
     "quantize",
     "runtime",
+    "integrations",
     "validate",
     "evaluate",
     "publish",

@@ -1,8 +1,8 @@
 """Set up and check everything: lint, types, the generated pages, the tests.
 
-    python3 scripts/test.py [--stack optimum] [ARGUMENTS FOR PYTEST]
+    python3 scripts/test.py [--stack optimum|integrations] [ARGUMENTS FOR PYTEST]
 
-On the older stack the tests alone run: lint and types are those of the current one.
+On the other stacks tests alone run: lint and types are those of the current one.
 """
 
 import os
@@ -19,7 +19,9 @@ def main() -> int:
     if stack not in environment.STACKS:
         print(f"--stack {stack}: unknown; known: {', '.join(environment.STACKS)}", file=sys.stderr)
         return 2
-    commands = environment.prepare("train", "adapt", "minilm", "search", "serve", "dev", stack=stack)
+    some = environment.STACKS[stack].tests
+    extras = ("train", "dev") if some else ("train", "adapt", "minilm", "search", "serve", "dev")
+    commands = environment.prepare(*extras, stack=stack)
     # Nothing here may reach a hub; the tests that need one bring their own.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -29,7 +31,7 @@ def main() -> int:
         "types": [commands / "mypy", "-p", "emb"],
         "help page": [commands / "python", "scripts/write_help.py", "--check"],
         "picture of the rooms": [commands / "python", "scripts/draw_rooms.py", "--check"],
-        "tests": [commands / "pytest", "--durations=10", *arguments],
+        "tests": [commands / "pytest", "--durations=10", *some, *arguments],
     }
     wanted = checks if stack == "current" else ["tests"]
     failed = [name for name in wanted if environment.run(*checks[name])]

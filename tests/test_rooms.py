@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "distill": {"artifact", "data", "model", "recipes", "teachers", "vocabulary"},
     "quantize.vectors": set(),
     "runtime": {"artifact", "data", "model", "quantize.vectors"},
+    "integrations": {"runtime"},
     "quantize.weights": {"artifact", "runtime"},
     "export": {
         "artifact",

@@ -171,6 +171,32 @@ def test_without_a_cache_folder_the_log_lies_with_temporary_files(
     assert emb("fail", group=failing(ZeroDivisionError())).status == 70
 
 
+def test_a_user_without_a_home_and_without_a_writable_folder_is_told_what_failed(
+    emb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    def homeless(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("EMB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert f"the traceback is in {tmp_path / 'emb' / 'logs'}" in emb("fail", group=failing(ZeroDivisionError())).err
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    ran = emb("fail", group=failing(ZeroDivisionError("one")))
+    assert ran.status == 70
+    assert ran.err == "unexpected error: ZeroDivisionError: one; add --debug to see where\n"
+
+
+def test_a_file_that_may_not_be_read_is_named(emb: Any) -> None:
+    ran = emb("fail", group=failing(PermissionError(13, "Permission denied", "/srv/model.onnx")))
+    assert ran.status == 2
+    assert ran.err.startswith("error: /srv/model.onnx: Permission denied\n  let the user who runs this")
+
+
 def _debuggable(error: BaseException) -> click.Group:
     group = failing(error)
     group.params.append(click.Option(["--debug"], is_flag=True, expose_value=False))

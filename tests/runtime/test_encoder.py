@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -266,3 +267,16 @@ def test_serving_imports_no_torch(artifact: Path) -> None:
         f"assert load({str(artifact)!r}).encode_query(['a text']).shape == (1, 16)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("told", [None, "0"])
+def test_onnxruntime_tells_nobody_unless_it_is_told_to(artifact: Path, tmp_path: Path, told: str | None) -> None:
+    code = f"import os, emb; emb.load({str(artifact)!r}).encode('x'); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    ours = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    given = ours | {"HOME": str(tmp_path)} | ({} if told is None else {"ORT_DISABLE_TELEMETRY": told})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=given)
+    assert done.stdout.strip() == (told or "1"), done.stderr
+    if told is None:
+        assert not (tmp_path / ".cache").exists()  # where it keeps the name by which it knows a machine again

@@ -138,6 +138,7 @@ _EXTRA_OF = dict.fromkeys(
     "train",
 ) | {
     "bitsandbytes": "adapt",
+    "cryptography": "sign",
     "peft": "adapt",
     "pyarrow": "parquet",
     "faiss": "search",

@@ -12,6 +12,7 @@ from emb.artifact.bundle import is_bundle
 from emb.commands import console
 from emb.commands.console import Outcome, reports
 from emb.commands.shared import model_names, no_verify, remote_code
+from emb.commands.shared import trusted_key as with_trusted_key
 from emb.errors import GateFailed, UsageError
 from emb.report.tables import table
 
@@ -36,12 +37,7 @@ if TYPE_CHECKING:
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
-@click.option(
-    "--trusted-key",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="A public key: refuse an artifact that is not as `emb sign` signed it with that one's private key.",
-)
+@with_trusted_key
 @no_verify
 @remote_code
 @reports

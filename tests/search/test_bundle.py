@@ -71,6 +71,12 @@ def test_a_server_of_queries_never_opens_the_documents_model(bundle: Path, monke
     found.encode_ids(found.tokenizer.encode(TEXTS))
 
 
+def test_a_query_file_runs_on_the_cpu_wherever_documents_go(bundle: Path) -> None:
+    found = emb.load(bundle, device="meta")
+    assert found.encode_query(TEXTS).shape == (3, 16)
+    assert next(found.document.model.parameters()).device.type == "meta"  # type: ignore[attr-defined]
+
+
 def test_a_copy_needs_nothing_outside(export: Path, teacher: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(teacher, tmp_path / "moved")
     emb.bundle(export, moved, out=tmp_path / "both", copy=True)

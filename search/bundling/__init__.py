@@ -61,10 +61,10 @@ def bundle(
     """
     with needs_extra():
         from emb.search.bundling.choice import Limits
-        from emb.search.bundling.documents import Search
+        from emb.search.bundling.documents import Trial
         from emb.search.bundling.write import write_bundle
 
-    search = Search(
+    trial = Trial(
         [Path(each) for each in doc_candidates],
         [str(each) for each in data],
         max_texts,
@@ -76,7 +76,7 @@ def bundle(
         doc,
         None if out is None else Path(out),
         files=(query_file, document_file),
-        search=search,
+        trial=trial,
         threads=threads,
         copy=copy,
         router=router,

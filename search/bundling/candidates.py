@@ -35,6 +35,7 @@ def candidates(named: tuple[str, Path], exports: Sequence[Path], device: str, **
         ArtifactError: the model cannot be opened, or a folder is no export of it.
     """
     name, folder = named
+    exports = [export for export in exports if export.resolve() != folder.resolve()]
     for export in exports:
         _require_export(export, folder)
     options |= {"device": device}

@@ -18,7 +18,7 @@ from emb.search.bundling.space import check_space, require_fit
 
 
 @dataclass(frozen=True)
-class Search:
+class Trial:
     """What the documents' encoder is to be chosen by: exports of it to try, documents, how many of them, what may be
     lost, and where it is measured (None: a GPU where there is one). Without `data` nothing is measured.
     """
@@ -53,7 +53,7 @@ class Documents:
 
 
 def documents_of(
-    query: Encoder, folder: Path, named: tuple[str, Path], file: str | None, search: Search, **options: Any
+    query: Encoder, folder: Path, named: tuple[str, Path], file: str | None, trial: Trial, **options: Any
 ) -> Documents:
     """Open the documents' model `named`, or choose among it and its exports, for the queries of `query` in `folder`;
     `options` are those of `emb.load`.
@@ -63,14 +63,14 @@ def documents_of(
         UsageError: too few documents to choose on.
     """
     name, model = named
-    if not search.data:
+    if not trial.data:
         taken = Candidate(name, model, file, "fp32", load(model, file=file, **options))
         return Documents(taken, check_space(query, taken.encoder, (folder, model)))
-    where = search.device or str(device())
-    tried = candidates(named, search.exports, where, **options)
+    where = trial.device or str(device())
+    tried = candidates(named, trial.exports, where, **options)
     space = check_space(query, tried[0].encoder, (folder, model))  # before an hour goes into what cannot be searched
     for each in tried[1:]:
         require_fit(query, each.encoder, (folder, each.folder))
-    task = sample_of(search.data, search.max_texts)
-    taken, record = choose(query, tried, task, search.limits, where, options.get("threads"))
+    task = sample_of(trial.data, trial.max_texts)
+    taken, record = choose(query, tried, task, trial.limits, where, options.get("threads"))
     return Documents(taken, space, record)

@@ -15,7 +15,7 @@ from emb.artifact.runs import run_status
 from emb.errors import UsageError
 from emb.files import atomic_folder, refuse_existing
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
-from emb.search.bundling.documents import Search, documents_of
+from emb.search.bundling.documents import Trial, documents_of
 from emb.teachers.registry import remembered, resolve
 
 _Named = tuple[str, Path]  # what a model is called, and where it lies
@@ -27,7 +27,7 @@ def write_bundle(
     out: Path | None,
     *,
     files: tuple[str | None, str | None],
-    search: Search,
+    trial: Trial,
     threads: int | None,
     copy: bool,
     router: bool,
@@ -35,15 +35,15 @@ def write_bundle(
     trust_remote_code: bool,
 ) -> Path:
     """`emb.bundle`, which describes the arguments."""
-    search.require(files[1])
+    trial.require(files[1])
     queries = _found(query, trust_remote_code)
     documents = _teacher_of(*queries) if document is None else _found(document, trust_remote_code)
     place = out or Path("bundles") / queries[0]
     refuse_existing(place, overwrite)
     options: dict[str, Any] = {"threads": threads, "trust_remote_code": trust_remote_code}
-    search = replace(search, exports=[_found(each, trust_remote_code)[1] for each in search.exports])
+    trial = replace(trial, exports=[_found(each, trust_remote_code)[1] for each in trial.exports])
     query_encoder = load(queries[1], file=files[0], **options)
-    found = documents_of(query_encoder, queries[1], documents, files[1], search, **options)
+    found = documents_of(query_encoder, queries[1], documents, files[1], trial, **options)
     taken = found.taken
     with atomic_folder(place, replace=overwrite) as folder:
         shutil.copytree(queries[1], folder / QUERY, ignore=_hidden)

@@ -203,13 +203,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def query(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A query encoder of fewer dims than its teacher, exported."""
-    place = tmp_path_factory.mktemp("query")
-    (place / "texts.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
-    how = {"pairs": [[2, 16], [2, 32]], "training.epochs": 0}
-    run = emb.distill(teacher, data=[place / "texts.txt"], layers=2, out=place / "run", overrides=how)
-    [artifact] = emb.export(run.student, layers=[2], dims=[16], out=place / "q")
-    return artifact
+    """A query encoder of fewer dims: the teacher's own first ones, since nothing need be learned here."""
+    [found] = emb.export(teacher, dims=[16], out=tmp_path_factory.mktemp("query") / "q")
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +287,15 @@ def test_a_candidate_of_another_model_is_refused(query: Path, docs: Path, tmp_pa
     [exported] = emb.export(other, out=tmp_path / "other-onnx")
     with pytest.raises(ArtifactError, match=r"does not name .* as the model it was exported from"):
         emb.bundle(query, out=tmp_path / "both", doc_candidates=[exported], data=[docs])
+
+
+def test_torch_is_tried_in_what_the_device_computes_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    from emb.search.bundling import candidates
+
+    monkeypatch.setattr(candidates, "gains_from_bf16", lambda: True)
+    assert (candidates._halves("cpu"), candidates._halves("cuda:0")) == (["bf16"], ["bf16", "fp16"])
+    monkeypatch.setattr(candidates, "gains_from_bf16", lambda: False)
+    assert (candidates._halves("cpu"), candidates._halves("cuda")) == ([], ["fp16"])
 
 
 def test_too_few_documents_choose_nobody(query: Path, tmp_path: Path) -> None:

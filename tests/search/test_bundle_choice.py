@@ -240,7 +240,7 @@ def test_an_export_of_the_teacher_becomes_the_documents_encoder(
     query: Path, teacher: Path, exported: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fastest(monkeypatch, _file("onnx/model_fp16.onnx"))
-    folder = emb.bundle(query, out=tmp_path / "both", doc_candidates=[exported], data=[docs], threads=1)
+    folder = emb.bundle(query, teacher, out=tmp_path / "both", doc_candidates=[exported], data=[docs], threads=1)
     found = Bundle.load(folder)
     assert found.choice is not None
     tried = [(each.name, each.file, each.dtype) for each in found.choice.tried]
@@ -273,20 +273,20 @@ def test_torch_is_opened_as_it_was_measured(
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_without_data_the_model_is_taken_as_it_is(query: Path, exported: Path, tmp_path: Path) -> None:
-    found = Bundle.load(emb.bundle(query, out=tmp_path / "both"))
+def test_without_data_the_model_is_taken_as_it_is(query: Path, teacher: Path, exported: Path, tmp_path: Path) -> None:
+    found = Bundle.load(emb.bundle(query, teacher, out=tmp_path / "both"))
     assert (found.choice, found.document.file, found.document.dtype) == (None, None, "fp32")
     with pytest.raises(UsageError, match="nothing to choose on"):
-        emb.bundle(query, out=tmp_path / "other", doc_candidates=[exported])
+        emb.bundle(query, teacher, out=tmp_path / "other", doc_candidates=[exported])
     with pytest.raises(UsageError, match="data chooses the file"):
         emb.bundle(query, exported, out=tmp_path / "other", data=["x"], document_file="onnx/model.onnx")
 
 
-def test_a_candidate_of_another_model_is_refused(query: Path, docs: Path, tmp_path: Path) -> None:
+def test_a_candidate_of_another_model_is_refused(query: Path, teacher: Path, docs: Path, tmp_path: Path) -> None:
     other = tiny.tiny_bert(tmp_path / "other", layers=1)
     [exported] = emb.export(other, out=tmp_path / "other-onnx")
     with pytest.raises(ArtifactError, match=r"does not name .* as the model it was exported from"):
-        emb.bundle(query, out=tmp_path / "both", doc_candidates=[exported], data=[docs])
+        emb.bundle(query, teacher, out=tmp_path / "both", doc_candidates=[exported], data=[docs])
 
 
 def test_torch_is_tried_in_what_the_device_computes_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,32 +298,43 @@ def test_torch_is_tried_in_what_the_device_computes_faster(monkeypatch: pytest.M
     assert (candidates._halves("cpu"), candidates._halves("cuda")) == ([], ["fp16"])
 
 
-def test_too_few_documents_choose_nobody(query: Path, tmp_path: Path) -> None:
+def test_too_few_documents_choose_nobody(query: Path, teacher: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
     few.write_text("\n".join(tiny.SENTENCES[:9]), encoding="utf-8")
     with pytest.raises(UsageError, match="everybody finds"):
-        emb.bundle(query, out=tmp_path / "both", data=[few])
+        emb.bundle(query, teacher, out=tmp_path / "both", data=[few])
     assert not (tmp_path / "both").exists()
 
 
 def test_what_cannot_be_opened_here_is_told_and_left_out(
-    query: Path, exported: Path, docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    query: Path, teacher: Path, exported: Path, docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import shutil
 
     damaged = shutil.copytree(exported, tmp_path / "damaged")
     (damaged / "onnx" / "model_fp16.onnx").write_bytes(b"nothing")
-    found = Bundle.load(emb.bundle(query, out=tmp_path / "both", doc_candidates=[damaged], data=[docs]))
+    found = Bundle.load(emb.bundle(query, teacher, out=tmp_path / "both", doc_candidates=[damaged], data=[docs]))
     assert found.choice is not None
     assert "onnx/model_fp16.onnx" not in [each.file for each in found.choice.tried]
     assert "model_fp16.onnx: left out, " in capsys.readouterr().err
 
 
 def test_loss_stands_beside_gain(
-    query: Path, exported: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    query: Path, teacher: Path, exported: Path, docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _fastest(monkeypatch, _file("onnx/model.onnx"))
-    arguments = ["--query", query, "--doc-candidate", exported, "--data", docs, "--out", tmp_path / "both"]
+    arguments = [
+        "--query",
+        query,
+        "--doc",
+        teacher,
+        "--doc-candidate",
+        exported,
+        "--data",
+        docs,
+        "--out",
+        tmp_path / "both",
+    ]
     done = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
     assert done.exit_code == 0, done.output
     [line] = [line for line in done.output.splitlines() if "→" in line]
@@ -334,10 +345,10 @@ def test_loss_stands_beside_gain(
     assert line in shown.output
 
 
-def test_a_bundle_of_the_first_schema_opens(query: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_the_first_schema_opens(query: Path, teacher: Path, tmp_path: Path) -> None:
     from emb.artifact import bundle
 
-    folder = emb.bundle(query, out=tmp_path / "both")
+    folder = emb.bundle(query, teacher, out=tmp_path / "both")
     path = folder / "bundle.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     del content["choice"]

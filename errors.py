@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "for": "documents",
     "move": "moved",
     "codec": "codecs",
+    "doc-candidate": "doc_candidates",
     "dim": "dims",
     "precision": "precisions",
     "set": "overrides",

@@ -83,7 +83,7 @@ def measure(encoders: Sequence[Encoder], documents: Sequence[str], query: Encode
         for number, share in enumerate(shares):
             for turn in range(len(encoders)):
                 row = (number + turn) % len(encoders)
-                vectors, seconds = _timed(encoders[row], [documents[place] for place in share])
+                vectors, seconds = _timed(encoders[row], [documents[int(place)] for place in share])
                 parts[row].append(cut(vectors, query.dim, query.normalize))
                 speeds[row].append(len(share) / seconds)
                 advance(1)

@@ -16,7 +16,7 @@ def write_router(
     folders: tuple[Path, Path], encoders: tuple[Encoder, Encoder], out: Path, trust_remote_code: bool
 ) -> None:
     """Write a model with the query encoder's and the documents' modules at `out`, both giving the queries' dims; the
-    prompts, the measure and whether vectors are normalised are those of `encoders`.
+    prompts, and whether vectors are normalised, are those of `encoders`.
     """
     query, document = (
         SentenceTransformer(str(folder), device="cpu", trust_remote_code=trust_remote_code) for folder in folders
@@ -28,7 +28,7 @@ def write_router(
     prompts = {kind: each.prompt(kind) for kind, each in zip(("query", "document"), encoders, strict=True)}
     router = Router.for_query_document(query_modules=routes[0], document_modules=routes[1])
     model = SentenceTransformer(
-        modules=[router], device="cpu", prompts=prompts, similarity_fn_name=encoders[0].similarity_fn_name
+        modules=[router], device="cpu", prompts=prompts, similarity_fn_name=query.similarity_fn_name
     )
     model.save_pretrained(str(out), create_model_card=False)
 

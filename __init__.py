@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emb.artifact.signature import sign
 from emb.distill import rotate
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
@@ -49,6 +50,7 @@ __all__ = [
     "open_index",
     "rotate",
     "serve",
+    "sign",
     "validate",
     "web",
 ]
@@ -71,6 +73,7 @@ def load(
     device: str = "cpu",
     provider: str | None = None,
     verify: bool = True,
+    trusted_key: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Encoder:
     """Open an artifact, or any sentence-transformers folder, for `encode(texts, kind="query")`.
@@ -80,13 +83,16 @@ def load(
         backend: "onnx", "torch", or "auto": ONNX if the folder has a file that passed its gate.
         file: one ONNX file of the artifact, by its path in the folder.
         threads: to compute with; None for all.
-        device: "cpu", or "cuda" and others that torch knows.
+        device: "cpu", or "cuda" and others that torch knows; of a bundle, that of its documents' encoder.
         provider: an execution provider of ONNX Runtime by name, in place of the device's own.
         verify: compare the files that are read with the hashes that the artifact was written with.
+        trusted_key: a file with an ed25519 public key (PEM); refuse the folder unless it is as `emb.sign` signed it
+            with that one's private key. Needs the extra `sign`.
         trust_remote_code: let a folder opened in torch run code of its own.
 
     Raises:
-        ArtifactError: not a model folder, no usable ONNX file, or a file that has changed since it was written.
+        ArtifactError: not a model folder, no usable ONNX file, a file that has changed since it was written, or a
+            folder that is not signed with `trusted_key`.
         MissingExtra: torch is needed and not installed.
         UsageError: no such device or provider here.
     """
@@ -100,5 +106,6 @@ def load(
         device=device,
         provider=provider,
         verify=verify,
+        trusted_key=trusted_key,
         trust_remote_code=trust_remote_code,
     )

@@ -23,6 +23,7 @@ from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
 from emb.commands.search import search
 from emb.commands.serve import serve
+from emb.commands.sign import sign
 from emb.commands.validate import validate
 from emb.commands.web import web
 from emb.report.tables import table
@@ -107,6 +108,7 @@ for _command in (
     export,
     validate,
     bundle,
+    sign,
     index,
     search,
     calibrate,

@@ -30,6 +30,7 @@ _ARGUMENTS = {
     "for": "documents",
     "move": "moved",
     "codec": "codecs",
+    "doc-candidate": "doc_candidates",
     "dim": "dims",
     "precision": "precisions",
     "set": "overrides",
@@ -138,6 +139,7 @@ _EXTRA_OF = dict.fromkeys(
     "train",
 ) | {
     "bitsandbytes": "adapt",
+    "cryptography": "sign",
     "peft": "adapt",
     "pyarrow": "parquet",
     "faiss": "search",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from emb.files import read_json, write_json
 
 FILE = "bundle.json"
 QUERY, DOCUMENT, ROUTER = "query", "document", "router"  # folders inside
-SCHEMA = 1
+SCHEMA = 2
+_READS = (1, 2)  # 1: nobody had chosen the documents' encoder by measuring, and torch computed in float32
 _AGAIN = "bundle the two again: emb bundle --query EXPORT --doc MODEL"
 
 
@@ -28,6 +30,7 @@ class EncoderRecord:
         fingerprint: what its vectors depend on (`artifact.fingerprints`).
         file: the file of an export that is used; None for the folder itself in torch.
         dim: width of its own vectors; those of a wider one are cut to the bundle's.
+        dtype: what torch computes in: "fp32", "bf16" or "fp16".
     """
 
     name: str
@@ -35,6 +38,7 @@ class EncoderRecord:
     fingerprint: str
     file: str | None
     dim: int
+    dtype: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,80 @@ class SpaceRecord:
     proven: bool
 
 
+@dataclass(frozen=True)
+class TriedEncoder:
+    """One way of encoding the documents: what it gained, and what it lost.
+
+    Attributes:
+        name, file, dtype: as in `EncoderRecord`; `dtype` is that of the file's weights, where there is one.
+        documents_per_second: the median of the rounds.
+        cosine, min_cosine: the mean and the smallest cosine of a document's vector to the reference's.
+        overlap: the share of the ten documents that the query encoder finds among the reference's vectors which it
+            finds among these too.
+        ndcg: nDCG@10 × 100 of the query encoder's queries, where they are judged.
+        reason: why it was taken, or was not.
+    """
+
+    name: str
+    file: str | None
+    dtype: str
+    documents_per_second: float
+    cosine: float
+    min_cosine: float
+    overlap: float
+    ndcg: float | None
+    passed: bool
+    chosen: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ChoiceRecord:
+    """How the documents' encoder was chosen: on what, where, by which limits, among whom.
+
+    The first of `tried` is the reference, the documents' model itself in float32; the `spread` is how far its rounds
+    lay apart, (slowest, fastest) documents a second.
+    """
+
+    data: str
+    documents: int
+    queries: int
+    judged: bool
+    dim: int
+    device: str
+    threads: int | None
+    processor: str
+    min_cosine: float
+    min_overlap: float
+    spread: tuple[float, float]
+    tried: Sequence[TriedEncoder]
+
+    @property
+    def chosen(self) -> TriedEncoder:
+        """The one that was taken."""
+        return next(each for each in self.tried if each.chosen)
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the reference it is."""
+        return self.chosen.documents_per_second / self.tried[0].documents_per_second
+
+    @classmethod
+    def read(cls, value: dict[str, Any]) -> ChoiceRecord:
+        """From the JSON of `bundle.json`.
+
+        Raises:
+            TypeError: a key that is unknown, or one that is missing.
+        """
+        tried = [TriedEncoder(**each) for each in value["tried"]]
+        return cls(**value | {"tried": tried, "spread": tuple(value["spread"])})
+
+
 @dataclass
 class Bundle:
-    """The content of `bundle.json`: vectors of `dim` numbers, how they are compared, and who makes them."""
+    """The content of `bundle.json`: vectors of `dim` numbers, how they are compared, and who makes them; `choice` is
+    how the documents' encoder came to be that one, where it was chosen by measuring.
+    """
 
     query: EncoderRecord
     document: EncoderRecord
@@ -61,6 +136,7 @@ class Bundle:
     normalize: bool
     similarity: str
     space: SpaceRecord
+    choice: ChoiceRecord | None = None
     schema: int = SCHEMA
     digest: str = ""
 
@@ -73,13 +149,15 @@ class Bundle:
         """
         path = folder / FILE
         value = read_json(path)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise ArtifactError(f"{path}: not a bundle of schema {SCHEMA}", _AGAIN)
+        if not isinstance(value, dict) or value.get("schema") not in _READS:
+            raise ArtifactError(f"{path}: not a bundle of schema {SCHEMA} or older", _AGAIN)
         if value.get("digest") != _digest(value):
             raise ArtifactError(f"{path}: changed since it was written", _AGAIN)
         try:
             query, document = (EncoderRecord(**value.pop(side)) for side in (QUERY, DOCUMENT))
-            return cls(query, document, space=SpaceRecord(**value.pop("space")), **value)
+            space, choice = SpaceRecord(**value.pop("space")), value.pop("choice", None)
+            value["schema"] = SCHEMA  # that of what it is written as from now on
+            return cls(query, document, space=space, choice=ChoiceRecord.read(choice) if choice else None, **value)
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{path}: {error}", _AGAIN) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from emb.artifact.manifest import Manifest
+from emb.artifact.manifest import SIGNED, Manifest, paths_of
 from emb.files import sha256_file
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "sentence_bert_config.json")
@@ -23,6 +23,7 @@ _NOT_MODEL = {
     "data_config.json",
     "id_map.json",
     "vocab_report.json",
+    *SIGNED,
 }
 _NEVER_READ = {".md", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".svg", ".h5", ".msgpack", ".ot"}
 # Other runtimes' copies of the same model, and what a run keeps beside its student.
@@ -35,15 +36,18 @@ def fingerprint(folder: Path, file: str | None = None) -> str:
 
 
 def graph_hash(folder: Path, file: str) -> str:
-    """Of an artifact's ONNX file, the data beside it, the tokenizer, and the facts of the manifest that vectors depend
-    on.
+    """Of an artifact's model file, all that belongs to it, the tokenizer, and the facts of the manifest that vectors
+    depend on.
     """
     path, manifest = folder / file, Manifest.load(folder)
     files = [
-        *sorted(path.parent.glob(f"{path.name}*")),
+        *(each for each in (paths_of(folder, file) if path.is_file() else ()) if each.is_file()),
         *(folder / name for name in TOKENIZER_FILES if (folder / name).is_file()),
     ]
-    facts = [manifest.dim, manifest.normalize, manifest.max_length, manifest.prompts, manifest.calibration]
+    facts: list[Any] = [manifest.dim, manifest.normalize, manifest.max_length, manifest.prompts, manifest.calibration]
+    if path.suffix == ".bin":  # CTranslate2's ends at the token vectors: what follows is read from the modules
+        heads = [folder / "modules.json", *sorted(folder.glob("*_Dense/config.json"))]
+        facts += [manifest.pooling, [sha256_file(each) for each in heads if each.is_file()]]
     # By suffix and not by name: a file that was given another name is still the same.
     named = ((each.name.removeprefix(path.name), each) for each in files)
     return _hash(named, json.dumps(facts, sort_keys=True))

@@ -19,8 +19,9 @@ SCHEMA = 2
 # 1: its lineage and pairs were untyped, with the same keys; the first of them had no digest.
 _READS = (1, 2)
 FILE = "emb.json"
+SIGNED = ("SHA256SUMS", "SHA256SUMS.sig")  # `artifact.signature`
 # Written after the manifest, about the artifact: they describe it and are no part of it.
-_REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "calibration.json", "README.md"}
+_REPORTS = {FILE, "parity.json", "report.html", "evaluation.json", "calibration.json", "README.md", *SIGNED}
 
 
 @dataclass(frozen=True, order=True)

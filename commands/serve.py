@@ -9,7 +9,7 @@ import click
 
 from emb.commands.console import Outcome, plain, reports
 from emb.commands.options import duration
-from emb.commands.shared import no_verify, remote_code
+from emb.commands.shared import no_verify, remote_code, trusted_key
 
 _COUNT = click.IntRange(min=1)
 
@@ -70,6 +70,7 @@ _COUNT = click.IntRange(min=1)
     help="Compute there: cpu, cuda, or another that torch knows.",
 )
 @click.option("--provider", metavar="NAME", help="Execution provider of ONNX Runtime. Default: that of --device.")
+@trusted_key
 @no_verify
 @remote_code
 @reports

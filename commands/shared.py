@@ -34,6 +34,16 @@ def no_verify(command: Command) -> Command:
     )(command)
 
 
+def trusted_key(command: Command) -> Command:
+    """Add --trusted-key."""
+    return click.option(
+        "--trusted-key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="A public key: refuse an artifact that is not as `emb sign` signed it with that one's private key.",
+    )(command)
+
+
 def remote_code(command: Command) -> Command:
     """Add --trust-remote-code."""
     return click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run code of its own.")(

@@ -12,6 +12,7 @@ from emb.artifact.bundle import is_bundle
 from emb.commands import console
 from emb.commands.console import Outcome, reports
 from emb.commands.shared import model_names, no_verify, remote_code
+from emb.commands.shared import trusted_key as with_trusted_key
 from emb.errors import GateFailed, UsageError
 from emb.report.tables import table
 
@@ -36,19 +37,30 @@ if TYPE_CHECKING:
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
+@with_trusted_key
 @no_verify
 @remote_code
 @reports
 def validate(
-    artifact: str | None, data: Sequence[str], min_cosine: float | None, no_verify: bool, **options: Any
+    artifact: str | None,
+    data: Sequence[str],
+    min_cosine: float | None,
+    trusted_key: Path | None,
+    no_verify: bool,
+    **options: Any,
 ) -> Outcome:
     """Prove an artifact against its model.
 
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by
     default the newest export of the latest run. Writes parity.json and report.html into it. Exit code 1 if a gate
     fails. Of a bundle it is shown how far its search agrees with one by the documents' model alone: --data names a
-    BEIR folder, or documents from which queries are cut.
+    BEIR folder, or documents from which queries are cut. With --trusted-key its signature is looked at first, and
+    without --data that is all.
     """
+    if trusted_key is not None:
+        _require_signed(artifact, trusted_key, not no_verify)
+        if not data:
+            return Outcome({"artifact": artifact, "signed": True}, f"{artifact}: every file is as it was signed")
     if artifact is not None and is_bundle(Path(artifact)):
         return _bundle(artifact, data, not no_verify, min_cosine, **options)
     from emb.validate.proof import validate as prove
@@ -65,10 +77,20 @@ def validate(
     return Outcome(console.plain(report), str(report), failure)
 
 
+def _require_signed(artifact: str | None, trusted_key: Path, verify: bool) -> None:
+    from emb.artifact.signature import require_signed
+
+    if artifact is None or not verify:
+        raise UsageError("--trusted-key: looks at one artifact as it is", "name its folder, without --no-verify")
+    require_signed(Path(artifact), trusted_key)
+
+
 def _bundle(
     folder: str, data: Sequence[str], verify: bool, min_cosine: float | None, against: str | None, **options: Any
 ) -> Outcome:
+    from emb.artifact.signature import is_signed
     from emb.search.bundling.agreement import validate_bundle
+    from emb.search.bundling.table import choice_text
 
     if against or min_cosine is not None:
         raise UsageError(
@@ -78,11 +100,13 @@ def _bundle(
     columns = ("queries by", "documents by", "dims", "of its first ten", *(("nDCG@10",) if found.judged else ()))
     times = "; ".join(f"{name} {each:.1f} ms a query" for name, each in found.milliseconds.items())
     asked = f"{found.texts:,} queries{'' if found.judged else ', cut from the documents'}"
+    chosen = f"\n\nhow it was chosen who encodes documents:\n{choice_text(found.choice)}" if found.choice else ""
+    written = "" if is_signed(Path(folder)) else f"\n\n{folder}/agreement.json"
     return Outcome(
         console.plain(found),
         f"{found.data}: {asked}, {found.documents:,} documents\n\n"
         f"{table([_search(each) for each in found.searches], columns)}\n\n"
-        f"{times}\nan index takes a second for {found.documents_per_second:,.1f} documents\n\n{folder}/agreement.json",
+        f"{times}\nan index takes a second for {found.documents_per_second:,.1f} documents{chosen}{written}",
     )
 
 

@@ -14,7 +14,7 @@ from emb.runtime.encoder import Encoder
 from emb.similarity import Vectors
 from emb.tokens import Ids
 
-Open = Callable[[Path, str | None], Encoder]
+Open = Callable[[Path, EncoderRecord], Encoder]
 
 
 class BundleEncoder(Encoder):
@@ -25,7 +25,7 @@ class BundleEncoder(Encoder):
     """
 
     def __init__(self, folder: Path, opener: Open, *, verify: bool = True) -> None:
-        """Open the bundle in `folder`; `opener` opens a model folder, at one of its files or as it is.
+        """Open the bundle in `folder`; `opener` opens the folder of one of its encoders as its record says.
 
         Raises:
             ArtifactError: not a bundle, or one of its encoders is missing or has changed.
@@ -71,4 +71,4 @@ class BundleEncoder(Encoder):
                 f"{folder}: {side.name} has changed since it was bundled",
                 "put the former files back, bundle the two again, or take it as it is with --no-verify",
             )
-        return self._opener(folder, side.file)
+        return self._opener(folder, side)

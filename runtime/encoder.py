@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emb.artifact.bundle import is_bundle
+from emb.artifact.bundle import QUERY, EncoderRecord, is_bundle
 from emb.artifact.fingerprints import TOKENIZER_FILES
 from emb.artifact.manifest import Manifest, Variant, is_artifact, paths_of
 from emb.errors import ArtifactError, MissingExtra, UsageError
@@ -201,7 +201,7 @@ class Encoder(ABC):
             raise UsageError(
                 f"normalize_embeddings: {vectors.dtype} vectors cannot be normalised", "use a float variant"
             )
-        return _unit(vectors)
+        return unit_rows(vectors)
 
     def _cut(self, vectors: Vectors, dim: int | None) -> Vectors:
         if dim is None or dim == vectors.shape[1]:
@@ -212,7 +212,7 @@ class Encoder(ABC):
                 "export the artifact at that dim, or use a float variant",
             )
         cut = np.ascontiguousarray(vectors[:, :dim])
-        return _unit(cut) if self.normalize else cut
+        return unit_rows(cut) if self.normalize else cut
 
 
 class ArtifactEncoder(Encoder):
@@ -267,13 +267,17 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     provider: str | None = None,
+    dtype: str = "fp32",
     verify: bool = True,
+    trusted_key: str | Path | None = None,
     trust_remote_code: bool = False,
 ) -> Encoder:
-    """Open an artifact, or any sentence-transformers folder, for encoding; `emb.load` describes the arguments.
+    """Open an artifact, or any sentence-transformers folder, for encoding; `emb.load` describes the arguments, and
+    `dtype` is what torch computes in: "fp32", "bf16" or "fp16".
 
     Raises:
-        ArtifactError: not a model folder, no usable ONNX file, or changed since it was written.
+        ArtifactError: not a model folder, no usable ONNX file, or changed since it was written, or not signed with
+            `trusted_key`.
         MissingExtra: torch, or the runtime of `file`, is needed and not installed.
         UsageError: no such backend, device or provider here.
     """
@@ -284,6 +288,8 @@ def load(
         raise UsageError(f"provider {provider}: torch has no providers", "leave out backend, or name a device")
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder", "give an artifact or a sentence-transformers folder")
+    if trusted_key is not None:
+        _require_signed(folder, trusted_key, verify)
     if is_bundle(folder):
         return _load_bundle(folder, file, verify, threads=threads, device=device, trust_remote_code=trust_remote_code)
     if backend == "onnx" or file or provider or (backend == "auto" and _has_onnx(folder)):
@@ -295,16 +301,31 @@ def load(
             f"{folder}: holds no ONNX file, and torch is not installed ({error.name})",
             "pip install 'emb-distill[train]', or export it first",
         ) from error
-    return load_torch(folder, threads, device=device, verify=verify, trust_remote_code=trust_remote_code)
+    return load_torch(folder, threads, device=device, dtype=dtype, verify=verify, trust_remote_code=trust_remote_code)
 
 
-def _load_bundle(folder: Path, file: str | None, verify: bool, **options: Any) -> Encoder:
+def _require_signed(folder: Path, trusted_key: str | Path, verify: bool) -> None:
+    from emb.artifact.signature import require_signed
+
+    if not verify:
+        raise UsageError("--trusted-key: what is signed is looked at, and --no-verify forbids that", "leave one out")
+    require_signed(folder, trusted_key)
+
+
+def _load_bundle(folder: Path, file: str | None, verify: bool, device: str, **options: Any) -> Encoder:
+    """A bundle, its documents' encoder on `device`; the file of a query encoder runs on the CPU it was made for."""
     from emb.runtime.bundle_encoder import BundleEncoder
 
     if file:
         raise UsageError(f"file {file}: a bundle names the files of its encoders", "leave it out")
+
+    def opened(inner: Path, side: EncoderRecord) -> Encoder:
+        where = "cpu" if side.path == QUERY and side.file else device
+        backend = "auto" if side.file else "torch"
+        return load(inner, backend=backend, file=side.file, device=where, dtype=side.dtype, verify=verify, **options)
+
     # Each encoder is held against its fingerprint, which covers all that is read of it.
-    return BundleEncoder(folder, lambda inner, own: load(inner, file=own, verify=verify, **options), verify=verify)
+    return BundleEncoder(folder, opened, verify=verify)
 
 
 def _read_with(folder: Path, file: str) -> list[str]:
@@ -328,7 +349,8 @@ def _cut_of(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str, rows: S
     return count_cut(tokenizer, texts, prompt, rows)
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Each of `vectors` `(texts, dim)` at length 1."""
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 

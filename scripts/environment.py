@@ -160,7 +160,7 @@ def main() -> int:
     if name not in STACKS:
         print(f"{name}: no such stack; known: {', '.join(STACKS)}", file=sys.stderr)
         return 2
-    print(prepare("train", "adapt", "minilm", "serve", "dev", stack=name))
+    print(prepare("train", "adapt", "minilm", "serve", "sign", "dev", stack=name))
     return 0
 
 

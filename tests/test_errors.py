@@ -36,6 +36,7 @@ DOORS = (
     emb.validate,
     emb.load,
     emb.serve,
+    emb.sign,
     emb.web,
     emb.index,
     emb.open_index,

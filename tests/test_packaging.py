@@ -145,7 +145,7 @@ def test_the_constraints_pin_every_dependency_inside_its_range(constraints: str,
     extras = project["optional-dependencies"]
     named = [
         line
-        for extra in ("train", "adapt", "minilm", "search", "serve", "dev", *more)
+        for extra in ("train", "adapt", "minilm", "search", "serve", "sign", "dev", *more)
         for line in extras[extra]
         if not line.startswith("emb-distill[")
     ]

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "vocabulary.adaptation": {"artifact", "data", "distill", "model", "recipes", "teachers", "vocabulary"},
     "search": {"artifact", "runtime", "teachers"},
     "search.calibration": {"artifact", "data", "runtime", "search", "search.bundling", "search.index", "teachers"},
-    "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
+    "search.bundling": {"artifact", "data", "report", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
     "search.server": {"artifact", "runtime", "search", "search.index"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from emb.artifact.bundle import is_bundle
-from emb.data.documents import read_documents
-from emb.data.evaluation_sets import RetrievalTask, is_beir, read_tasks
-from emb.data.pseudo_queries import pseudo_queries
+from emb.artifact.bundle import ChoiceRecord, is_bundle
+from emb.artifact.signature import is_signed
+from emb.data.evaluation_sets import RetrievalTask
 from emb.errors import ArtifactError, UsageError
 from emb.files import write_json
 from emb.progress import note
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import Encoder, load
-from emb.similarity import Vectors, similarities, truncated
+from emb.search.bundling.ranking import cut, nearest, overlap
+from emb.search.bundling.sample import task_of
+from emb.similarity import Vectors
 from emb.tokens import Cut, tell
 
 REPORT = "agreement.json"
 _TIMED = 50  # queries, one at a time
-_FIRST = 10
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Search:
 class Agreement:
     """What was found, on how many `texts`, `judged` or cut from the documents.
 
-    `milliseconds` is the median time of one query by each encoder, `documents_per_second` what an index costs.
+    `milliseconds` is the median time of one query by each encoder, `documents_per_second` what an index costs;
+    `choice` is what the documents' encoder gained and lost beside the model it was made from, where it was chosen by
+    measuring.
     """
 
     data: str
@@ -56,6 +58,7 @@ class Agreement:
     searches: Sequence[Search]
     milliseconds: dict[str, float]
     documents_per_second: float
+    choice: ChoiceRecord | None = None
 
 
 def validate_bundle(
@@ -67,7 +70,8 @@ def validate_bundle(
     verify: bool = True,
     trust_remote_code: bool = False,
 ) -> Agreement:
-    """Search `data` as the bundle does, and as the documents' model alone would; write `agreement.json` into it.
+    """Search `data` as the bundle does, and as the documents' model alone would; write `agreement.json` into it, unless
+    it is signed.
 
     Args:
         bundle: its folder.
@@ -88,26 +92,12 @@ def validate_bundle(
         raise UsageError("a bundle is tried on documents", "add --data PATH: a BEIR folder, or documents")
     encoder = load(folder, threads=threads, verify=verify, trust_remote_code=trust_remote_code)
     assert isinstance(encoder, BundleEncoder)
-    found = _agreement(encoder, _task([str(each) for each in data], max_texts))
-    write_json(folder / REPORT, dataclasses.asdict(found))
+    found = _agreement(encoder, task_of([str(each) for each in data], max_texts))
+    if is_signed(folder):
+        note(f"{folder}: signed, so {REPORT} is not written into it")
+    else:
+        write_json(folder / REPORT, dataclasses.asdict(found))
     return found
-
-
-def _task(data: Sequence[str], count: int) -> RetrievalTask:
-    """The queries and documents of `data`; queries that are cut have no judgements."""
-    if len(data) == 1 and is_beir(Path(data[0])):
-        [task] = read_tasks(data)
-        assert isinstance(task, RetrievalTask)
-        return task
-    documents = read_documents(data)[:count]
-    cut = pseudo_queries(documents)
-    chosen = np.linspace(0, len(cut) - 1, min(count, len(cut))).astype(int)
-    return RetrievalTask(
-        ", ".join(Path(path).name for path in data),
-        {str(row): cut[row].text for row in chosen},
-        {str(row): each.whole for row, each in enumerate(documents)},
-        {},
-    )
 
 
 def _agreement(encoder: BundleEncoder, task: RetrievalTask) -> Agreement:
@@ -116,13 +106,13 @@ def _agreement(encoder: BundleEncoder, task: RetrievalTask) -> Agreement:
     index, seconds = _indexed(large, documents, encoder.bundle.document.name)
     asked = {each: each.encode(queries, kind="query") for each in (large, small)}
     names = {large: encoder.bundle.document.name, small: encoder.bundle.query.name}
-    truth = _nearest(asked[large], index, encoder.similarity_fn_name)
+    truth = nearest(asked[large], index, encoder.similarity_fn_name)
 
     def search(by: Encoder, dim: int) -> Search:
-        left, right = (_cut(vectors, dim, encoder.normalize) for vectors in (asked[by], index))
-        found = _nearest(left, right, encoder.similarity_fn_name)
+        left, right = (cut(vectors, dim, encoder.normalize) for vectors in (asked[by], index))
+        found = nearest(left, right, encoder.similarity_fn_name)
         judged = task.score(left, right, encoder.similarity_fn_name) if task.relevant else None
-        return Search(names[by], names[large], dim, _overlap(truth, found), judged)
+        return Search(names[by], names[large], dim, overlap(truth, found), judged)
 
     ways = dict.fromkeys([(large, large.dim), (large, encoder.dim), (small, encoder.dim)])
     return Agreement(
@@ -133,6 +123,7 @@ def _agreement(encoder: BundleEncoder, task: RetrievalTask) -> Agreement:
         [search(*way) for way in ways],
         {names[each]: _milliseconds(each, queries) for each in (small, large)},
         len(documents) / seconds,
+        encoder.bundle.choice,
     )
 
 
@@ -145,20 +136,6 @@ def _indexed(large: Encoder, documents: Sequence[str], name: str) -> tuple[Vecto
     seconds = time.perf_counter() - begun
     tell(cuts[0], name)
     return vectors, seconds
-
-
-def _cut(vectors: Vectors, dim: int, normalize: bool) -> Vectors:
-    return truncated(vectors, dim) if normalize else vectors[:, :dim]
-
-
-def _nearest(queries: Vectors, documents: Vectors, similarity: str) -> Vectors:
-    scores = similarities(queries, documents, similarity)
-    return np.argsort(-scores, axis=1, kind="stable")[:, :_FIRST]
-
-
-def _overlap(truth: Vectors, found: Vectors) -> float:
-    shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(truth, found, strict=True)]
-    return float(np.mean(shared))
 
 
 def _milliseconds(encoder: Encoder, queries: Sequence[str]) -> float:

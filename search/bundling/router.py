@@ -9,17 +9,23 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Router  # type: ignore[import-not-found, unused-ignore]
 from torch import nn
 
+from emb.runtime.encoder import Encoder
 
-def write_router(folders: tuple[Path, Path], dim: int, out: Path, trust_remote_code: bool) -> None:
-    """Write a model with the query encoder's and the documents' modules at `out`, both giving `dim` numbers."""
+
+def write_router(
+    folders: tuple[Path, Path], encoders: tuple[Encoder, Encoder], out: Path, trust_remote_code: bool
+) -> None:
+    """Write a model with the query encoder's and the documents' modules at `out`, both giving the queries' dims; the
+    prompts, and whether vectors are normalised, are those of `encoders`.
+    """
     query, document = (
         SentenceTransformer(str(folder), device="cpu", trust_remote_code=trust_remote_code) for folder in folders
     )
     routes = [[*query], [*document]]
-    wide = document.get_sentence_embedding_dimension()
-    if wide is not None and wide > dim:
-        routes[1] += [_cut(wide, dim), Normalize()]
-    prompts = {"query": query.prompts.get("query") or "", "document": document.prompts.get("document") or ""}
+    wide, dim = encoders[1].dim, encoders[0].dim
+    if wide > dim:
+        routes[1] += [_cut(wide, dim), *([Normalize()] if encoders[0].normalize else [])]
+    prompts = {kind: each.prompt(kind) for kind, each in zip(("query", "document"), encoders, strict=True)}
     router = Router.for_query_document(query_modules=routes[0], document_modules=routes[1])
     model = SentenceTransformer(
         modules=[router], device="cpu", prompts=prompts, similarity_fn_name=query.similarity_fn_name

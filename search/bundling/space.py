@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from emb.artifact.bundle import SpaceRecord
+from emb.artifact.manifest import Manifest, is_artifact
 from emb.errors import ArtifactError
 from emb.progress import warn
 from emb.runtime.encoder import Encoder
+from emb.search.bundling.ranking import cut
 from emb.search.origins import origins, sources
-from emb.similarity import cosines, truncated
+from emb.similarity import cosines
 
 _TEXTS = (
     "how to repair a flat bicycle tyre",
@@ -48,12 +51,7 @@ def check_space(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -
     Raises:
         ArtifactError: they compare otherwise, have too few dims, or vectors of another space.
     """
-    _require_same(query, document)
-    if query.dim > document.dim:
-        raise ArtifactError(
-            f"queries have {query.dim} dims, documents {document.dim}",
-            f"export the query encoder at {document.dim} dims or fewer",
-        )
+    require_fit(query, document, folders)
     record = _tried(query, document, _proven(*folders))
     if not record.proven and record.found < _FOUND:
         raise ArtifactError(
@@ -66,6 +64,33 @@ def check_space(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -
             f" {record.found:.0%} find themselves (mean cosine {record.cosine:.2f})"
         )
     return record
+
+
+def require_fit(query: Encoder, document: Encoder, folders: tuple[Path, Path]) -> None:
+    """Hold that both make vectors of one kind, of documents that are written alike.
+
+    Raises:
+        ArtifactError: they compare or normalise otherwise, documents have too few dims, or another prompt.
+    """
+    _require_same(query, document)
+    if query.dim > document.dim:
+        raise ArtifactError(
+            f"queries have {query.dim} dims, documents {document.dim}",
+            f"export the query encoder at {document.dim} dims or fewer",
+        )
+    ours, theirs = (each.prompt("document") for each in (query, document))
+    if ours != theirs and (ours or _names_teacher(folders[0])):
+        raise ArtifactError(
+            f"{folders[1]}: its documents stand behind {theirs!r}; the query encoder was made for documents behind"
+            f" {ours!r}",
+            f'write "prompts": {{"document": {json.dumps(ours)}, …}} into its config_sentence_transformers.json, and of'
+            " an export, export it again",
+        )
+
+
+def _names_teacher(folder: Path) -> bool:
+    """Whether a query encoder has its teacher's prompts: then none is one too."""
+    return is_artifact(folder) and Manifest.load(folder).lineage.teacher is not None
 
 
 def _require_same(query: Encoder, document: Encoder) -> None:
@@ -82,7 +107,7 @@ def _require_same(query: Encoder, document: Encoder) -> None:
 def _tried(query: Encoder, document: Encoder, proven: bool) -> SpaceRecord:
     texts = list(_TEXTS)
     queries = query.encode(texts, kind="query")
-    documents = truncated(document.encode(texts, kind="document"), query.dim)
+    documents = cut(document.encode(texts, kind="document"), query.dim, query.normalize)
     scores = query.similarity(queries, documents)
     found = float((scores.argmax(axis=1) == np.arange(len(texts))).mean())
     return SpaceRecord(len(texts), found, float(cosines(queries, documents).mean()), proven)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emb.artifact.bundle import DOCUMENT, QUERY, ROUTER, Bundle, EncoderRecord
 from emb.artifact.fingerprints import fingerprint
@@ -13,7 +15,7 @@ from emb.artifact.runs import run_status
 from emb.errors import UsageError
 from emb.files import atomic_folder, refuse_existing
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
-from emb.search.bundling.space import check_space
+from emb.search.bundling.documents import Trial, documents_of
 from emb.teachers.registry import remembered, resolve
 
 _Named = tuple[str, Path]  # what a model is called, and where it lies
@@ -25,37 +27,42 @@ def write_bundle(
     out: Path | None,
     *,
     files: tuple[str | None, str | None],
+    trial: Trial,
+    threads: int | None,
     copy: bool,
     router: bool,
     overwrite: bool,
     trust_remote_code: bool,
 ) -> Path:
     """`emb.bundle`, which describes the arguments."""
+    trial.require(files[1])
     queries = _found(query, trust_remote_code)
     documents = _teacher_of(*queries) if document is None else _found(document, trust_remote_code)
     place = out or Path("bundles") / queries[0]
     refuse_existing(place, overwrite)
-    encoders = [
-        load(folder, file=file, trust_remote_code=trust_remote_code)
-        for (_, folder), file in zip((queries, documents), files, strict=True)
-    ]
-    space = check_space(encoders[0], encoders[1], (queries[1], documents[1]))
+    options: dict[str, Any] = {"threads": threads, "trust_remote_code": trust_remote_code}
+    trial = replace(trial, exports=[_found(each, trust_remote_code)[1] for each in trial.exports])
+    query_encoder = load(queries[1], file=files[0], **options)
+    found = documents_of(query_encoder, queries[1], documents, files[1], trial, **options)
+    taken = found.taken
     with atomic_folder(place, replace=overwrite) as folder:
         shutil.copytree(queries[1], folder / QUERY, ignore=_hidden)
         if copy:
-            shutil.copytree(documents[1], folder / DOCUMENT, ignore=_hidden)
+            shutil.copytree(taken.folder, folder / DOCUMENT, ignore=_hidden)
         if router:
             from emb.search.bundling.router import write_router
 
-            write_router((queries[1], documents[1]), encoders[0].dim, folder / ROUTER, trust_remote_code)
-        inside = DOCUMENT if copy else str(documents[1].resolve())
+            write_router((queries[1], taken.folder), (query_encoder, taken.encoder), folder / ROUTER, trust_remote_code)
+        inside = DOCUMENT if copy else str(taken.folder.resolve())
+        record = _record((taken.name, taken.folder), inside, taken.encoder)
         Bundle(
-            _record(queries, QUERY, encoders[0]),
-            _record(documents, inside, encoders[1]),
-            encoders[0].dim,
-            encoders[0].normalize,
-            encoders[0].similarity_fn_name,
-            space,
+            _record(queries, QUERY, query_encoder),
+            replace(record, dtype=record.dtype if record.file else taken.dtype),
+            query_encoder.dim,
+            query_encoder.normalize,
+            query_encoder.similarity_fn_name,
+            found.space,
+            found.choice,
         ).save(folder)
     return place
 

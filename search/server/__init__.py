@@ -22,6 +22,7 @@ def serve(
     device: str = "cpu",
     provider: str | None = None,
     verify: bool = True,
+    trusted_key: str | Path | None = None,
     trust_remote_code: bool = False,
     **settings: Any,
 ) -> Served:
@@ -33,7 +34,7 @@ def serve(
         host: the address to listen on; the default is reached from this machine alone.
         port: 0 takes one that is free and says which.
         api_key_file: holds the key that clients must send; without it, the environment variable `EMB_API_KEY`.
-        file, backend, threads, device, provider, verify, trust_remote_code: as in `emb.load`.
+        file, backend, threads, device, provider, verify, trusted_key, trust_remote_code: as in `emb.load`.
         settings: names, limits and prompts, the fields of `emb.search.server.settings.Settings`.
 
     Raises:
@@ -56,6 +57,7 @@ def serve(
             device=device,
             provider=provider,
             verify=verify,
+            trusted_key=trusted_key,
             trust_remote_code=trust_remote_code,
         )
 

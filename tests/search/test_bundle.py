@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tiny
 import torch
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
+from web_pages import static_encoder
 
 import emb
 from emb.artifact.bundle import Bundle
@@ -21,6 +23,7 @@ from emb.cli import cli
 from emb.errors import ArtifactError, UsageError
 from emb.model.embedding_model import load_model, save_model
 from emb.runtime.bundle_encoder import BundleEncoder
+from emb.search.bundling import space
 from emb.search.bundling.agreement import validate_bundle
 from emb.similarity import truncated
 
@@ -68,6 +71,12 @@ def test_a_server_of_queries_never_opens_the_documents_model(bundle: Path, monke
     found.encode_ids(found.tokenizer.encode(TEXTS))
 
 
+def test_a_query_file_runs_on_the_cpu_wherever_documents_go(bundle: Path) -> None:
+    found = emb.load(bundle, device="meta")
+    assert found.encode_query(TEXTS).shape == (3, 16)
+    assert next(found.document.model.parameters()).device.type == "meta"  # type: ignore[attr-defined]
+
+
 def test_a_copy_needs_nothing_outside(export: Path, teacher: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(teacher, tmp_path / "moved")
     emb.bundle(export, moved, out=tmp_path / "both", copy=True)
@@ -100,10 +109,7 @@ def test_a_bundle_edited_by_hand_is_refused(bundle: Path) -> None:
 
 
 def _dot(folder: Path) -> None:
-    path = folder / "config_sentence_transformers.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"similarity_fn_name": "dot"}), encoding="utf-8"
-    )
+    _named(folder, similarity_fn_name="dot")
 
 
 def _unnormalised(folder: Path) -> None:
@@ -124,6 +130,112 @@ def test_sides_that_disagree_are_refused(
     with pytest.raises(ArtifactError, match=said):
         emb.bundle(export, other, out=tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_documents_behind_another_prompt_are_refused(export: Path, teacher: Path, tmp_path: Path) -> None:
+    other = _named(shutil.copytree(teacher, tmp_path / "other"), prompts={"document": "passage: "})
+    with pytest.raises(ArtifactError, match="behind 'passage: '; the query encoder was made for documents behind ''"):
+        emb.bundle(export, other, out=tmp_path / "both")
+    said = _named(tiny.tiny_bert(tmp_path / "q", 1), prompts={"document": "passage: "})
+    with pytest.raises(ArtifactError, match="behind ''; the query encoder was made for documents behind 'passage: '"):
+        emb.bundle(said, teacher, out=tmp_path / "both")
+
+
+def test_a_query_encoder_that_says_nothing_of_documents_takes_their_prompt(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "_FOUND", 0)
+    large = _named(shutil.copytree(teacher, tmp_path / "d"), prompts={"document": "passage: "})
+    folder = emb.bundle(tiny.tiny_bert(tmp_path / "q", 1), large, out=tmp_path / "both")
+    whole = emb.load(teacher).encode([f"passage: {text}" for text in TEXTS])
+    np.testing.assert_allclose(emb.load(folder).encode_document(TEXTS), whole, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def whole(export: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with everything inside; copied before it is edited."""
+    place = tmp_path_factory.mktemp("whole")
+    [exported] = emb.export(teacher, out=place / "documents")
+    return emb.bundle(export, exported, out=place / "both", copy=True)
+
+
+def _manifest(folder: Path, **values: Any) -> None:
+    """Edit `emb.json` and seal it again, as nobody does by accident."""
+    manifest = Manifest.load(folder)
+    for name, value in values.items():
+        setattr(manifest, name, value)
+    manifest.write(folder)
+
+
+def _byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda side: _byte(side / "onnx" / "model.onnx"), "has changed since it was bundled"),
+        (lambda side: _byte(side / "tokenizer.json"), "has changed since it was bundled"),
+        (lambda side: _byte(side / "tokenizer_config.json"), "has changed since it was bundled"),
+        (lambda side: _manifest(side, prompts={"query": "find: ", "document": "find: "}), "has changed since it was"),
+        (lambda side: _manifest(side, dim=8), "has changed since it was bundled"),
+        (lambda side: _manifest(side, max_length=9), "has changed since it was bundled"),
+        (lambda side: _manifest(side, calibration={"ranges": [[0], [1]]}), "has changed since it was bundled"),
+        (lambda side: _manifest(side, normalize=False), "has changed since it was bundled"),
+        (lambda side: (side / "emb.json").write_text("{}", encoding="utf-8"), "schema None"),
+        (lambda side: (side / "onnx" / "model.onnx").unlink(), "has changed since it was bundled"),
+    ],
+    ids=["weights", "tokenizer", "its settings", "prompts", "dim", "window", "ranges", "length", "manifest", "gone"],
+)
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_whatever_of_a_side_was_edited_is_refused(
+    side: str, edit: Callable[[Path], Any], said: str, whole: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(whole, tmp_path / "both")
+    edit(folder / side)
+    with pytest.raises(ArtifactError, match=said):
+        emb.load(folder).side(side)  # type: ignore[attr-defined]
+
+
+def test_vectors_of_another_width_or_model_are_not_searched(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "docs.txt"
+    path.write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
+    emb.index(path, tmp_path / "index", whole)
+    other = tiny.tiny_bert(tmp_path / "other", layers=1, hidden=16)
+    with pytest.raises(ArtifactError):
+        emb.index(path, tmp_path / "index", other)
+    with pytest.raises(ArtifactError):
+        emb.open_index(tmp_path / "index", other).search(TEXTS[0])
+    with emb.open_index(tmp_path / "index", whole) as found:
+        assert len(found) == len(tiny.SENTENCES)  # as it was
+
+
+def test_a_signed_bundle_is_opened_as_it_was_signed(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    from cryptography.hazmat.primitives import serialization
+
+    key = keys.Ed25519PrivateKey.generate()
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    public = tmp_path / "public.pem"
+    public.write_bytes(key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
+    folder = shutil.copytree(whole, tmp_path / "both")
+    for ask in (emb.load, emb.serve):
+        with pytest.raises(ArtifactError, match="not signed"):
+            ask(folder, trusted_key=public, **({"port": 0} if ask is emb.serve else {}))
+    emb.sign(folder, tmp_path / "key.pem")
+    assert emb.load(folder, trusted_key=public).encode_document(TEXTS).shape == (3, 16)
+    validate_bundle(folder, [_beir(tmp_path / "beir")])
+    assert "agreement.json is not written" in capsys.readouterr().err
+    assert emb.load(folder, trusted_key=public).dim == 16
+    _byte(folder / "document" / "model.safetensors")  # which nothing reads
+    with pytest.raises(ArtifactError, match=r"not as it was signed; changed: document/model\.safetensors"):
+        emb.load(folder, trusted_key=public)
+    assert emb.load(folder).dim == 16
 
 
 def test_another_space_is_refused_although_it_is_as_wide(export: Path, teacher: Path, tmp_path: Path) -> None:
@@ -161,9 +273,54 @@ def test_the_teachers_own_export_encodes_documents(export: Path, teacher: Path, 
 
 def test_sentence_transformers_opens_the_router(export: Path, teacher: Path, tmp_path: Path) -> None:
     folder = emb.bundle(export, out=tmp_path / "both", router=True)
+    _same_from_the_router(folder)
+
+
+def _same_from_the_router(folder: Path) -> None:
+    """sentence-transformers alone makes of `router/` what we make of the bundle."""
     ours, theirs = emb.load(folder), SentenceTransformer(str(folder / "router"), device="cpu")
-    np.testing.assert_allclose(theirs.encode_query(TEXTS), ours.encode_query(TEXTS), atol=1e-4)
-    np.testing.assert_allclose(theirs.encode_document(TEXTS), ours.encode_document(TEXTS), atol=1e-4)
+    assert theirs.similarity_fn_name == ours.similarity_fn_name
+    texts = [*TEXTS, "", "a " * 300]
+    np.testing.assert_allclose(theirs.encode_query(texts), ours.encode_query(texts), atol=1e-4)
+    np.testing.assert_allclose(theirs.encode_document(texts), ours.encode_document(texts), atol=1e-4)
+
+
+def _named(folder: Path, **values: Any) -> Path:
+    """The folder, with these facts in the file that sentence-transformers keeps them in."""
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["static", "layered"])
+@pytest.mark.parametrize("copy", [False, True])
+def test_the_router_has_prompts_and_dims_of_both_sides(
+    kind: str, copy: bool, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "_FOUND", 0)  # random weights share no space
+    small = static_encoder(tmp_path / "q", dim=24) if kind == "static" else tiny.tiny_bert(tmp_path / "q", 1, dim=24)
+    _named(small, prompts={"query": "query: ", "document": "passage: "})
+    # E5 and its like call the prompt of documents so.
+    large = _named(shutil.copytree(teacher, tmp_path / "d"), prompts={"query": "ask: ", "passage": "passage: "})
+    folder = emb.bundle(small, large, out=tmp_path / "both", router=True, copy=copy)
+    if copy:
+        shutil.rmtree(large)
+    _same_from_the_router(folder)
+    theirs = SentenceTransformer(str(folder / "router"), device="cpu")
+    assert theirs.prompts == {"query": "query: ", "document": "passage: "}
+    assert theirs.encode_document(TEXTS).shape == (3, 24)
+
+
+def test_the_router_normalises_nothing_that_was_not(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "_FOUND", 0)
+    small, large = tiny.tiny_bert(tmp_path / "q", 1, dim=24), shutil.copytree(teacher, tmp_path / "d")
+    for each in (small, large):
+        _unnormalised(_named(each, similarity_fn_name="dot"))
+    folder = emb.bundle(small, large, out=tmp_path / "both", router=True)
+    _same_from_the_router(folder)
+    assert (np.linalg.norm(emb.load(folder).encode_document(TEXTS), axis=1) > 1.5).all()
 
 
 def test_a_query_encoder_without_a_teacher_needs_a_document_model(teacher: Path, tmp_path: Path) -> None:

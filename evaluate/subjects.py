@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from emb.artifact.fingerprints import fingerprint, verify_model
 from emb.artifact.manifest import Kind, Manifest, Variant, is_artifact, weights_name
-from emb.artifact.runs import STATIC, finished_static, run_status
+from emb.artifact.runs import finished_static
 from emb.artifact.variants import distinct
 from emb.errors import UsageError
 from emb.evaluate.scores import Output
 from emb.progress import bar
 from emb.quantize.vectors.ranges import as_floats
 from emb.similarity import Vectors
+from emb.teachers.locate import locate
 from emb.tokens import Cut, count_cut, tell
 
 if TYPE_CHECKING:
@@ -73,30 +74,13 @@ def open_subject(
     trust_remote_code: bool = False,
 ) -> Subject:
     """A model by path or name, ready to encode; `evaluate` describes the arguments."""
-    name, folder = locate(model, trust_remote_code)
+    name, folder = locate(model, trust_remote_code=trust_remote_code)
     manifest = Manifest.load(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
         return OnnxSubject.open(name, folder, manifest, precisions, threads, verify)
     if manifest and verify:
         verify_model(folder, manifest)
     return TorchSubject.open(name, folder, manifest, layers, dtype, trust_remote_code)
-
-
-def locate(model: str | Path, trust_remote_code: bool = False) -> tuple[str, Path]:
-    """A model's name and folder; of a run, its student's.
-
-    Raises:
-        TeacherError: no such model.
-    """
-    from emb.teachers.registry import resolve
-
-    path = Path(model)
-    if run_status(path) is not None:
-        inner = path.name == STATIC and run_status(path.parent) is not None
-        return (path.parent if inner else path).name, path / "student"
-    found = resolve(model, trust_remote_code=trust_remote_code)
-    # `runs/english/student` and `exports/4x128` say more than their last part.
-    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
 
 
 @dataclass(repr=False)

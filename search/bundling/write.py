@@ -9,12 +9,12 @@ from emb.artifact.bundle import DOCUMENT, QUERY, ROUTER, Bundle, EncoderRecord
 from emb.artifact.fingerprints import fingerprint
 from emb.artifact.lineage import TeacherRecord
 from emb.artifact.manifest import Manifest, is_artifact
-from emb.artifact.runs import run_status
 from emb.errors import UsageError
 from emb.files import atomic_folder, refuse_existing
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.search.bundling.space import check_space
-from emb.teachers.registry import remembered, resolve
+from emb.teachers.locate import locate
+from emb.teachers.registry import remembered
 
 _Named = tuple[str, Path]  # what a model is called, and where it lies
 
@@ -31,8 +31,8 @@ def write_bundle(
     trust_remote_code: bool,
 ) -> Path:
     """`emb.bundle`, which describes the arguments."""
-    queries = _found(query, trust_remote_code)
-    documents = _teacher_of(*queries) if document is None else _found(document, trust_remote_code)
+    queries = locate(query, trust_remote_code=trust_remote_code)
+    documents = _teacher_of(*queries) if document is None else locate(document, trust_remote_code=trust_remote_code)
     place = out or Path("bundles") / queries[0]
     refuse_existing(place, overwrite)
     encoders = [
@@ -58,14 +58,6 @@ def write_bundle(
             space,
         ).save(folder)
     return place
-
-
-def _found(model: str | Path, trust_remote_code: bool) -> _Named:
-    path = Path(model)
-    if run_status(path) is not None:
-        return path.name, path / "student"
-    found = resolve(model, trust_remote_code=trust_remote_code)
-    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
 
 
 def _teacher_of(name: str, folder: Path) -> _Named:

@@ -132,6 +132,7 @@ _EXTRA_OF = dict.fromkeys(
         "pydantic",
         "scipy",
         "sentence_transformers",
+        "sklearn",
         "torch",
         "transformers",
     ),
@@ -147,6 +148,7 @@ _EXTRA_OF = dict.fromkeys(
     "fastapi": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
+    "mteb": "mteb",
 }
 
 

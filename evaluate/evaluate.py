@@ -170,31 +170,34 @@ def _scores(
                 {"asymmetric": index} if index is not None and dim <= index.shape[1] else {}
             )
             for side, vectors in documents.items():
-                value = _value(task, left[point], vectors, dim, storage, subject.similarity)
                 stored = str(storage) if storage else None
-                yield Score(
-                    task.name,
-                    task.metric,
-                    subject.name,
-                    point.layers,
-                    dim,
-                    point.weights,
-                    point.vectors,
-                    side,
-                    value,
-                    stored,
-                    subject.fingerprint(point),
+                found = _figures(task, left[point], vectors, dim, storage, subject.similarity)
+                yield from (
+                    Score(
+                        task.name,
+                        metric,
+                        subject.name,
+                        point.layers,
+                        dim,
+                        point.weights,
+                        point.vectors,
+                        side,
+                        value,
+                        stored,
+                        subject.fingerprint(point),
+                    )
+                    for metric, value in found.items()
                 )
 
 
-def _value(
+def _figures(
     task: Task, queries: Vectors, documents: Vectors, dim: int, storage: Storage | None, similarity: str
-) -> float:
+) -> dict[str, float]:
     if storage is not None and isinstance(task, RetrievalTask):
-        return storage.score(task, truncated(queries, dim), truncated(documents, dim))
+        return {task.metric: storage.score(task, truncated(queries, dim), truncated(documents, dim))}
     if similarity == "cosine":
-        return task.score(truncated(queries, dim), truncated(documents, dim))
-    return task.score(queries[:, :dim], documents[:, :dim], similarity)  # length counts
+        return task.figures(truncated(queries, dim), truncated(documents, dim))
+    return task.figures(queries[:, :dim], documents[:, :dim], similarity)  # length counts
 
 
 def encode_sides(

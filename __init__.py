@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emb.distill import rotate
+from emb.evaluate import mteb_model
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
 from emb.search.index import index, open_index
@@ -45,6 +46,7 @@ __all__ = [
     "export_grid",
     "index",
     "load",
+    "mteb_model",
     "open_index",
     "rotate",
     "serve",

@@ -81,13 +81,13 @@ class ClassificationTask:
 
     def figures(self, test: Vectors, train: Vectors, similarity: str = "cosine") -> dict[str, float]:
         """Each metric of the vectors `(texts, dim)` of the two sides; no `similarity` comes into it."""
-        names, codes = self._codes
-        learned, expected = codes[: len(self.train.labels)], codes[len(self.train.labels) :]
+        codes = self.label_codes
+        learned, expected = (np.asarray([codes[each] for each in part.labels]) for part in (self.train, self.test))
         place = {row: at for at, row in enumerate(self._used)}
         found = []
         for rows in self.samples:
             predicted = _predicted(train[[place[row] for row in rows]], learned[rows], test)
-            found.append(_measured(expected, predicted, binary=len(names) == 2))
+            found.append(_measured(expected, predicted, binary=len(codes) == 2))
         return {metric: 100 * float(np.mean([each[metric] for each in found])) for metric in found[0]}
 
     def score(self, test: Vectors, train: Vectors, similarity: str = "cosine") -> float:
@@ -99,12 +99,9 @@ class ClassificationTask:
         return sorted({row for rows in self.samples for row in rows})
 
     @cached_property
-    def _codes(self) -> tuple[list[str], Codes]:
-        """The labels in order, whole numbers as such, and of each text the place of its own there."""
-        labels = [*self.train.labels, *self.test.labels]
-        names = _ordered(set(labels))
-        place = {name: at for at, name in enumerate(names)}
-        return names, np.asarray([place[label] for label in labels])
+    def label_codes(self) -> dict[str, int]:
+        """A number for each label, in their order: of whole numbers as such."""
+        return {name: code for code, name in enumerate(_ordered({*self.train.labels, *self.test.labels}))}
 
     def _first_of_each(self, order: Sequence[int]) -> list[int]:
         seen: Counter[str] = Counter()

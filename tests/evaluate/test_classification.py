@@ -15,7 +15,8 @@ import pytest
 from emb.data.classification_sets import ClassificationTask, Labelled
 from emb.data.evaluation_sets import PairTask, read_tasks
 from emb.errors import DataError, UsageError
-from emb.evaluate.evaluate import encode_sides, evaluate
+from emb.evaluate.evaluate import evaluate
+from emb.evaluate.scoring import encode_sides
 from emb.evaluate.subjects import open_subject
 from emb.similarity import truncated
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class ResultFolder:
             "hf_subset": "default",
             "languages": self._languages,
             "mteb_version": version,
+            "evaluator": f"emb {metadata.version('emb-distill')}",  # no code of mteb has scored this
         }
         result = self._mteb.TaskResult(
             dataset_revision=revision,

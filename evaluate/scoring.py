@@ -56,23 +56,23 @@ class Scoring:
         for task in self.sets:
             sides = encode_sides(subject, task, self.cache, documents=self.side != "asymmetric")
             self._keep(task, subject, sides, self._indexes[task.name] if asymmetric else None)
-        for task in self.theirs:
+        for their in self.theirs:
             queries = Vectorised(subject, self.cache)
             if self.side != "asymmetric":
-                self._run(task, queries, None)
-            if asymmetric and task.is_search:
-                self._run(task, queries, self._their_indexes[task.name])
+                self._run(their, queries, None)
+            if asymmetric and their.is_search:
+                self._run(their, queries, self._their_indexes[their.name])
             elif asymmetric:
-                note(f"{task.name}: has no queries and documents, so {subject.name} is not tried on another's")
+                note(f"{their.name}: has no queries and documents, so {subject.name} is not tried on another's")
 
     def _add_teacher(self, teacher: Subject) -> None:
         for task in self.sets:
             sides = encode_sides(teacher, task, self.cache)
             self._indexes[task.name] = next(iter(sides[1].values()))
             self._keep(task, teacher, sides, None)
-        for task in self.theirs:
-            self._their_indexes[task.name] = Vectorised(teacher, self.cache)
-            self._run(task, self._their_indexes[task.name], None)
+        for their in self.theirs:
+            self._their_indexes[their.name] = Vectorised(teacher, self.cache)
+            self._run(their, self._their_indexes[their.name], None)
 
     def _keep(
         self,

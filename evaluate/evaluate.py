@@ -83,7 +83,7 @@ def evaluate(
         MissingExtra: mteb is asked for and not installed.
         NotFiniteError: a model gave NaN or infinity; the text is named.
     """
-    bundle = _bundle_among(models, teacher, side)
+    bundle = _bundle_among(models, teacher, side, [*layers, *precisions])
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
     if side == "asymmetric" and teacher is None and bundle is None:
@@ -113,7 +113,9 @@ def _require_names(sets: Sequence[Task], theirs: Sequence[MtebTask]) -> None:
         raise UsageError(f"--task {name}: a set in --data has the same name", "rename the folder or file")
 
 
-def _bundle_among(models: Sequence[str | Path], teacher: str | Path | None, side: str | None) -> Path | None:
+def _bundle_among(
+    models: Sequence[str | Path], teacher: str | Path | None, side: str | None, chosen: Sequence[int | str]
+) -> Path | None:
     """The bundle, if it is what is evaluated."""
     bundles = [Path(model) for model in models if is_bundle(Path(model))]
     if not bundles:
@@ -123,6 +125,8 @@ def _bundle_among(models: Sequence[str | Path], teacher: str | Path | None, side
             f"{bundles[0]}: a bundle brings its own teacher",
             "evaluate it alone, without --teacher; its two encoders are models of their own, too",
         )
+    if chosen:
+        raise UsageError(f"{bundles[0]}: a bundle has one query encoder", "leave out --layers and --precision")
     if side == "symmetric":
         raise UsageError(f"--side symmetric: the two sides of {bundles[0]} are two models", "leave it out")
     return bundles[0]
@@ -140,7 +144,7 @@ def _open(
 ) -> tuple[Subject | None, Iterable[Subject]]:
     """The teacher, and the models, each opened when it is its turn."""
     if bundle is not None:
-        query, document = open_bundle(bundle, threads, **how)
+        query, document = open_bundle(bundle, dtype, threads, **how)
         return document, [query]
     parts = (part for model in models for part in parts_of(model, layers))
     subjects = (open_subject(part, exits, "fp32", precisions, threads, **how) for part, exits in parts)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from emb.artifact.bundle import is_bundle
 from emb.artifact.fingerprints import fingerprint
 from emb.artifact.manifest import Kind, Manifest, is_artifact
 from emb.errors import UsageError
-from emb.evaluate.mteb_models import EncoderModel, Facts, SearchModel
+from emb.evaluate.mteb_models import Encode, EncoderModel, Facts, SearchModel
 from emb.evaluate.subjects import warn_of_other_teacher
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.similarity import Vectors
 from emb.teachers.locate import locate
 
-_Opened = tuple[str, Path, Encoder]  # what it is called, where it lies
+_Opened: TypeAlias = tuple[str, Path, Encoder]  # what it is called, where it lies
 
 
 def open_mteb_model(
@@ -30,15 +30,18 @@ def open_mteb_model(
             raise UsageError(f"{model}: a bundle brings the encoder of its documents", "leave doc out")
         bundle = query.bundle
         revision = _revision(bundle.query.fingerprint, bundle.document.fingerprint)
-        return SearchModel(_cut(query, query, dim), _facts(name, revision, query, dim, bundle.document.name))
+        width = _width(dim, query.dim)
+        return SearchModel(_cut(query, query, width), _facts(name, revision, query, width, bundle.document.name))
     own = fingerprint(folder, _file_of(query))
     if doc is None:
-        return EncoderModel(_cut(query, query, dim), _facts(name, own[:12], query, dim, _teacher_of(folder)))
+        width = _width(dim, query.dim)
+        return EncoderModel(_cut(query, query, width), _facts(name, own[:12], query, width, _teacher_of(folder)))
     documents = _opened(doc, None, **options)
     _require_space((name, folder, query), documents)
     revision = _revision(own, fingerprint(documents[1], _file_of(documents[2])))
-    facts = _facts(f"{name}-on-{documents[0]}", revision, query, dim, documents[0])
-    return SearchModel(_cut(query, documents[2], dim), facts)
+    width = _width(dim, min(query.dim, documents[2].dim))
+    facts = _facts(f"{name}-on-{documents[0]}", revision, query, width, documents[0])
+    return SearchModel(_cut(query, documents[2], width), facts)
 
 
 def _opened(model: str | Path, file: str | None, **options: Any) -> _Opened:
@@ -49,10 +52,14 @@ def _opened(model: str | Path, file: str | None, **options: Any) -> _Opened:
     return name, folder, encoder
 
 
-def _cut(query: Encoder, document: Encoder, dim: int | None) -> Any:
-    """Texts to vectors of `dim` numbers, each kind by its encoder."""
-    width = dim or query.dim
-    query._check(width, 1)
+def _width(dim: int | None, shared: int) -> int:
+    if dim is not None and not 1 <= dim <= shared:
+        raise UsageError(f"dim {dim}: there are {shared}", f"choose 1 to {shared}")
+    return dim or shared
+
+
+def _cut(query: Encoder, document: Encoder, width: int) -> Encode:
+    """Texts to vectors of `width` numbers, each kind by its encoder."""
 
     def encode(texts: Sequence[str], kind: str) -> Vectors:
         by = query if kind == "query" else document
@@ -62,33 +69,26 @@ def _cut(query: Encoder, document: Encoder, dim: int | None) -> Any:
     return encode
 
 
-def _facts(name: str, revision: str, query: Encoder, dim: int | None, teacher: str | None) -> Facts:
+def _facts(name: str, revision: str, query: Encoder, width: int, teacher: str | None) -> Facts:
     inner = query.query if isinstance(query, BundleEncoder) else query
     framework = ("ONNX",) if isinstance(inner, ArtifactEncoder) else ("Sentence Transformers", "PyTorch")
-    cut = f"-{dim}" if dim and dim != query.dim else ""
-    return Facts(
-        name + cut,
-        revision,
-        dim or query.dim,
-        query.max_length,
-        query.similarity_fn_name,
-        framework,
-        any(query.prompts.values()),
-        teacher,
-    )
+    cut = f"-{width}" if width != query.dim else ""
+    prompts = any(query.prompts.values())
+    measure = query.similarity_fn_name
+    return Facts(name + cut, revision, width, query.max_length, measure, framework, prompts, teacher)
 
 
-def _require_space(query: tuple[str, Path, Encoder], document: tuple[str, Path, Encoder]) -> None:
+def _require_space(query: _Opened, document: _Opened) -> None:
     """See that queries of one model can be compared with documents of the other.
 
     Raises:
         UsageError: nothing says so.
     """
     manifest = Manifest.load(query[1]) if is_artifact(query[1]) else None
-    if manifest is None or manifest.kind == Kind.ENCODER or document[2].dim < query[2].dim:
+    if manifest is None or manifest.kind == Kind.ENCODER:
         raise UsageError(
             f"{query[0]}: nothing says that it shares a vector space with {document[0]}",
-            f"let a bundle find out, and give that: emb bundle --query {query[0]} --doc {document[0]}",
+            f"let a bundle find out, and give that: emb bundle --query {query[1]} --doc {document[1]}",
         )
     teacher = manifest.lineage.teacher.weights if manifest.lineage.teacher else None
     warn_of_other_teacher(query[0], teacher, document[0], fingerprint(document[1], _file_of(document[2])))

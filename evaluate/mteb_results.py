@@ -40,7 +40,8 @@ class ResultFolder:
 
     def of_files(self, scores: Sequence[Score], split: str, revision: str, facts: Facts) -> Path:
         """Write what was scored on a set in files: `scores` are all metrics of one output, the main one first."""
-        figures = {_NAMES.get(score.metric, score.metric): score.value / 100 for score in scores}
+        names = _NAMES if facts.similarity == "cosine" else _NAMES | {"Spearman": "spearman"}
+        figures = {names.get(score.metric, score.metric): score.value / 100 for score in scores}
         version = self._mteb.__version__
         entry = {
             "main_score": next(iter(figures.values())),

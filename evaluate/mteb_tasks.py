@@ -80,6 +80,9 @@ def find_tasks(named: Sequence[Any], split: str | None = None) -> list[MtebTask]
 def _found(mteb: Any, asked: str, split: str | None) -> MtebTask:
     name, _, path = asked.partition("=")
     task = _task(mteb, name)
+    if task.is_aggregate:
+        names = " --task ".join(each.metadata.name for each in task.metadata.tasks)
+        raise UsageError(f"--task {name}: stands for {len(task.metadata.tasks)} tasks", f"name those: --task {names}")
     if task.metadata.modalities != ["text"]:
         raise UsageError(f"--task {name}: is of {', '.join(task.metadata.modalities)}", "name a task of texts alone")
     return MtebTask(task, fill(task, path, split) if path else None)

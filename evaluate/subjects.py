@@ -99,9 +99,9 @@ def open_subject(
 
 
 def open_bundle(
-    folder: Path, threads: int | None, *, verify: bool = True, trust_remote_code: bool = False
+    folder: Path, dtype: str, threads: int | None, *, verify: bool = True, trust_remote_code: bool = False
 ) -> tuple[Subject, Subject]:
-    """The encoder of queries in a bundle, by the bundle's name, and that of its documents.
+    """The encoder of queries in a bundle, by the bundle's name, and that of its documents, in `dtype`.
 
     That the two share a space was found when they were bundled, whatever their manifests say.
 
@@ -116,7 +116,13 @@ def open_bundle(
 
 
 def _open_side(
-    bundle: Bundle, side: EncoderRecord, folder: Path, threads: int | None, verify: bool, trust_remote_code: bool
+    bundle: Bundle,
+    side: EncoderRecord,
+    folder: Path,
+    dtype: str,
+    threads: int | None,
+    verify: bool,
+    trust_remote_code: bool,
 ) -> TorchSubject | OnnxSubject:
     place = bundle.folder_of(side, folder)
     if verify:
@@ -124,7 +130,7 @@ def _open_side(
     manifest = Manifest.load(place) if is_artifact(place) else None
     if manifest and side.file:
         return OnnxSubject.of(side.name, place, manifest, [manifest.variant(side.file)], threads, verify)
-    found = TorchSubject.open(side.name, place, manifest, (), "fp32", trust_remote_code)
+    found = TorchSubject.open(side.name, place, manifest, (), dtype, trust_remote_code)
     return replace(found, exits=found.exits[-1:])
 
 

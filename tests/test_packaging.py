@@ -127,7 +127,7 @@ def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> Non
 
 @pytest.mark.parametrize(
     ("constraints", "more"),
-    [("constraints.txt", ["openvino", "ctranslate2"]), ("constraints-optimum.txt", ["optimum"])],
+    [("constraints.txt", ["openvino", "ctranslate2", "mteb"]), ("constraints-optimum.txt", ["optimum"])],
 )
 def test_the_constraints_pin_every_dependency_inside_its_range(constraints: str, more: list[str]) -> None:
     from packaging.requirements import Requirement

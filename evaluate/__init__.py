@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ def mteb_model(
         EmbError: whatever a user can mend; see `emb.errors`.
     """
     with needs_extra():
+        import_module("mteb")  # before a model is opened
         from emb.evaluate.mteb_door import open_mteb_model
 
     return open_mteb_model(

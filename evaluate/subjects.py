@@ -110,7 +110,8 @@ def open_bundle(
     """
     bundle = Bundle.load(folder)
     query, document = (
-        _open_side(bundle, side, folder, threads, verify, trust_remote_code) for side in (bundle.query, bundle.document)
+        _open_side(bundle, side, folder, used, threads, verify, trust_remote_code)
+        for side, used in ((bundle.query, "fp32"), (bundle.document, dtype))
     )
     return replace(query, name=folder.resolve().name, in_teacher_space=True, taught_by=None), document
 

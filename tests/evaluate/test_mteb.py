@@ -10,16 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mteb_sets import tiny_task, write_sets
+from mteb_sets import tiny_task
 
 import emb
 from emb.artifact.fingerprints import fingerprint, weights_hash
-from emb.artifact.lineage import TeacherRecord
-from emb.artifact.manifest import Manifest
 from emb.cli import cli
 from emb.commands import console
 from emb.data.evaluation_sets import read_tasks
-from emb.errors import ArtifactError, DataError, UsageError
+from emb.errors import DataError, UsageError
 from emb.evaluate.evaluate import evaluate
 from emb.evaluate.mteb_files import fill
 from emb.evaluate.mteb_tasks import find_tasks
@@ -28,31 +26,6 @@ from emb.runtime.encoder import load
 
 mteb = pytest.importorskip("mteb", reason="pip install 'emb-distill[mteb]'")
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture(scope="module")
-def sets(tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> dict[str, Path]:
-    return write_sets(tmp_path_factory.mktemp("sets"), sentences)
-
-
-@pytest.fixture(scope="module")
-def student(student_folder: Path, bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny student, which names the tiny model as its teacher."""
-    folder = shutil.copytree(student_folder, tmp_path_factory.mktemp("students") / "small")
-    manifest = Manifest.load(folder)
-    manifest.lineage.teacher = TeacherRecord("tiny-bert", weights=weights_hash(bert_folder))
-    manifest.write(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bundle(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model bundled with itself, saved again with other words before queries."""
-    query = shutil.copytree(bert_folder, tmp_path_factory.mktemp("queries") / "asking")
-    path = query / "config_sentence_transformers.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(settings | {"prompts": {"query": "yes ", "document": ""}}), encoding="utf-8")
-    return emb.bundle(query, bert_folder, out=query.parent / "both")
 
 
 def _filled(kind: str, sets: dict[str, Path]) -> Any:
@@ -169,29 +142,6 @@ def test_a_bundle_is_scored_as_it_searches(bundle: Path, sets: dict[str, Path]) 
     assert _values(found, model="both", side="asymmetric") == [pytest.approx(ours, abs=1e-4)] * 2
     assert _values(found, model="both", side="symmetric") == [], "its query encoder encodes no documents"
     assert found.teacher == "tiny-bert"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"teacher": "tiny-bert"}, "a bundle brings its own teacher"),
-        ({"side": "symmetric"}, "side symmetric: the two sides of"),
-        ({"layers": [1]}, "a bundle has one query encoder"),
-    ],
-)
-def test_a_bundle_has_one_way_of_searching(
-    bundle: Path, sets: dict[str, Path], options: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(UsageError, match=said):
-        evaluate([bundle], [sets["search"]], **options)
-
-
-def test_a_bundle_that_has_changed_is_not_scored(bundle: Path, sets: dict[str, Path], tmp_path: Path) -> None:
-    changed = shutil.copytree(bundle, tmp_path / "changed")
-    (changed / "query" / "config_sentence_transformers.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="has changed since it was bundled"):
-        evaluate([changed], [sets["search"]], dims=[32])
-    assert evaluate([changed], [sets["search"]], dims=[32], verify=False).scores
 
 
 def test_mteb_reads_what_is_written(student: Path, bert_folder: Path, sets: dict[str, Path], tmp_path: Path) -> None:

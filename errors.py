@@ -33,6 +33,8 @@ _ARGUMENTS = {
     "dim": "dims",
     "precision": "precisions",
     "set": "overrides",
+    "task": "tasks",
+    "language": "languages",
     "no-verify": "verify=False",
     "binary": "vectors=['binary']",
     **{

@@ -105,7 +105,7 @@ def evaluate(
 def _sets(data: Sequence[str | Path], tasks: Sequence[Any], split: str | None) -> list[Task]:
     if not data and not tasks:
         raise UsageError("nothing to evaluate on", "name files or folders with --data, or tasks of mteb with --task")
-    return read_tasks(data, split) if data or not tasks else []
+    return read_tasks(data, split) if data else []
 
 
 def _require_names(sets: Sequence[Task], theirs: Sequence[MtebTask]) -> None:

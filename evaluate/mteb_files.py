@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from emb.data.classification_sets import TEST, ClassificationTask, Labelled
+from emb.data.classification_sets import TEST, ClassificationTask, Labelled, is_classification
 from emb.data.evaluation_sets import PairTask, RetrievalTask, read_tasks
 from emb.data.evaluation_sets import Task as FileTask
 from emb.errors import UsageError
@@ -21,29 +22,37 @@ def fill(task: Any, path: str, split: str | None) -> str:
     """
     name, splits = task.metadata.name, list(task.eval_splits)
     chosen = split or (TEST if TEST in splits else splits[0])
-    if chosen not in splits:
-        raise UsageError(f"--split {chosen}: {name} is scored on {', '.join(splits)}", "name one of those")
     if task.hf_subsets != ["default"]:
         raise UsageError(
             f"--task {name}: has a set for each of {len(task.hf_subsets)} languages", f"--task {name} alone"
         )
+    choose_split(task, chosen)
     given = _read(path, chosen)
-    task.filter_eval_splits([chosen])
     task.dataset = _data(task, given, chosen)
     task.data_loaded = True
     return given.fingerprint
 
 
+def choose_split(task: Any, split: str) -> None:
+    """Let mteb's `task` be scored on `split` alone.
+
+    Raises:
+        UsageError: it has no such split.
+    """
+    if split not in task.eval_splits:
+        raise UsageError(
+            f"--split {split}: {task.metadata.name} is scored on {', '.join(task.eval_splits)}", "name one of those"
+        )
+    task.filter_eval_splits([split])
+
+
 def _read(path: str, split: str) -> FileTask:
-    found = read_tasks([path]) if split == TEST else _of_split(path, split)
+    place = Path(path)
+    has_splits = place.is_dir() or (place.is_file() and is_classification(place))
+    found = read_tasks([path], split if has_splits else None)
     if len(found) != 1:
         raise UsageError(f"{path}: holds {len(found)} sets", "name one of them")
     return found[0]
-
-
-def _of_split(path: str, split: str) -> list[FileTask]:
-    pairs = [found for found in read_tasks([path]) if isinstance(found, PairTask)]
-    return list(pairs) or read_tasks([path], split)
 
 
 def _data(task: Any, given: FileTask, split: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 
 from emb.errors import DataError, UsageError, first_line, needs_extra
 from emb.evaluate.encoding import encoded
-from emb.evaluate.mteb_files import fill
+from emb.evaluate.mteb_files import choose_split, fill
 from emb.evaluate.mteb_models import EncoderModel, Facts, SearchModel
 from emb.evaluate.scores import Output
 from emb.evaluate.subjects import Subject
@@ -71,6 +71,8 @@ def find_tasks(named: Sequence[Any], split: str | None = None) -> list[MtebTask]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that another task has taken its place says mteb again when it runs
         found = [_found(mteb, each, split) if isinstance(each, str) else MtebTask(each) for each in named]
+    for each in found if split is not None else ():
+        choose_split(each.task, split or "")
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"--task {twice[0]}: named twice", "name it once")

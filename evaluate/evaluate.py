@@ -95,6 +95,7 @@ def evaluate(
         _require_names(sets, theirs)
         how = {"verify": verify, "trust_remote_code": trust_remote_code}
         opened, subjects = _open(models, bundle, teacher, layers, dtype, precisions, threads, how)
+        side = side if bundle is None else "asymmetric"
         scoring = Scoring(sets, theirs, storages, dims, side, cache, opened, results, split or TEST)
         for subject in subjects:
             scoring.add(subject)

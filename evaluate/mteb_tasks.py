@@ -172,8 +172,23 @@ def run_task(
 
     model = SearchModel(encode, facts) if documents is not None else EncoderModel(encode, facts)
     options = {"batch_size": 1024, "show_progress_bar": False}  # of the loader of texts; a model has batches of its own
-    found = mteb.evaluate(
-        model, given.task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs=options
-    )
+    with _no_bars():
+        found = mteb.evaluate(
+            model, given.task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs=options
+        )
     [result] = found.task_results
     return result.model_copy(update={"dataset_revision": given.fingerprint})
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without those of datasets, one for each table that is turned over; ours show what takes time."""
+    from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+    before = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            enable_progress_bar()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from emb.artifact.signature import sign
 from emb.distill import rotate
+from emb.evaluate import mteb_model
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
 from emb.search.index import index, open_index
@@ -47,6 +48,7 @@ __all__ = [
     "export_grid",
     "index",
     "load",
+    "mteb_model",
     "open_index",
     "rotate",
     "serve",

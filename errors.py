@@ -34,6 +34,8 @@ _ARGUMENTS = {
     "dim": "dims",
     "precision": "precisions",
     "set": "overrides",
+    "task": "tasks",
+    "language": "languages",
     "no-verify": "verify=False",
     "binary": "vectors=['binary']",
     **{
@@ -133,6 +135,7 @@ _EXTRA_OF = dict.fromkeys(
         "pydantic",
         "scipy",
         "sentence_transformers",
+        "sklearn",
         "torch",
         "transformers",
     ),
@@ -152,6 +155,7 @@ _EXTRA_OF = dict.fromkeys(
     "langchain_core": "langchain",
     "llama_index": "llama-index",
     "haystack": "haystack",
+    "mteb": "mteb",
 }
 
 

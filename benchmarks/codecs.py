@@ -18,7 +18,7 @@ from common import Figure, Report, parser
 
 from emb.data.evaluation_sets import DEPTH, RetrievalTask, read_tasks
 from emb.data.vector_files import read_vectors
-from emb.evaluate.evaluate import encode_sides
+from emb.evaluate.scoring import encode_sides
 from emb.evaluate.storage import score_coded, stored
 from emb.evaluate.subjects import open_subject
 from emb.files import atomic_path

@@ -24,15 +24,23 @@ from emb.report.tables import table
 )
 @click.option(
     "--data",
-    required=True,
     multiple=True,
     metavar="PATH",
     help=(
-        "A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, or a "
-        "folder of those; repeat for several."
+        "A BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score, labelled"
+        " texts (a folder of train and test, each with text and label), or a folder of those; repeat for several."
     ),
 )
-@click.option("--split", metavar="NAME", help="Grades of BEIR folders: qrels/NAME.tsv. Default: test.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME[=PATH]",
+    help="A task of mteb, with the data at PATH or, without it, from the hub; repeat for several.",
+)
+@click.option(
+    "--split", metavar="NAME", help="Grades of BEIR folders, qrels/NAME.tsv, and labelled texts. Default: test."
+)
 @click.option(
     "--side",
     type=click.Choice(["symmetric", "asymmetric"]),
@@ -98,6 +106,19 @@ from emb.report.tables import table
     metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",
 )
+@click.option(
+    "--mteb-json",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Also write each score there as mteb does, for tools that read its results.",
+)
+@click.option(
+    "--language",
+    "languages",
+    multiple=True,
+    metavar="CODE",
+    help="For --mteb-json: a language of the sets in --data, such as eng-Latn; repeat for several.",
+)
 @no_verify
 @remote_code
 @click.option("--markdown", is_flag=True, help="Print the table in Markdown.")
@@ -105,11 +126,11 @@ from emb.report.tables import table
 def evaluate(
     models: Sequence[str], dims: Lists, layers: Lists, out: Path | None, markdown: bool, no_verify: bool, **options: Any
 ) -> Outcome:
-    """Score models on retrieval and similarity.
+    """Score models on retrieval, similarity and classification.
 
     Students are scored on their own and, with --teacher, with their queries on the teacher's documents; the
     teacher with its own vectors cut to each dim. MODEL is a run, a student, an exported artifact (each of its ONNX
-    files is scored), or any model by name or folder.
+    files is scored), any model by name or folder, or a bundle: its queries on the documents of its own teacher.
     """
     from emb.evaluate.evaluate import evaluate as score
 

@@ -1,4 +1,4 @@
-"""Evaluation sets: BEIR folders for retrieval, STS tables for similarity, and how each is scored."""
+"""Evaluation sets: BEIR folders for retrieval, STS tables for similarity, how each is scored; and reading any kind."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 
 from emb.artifact.fingerprints import content_hash
+from emb.data.classification_sets import TEST, ClassificationTask, is_classification, is_labelled, read_classification
 from emb.data.records import Record, read_lines, read_records, suffix, text_of
 from emb.errors import DataError, UsageError
 from emb.progress import note
@@ -19,8 +20,8 @@ from emb.similarity import Vectors, cosines, similarities, spearman, unit
 _CUT = 10
 DEPTH = _CUT + 1  # one more, for the query that is a document itself
 _LAYOUTS = (
-    "known: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv) or a table of sentence1, sentence2, score"
-    " (.tsv, .csv), each plain or .gz"
+    "known: a BEIR folder (corpus.jsonl, queries.jsonl, qrels/test.tsv), a table of sentence1, sentence2, score (.tsv,"
+    " .csv), labelled texts (a folder with train and test, or a file with a column split), each plain or .gz"
 )
 _GRADES = (
     "each line: query-id, corpus-id and a whole number, or TREC's query-id, 0, corpus-id and a whole number, separated"
@@ -63,6 +64,10 @@ class RetrievalTask:
             np.argsort(-similarities(documents, query[None], similarity)[:, 0], kind="stable")[:DEPTH]
             for query in queries
         )
+
+    def figures(self, queries: Vectors, documents: Vectors, similarity: str = "cosine") -> dict[str, float]:
+        """Its one metric."""
+        return {self.metric: self.score(queries, documents, similarity)}
 
     def score_rankings(self, rankings: Iterable[Sequence[int] | Vectors]) -> float:
         """Mean nDCG@10 × 100 of one ranking for each query: rows of documents, the best first, `DEPTH` of them."""
@@ -115,26 +120,32 @@ class PairTask:
         )
         return 100 * spearman(alike, np.asarray(self.scores))
 
+    def figures(self, first: Vectors, second: Vectors, similarity: str = "cosine") -> dict[str, float]:
+        """Its one metric."""
+        return {self.metric: self.score(first, second, similarity)}
 
-Task: TypeAlias = RetrievalTask | PairTask
+
+Task: TypeAlias = RetrievalTask | PairTask | ClassificationTask
 
 
 def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Task]:
-    """Read every task named by `paths`; a folder that is no BEIR folder stands for the tasks in it.
+    """Read every task named by `paths`; a folder that holds no set itself stands for the tasks in it.
 
-    `split` names the grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
+    `split` names the grades of BEIR folders, `qrels/{split}.tsv`, and the labelled texts that are tested on; None
+    stands for "test".
 
     Raises:
-        DataError: a path that is missing, holds no task, or is damaged (file and line are named), or a BEIR folder
-            without that split.
-        UsageError: a split, and no BEIR folder.
+        DataError: a path that is missing, holds no task, or is damaged (file and line are named), or a set without
+            that split.
+        UsageError: a split, and only tables of pairs.
     """
     found = [path for given in paths for path in _task_paths(Path(given))]
-    if split is not None and not any(path.is_dir() for path in found):
+    if split is not None and not any(path.is_dir() or is_classification(path) for path in found):
         raise UsageError(
-            f"--split {split}: no BEIR folder among the data", "tables of pairs have no splits: leave --split out"
+            f"--split {split}: no BEIR folder and no labelled texts among the data",
+            "tables of pairs have no splits: leave --split out",
         )
-    tasks = [_read_beir(path, split or "test") if path.is_dir() else _read_pairs(path) for path in found]
+    tasks = [_read(path, split or TEST) for path in found]
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise DataError(
@@ -146,21 +157,29 @@ def read_tasks(paths: Sequence[str | Path], split: str | None = None) -> list[Ta
 def _task_paths(path: Path) -> list[Path]:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", _LAYOUTS)
-    if path.is_file() or is_beir(path):
+    if path.is_file() or is_beir(path) or is_classification(path):
         return [path]
-    found = [child for child in sorted(path.iterdir()) if is_beir(child) or _is_table(child)]
+    found = [child for child in sorted(path.iterdir()) if _is_set(child)]
     if not found:
         raise DataError(f"{path}: no evaluation set in this folder", _LAYOUTS)
     return found
 
 
+def _read(path: Path, split: str) -> Task:
+    if is_beir(path):
+        return _read_beir(path, split)
+    return read_classification(path, split) if path.is_dir() or is_labelled(path) else _read_pairs(path)
+
+
+def _is_set(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return is_beir(path) or (path.is_file() and suffix(path) in (".tsv", ".csv")) or is_classification(path)
+
+
 def is_beir(path: Path) -> bool:
     """Whether a folder has the layout of BEIR's sets."""
     return path.is_dir() and any((path / f"corpus.jsonl{end}").is_file() for end in ("", ".gz"))
-
-
-def _is_table(path: Path) -> bool:
-    return path.is_file() and suffix(path) in (".tsv", ".csv") and not path.name.startswith(".")
 
 
 def _read_beir(folder: Path, split: str) -> RetrievalTask:

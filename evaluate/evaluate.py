@@ -7,32 +7,29 @@ dims. Each also of documents stored as codes.
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emb.data.evaluation_sets import RetrievalTask, Task, read_tasks
+from emb.artifact.bundle import is_bundle
+from emb.data.classification_sets import TEST
+from emb.data.evaluation_sets import Task, read_tasks
 from emb.errors import UsageError
-from emb.evaluate.scores import Evaluation, Output, Score
+from emb.evaluate.mteb_results import ResultFolder
+from emb.evaluate.mteb_tasks import MtebTask, find_tasks, loaded
+from emb.evaluate.scores import Evaluation
+from emb.evaluate.scoring import Scoring
 from emb.evaluate.storage import Storage, open_storages
-from emb.evaluate.subjects import Subject, open_subject, parts_of
-from emb.files import atomic_path
-from emb.progress import note, warn
+from emb.evaluate.subjects import Subject, open_bundle, open_subject, parts_of
 from emb.quantize.vectors.rescoring import DEPTH
-from emb.similarity import Vectors, require_finite, truncated
-
-DIMS = (1024, 768, 512, 384, 256, 128, 64)
 
 
 def evaluate(
     models: Sequence[str | Path],
-    data: Sequence[str | Path],
+    data: Sequence[str | Path] = (),
     *,
+    tasks: Sequence[Any] = (),
     teacher: str | Path | None = None,
     dims: Sequence[int] = (),
     layers: Sequence[int] = (),
@@ -45,15 +42,18 @@ def evaluate(
     depth: int = DEPTH,
     split: str | None = None,
     side: str | None = None,
+    mteb_json: Path | None = None,
+    languages: Sequence[str] = (),
     verify: bool = True,
     trust_remote_code: bool = False,
 ) -> Evaluation:
-    """Score `models`, and `teacher` if given, on every task in `data`.
+    """Score `models`, and `teacher` if given, on every set in `data` and every task of mteb in `tasks`.
 
     Args:
-        models: runs (their static encoders too, as 0 layers), students, exported artifacts (each ONNX file is scored)
-            or other sentence-transformers folders, by path or by name.
-        data: BEIR folders, STS tables, or folders of those.
+        models: runs (their static encoders too, as 0 layers), students, exported artifacts (each ONNX file is scored),
+            other sentence-transformers folders, by path or by name, or a bundle, which brings its teacher.
+        data: BEIR folders, STS tables, labelled texts, or folders of those.
+        tasks: tasks of mteb by name, NAME=PATH for one whose data are in files, or mteb's task objects.
         teacher: also scored itself, at each dim; its document vectors are the asymmetric index.
         dims: vectors are cut to each and re-normalised; empty stands for common sizes and the model's own.
         layers: exits to score; empty stands for all.
@@ -66,56 +66,90 @@ def evaluate(
             float queries, where vectors have a codec's dim or more.
         rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
         depth: how many of them.
-        split: which grades of BEIR folders, `qrels/{split}.tsv`; None stands for "test".
+        split: which grades of BEIR folders, `qrels/{split}.tsv`, and which labelled texts; None stands for "test".
         side: "symmetric" scores a model on both sides alone, "asymmetric" the queries of students on the documents of
             the teacher alone, so that students encode none; None stands for both.
+        mteb_json: also write each score there, as soon as it is known, in the files that mteb writes and reads.
+        languages: of the sets in `data`, for those files, as mteb names them: "eng-Latn".
         verify: compare the files of artifacts with the hashes that they were written with.
         trust_remote_code: let models whose folders bring code of their own run it.
 
     Raises:
-        DataError: an evaluation set that is missing or damaged, or has no such split.
-        UsageError: a dim or exit that no model has, `side` "asymmetric" without a teacher, a split without a BEIR
-            folder, or a codec of more dims than any.
+        DataError: an evaluation set that is missing or damaged, has no such split, or cannot be fetched.
+        UsageError: a dim or exit that no model has, `side` "asymmetric" without a teacher, a split without a set that
+            has some, a task that mteb does not know, or a codec of more dims than any.
         ArtifactError: no codec in a folder, or an artifact that has changed since it was written.
         TeacherError: a model that cannot be found.
+        MissingExtra: mteb is asked for and not installed.
         NotFiniteError: a model gave NaN or infinity; the text is named.
     """
+    bundle = _bundle_among(models, teacher, side, [*layers, *precisions])
     if not models and teacher is None:
         raise UsageError("no model to evaluate", "name one or more folders, or a --teacher")
-    if side == "asymmetric" and teacher is None:
+    if side == "asymmetric" and teacher is None and bundle is None:
         raise UsageError("--side asymmetric: no teacher to encode documents", "name it with --teacher")
-    tasks, storages = read_tasks(data, split), open_storages(codecs, rescore, depth)
-    how = {"verify": verify, "trust_remote_code": trust_remote_code}
-    opened_teacher = open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None
-    result = Evaluation(
-        teacher=opened_teacher.name if opened_teacher else None,
-        fingerprints=_fingerprints(tasks, opened_teacher, storages),
-    )
-    indexes: dict[str, Vectors] = {}
-    if opened_teacher:
-        for task in tasks:
-            sides = encode_sides(opened_teacher, task, cache)
-            indexes[task.name] = next(iter(sides[1].values()))
-            result.scores += _scores(task, opened_teacher, sides, _dims(opened_teacher.dim, dims), None, storages)
-    for part, exits in (part for model in models for part in parts_of(model, layers)):
-        subject = open_subject(part, exits, "fp32", precisions, threads, **how)
-        asymmetric = side != "symmetric" and opened_teacher and _shares_space(subject, opened_teacher)
-        for task in tasks if asymmetric or side != "asymmetric" else ():
-            sides = encode_sides(subject, task, cache, documents=side != "asymmetric")
-            index = indexes[task.name] if asymmetric else None
-            result.scores += _scores(task, subject, sides, _dims(subject.dim, dims), index, storages)
-    _require_scores(result, dims, storages)
-    return result
+    sets, storages = _sets(data, tasks, split), open_storages(codecs, rescore, depth)
+    results = ResultFolder(mteb_json, languages) if mteb_json is not None else None
+    with ExitStack() as held:
+        theirs = [held.enter_context(loaded(task)) for task in find_tasks(tasks, split)]
+        _require_names(sets, theirs)
+        how = {"verify": verify, "trust_remote_code": trust_remote_code}
+        opened, subjects = _open(models, bundle, teacher, layers, dtype, precisions, threads, how)
+        side = side if bundle is None else "asymmetric"
+        scoring = Scoring(sets, theirs, storages, dims, side, cache, opened, results, split or TEST)
+        for subject in subjects:
+            scoring.add(subject)
+    _require_scores(scoring.found, dims, storages)
+    return scoring.found
 
 
-def _fingerprints(
-    tasks: Sequence[Task], teacher: Subject | None, storages: Sequence[Storage]
-) -> dict[str, dict[str, str]]:
-    return {
-        "data": {task.name: task.fingerprint for task in tasks},
-        "teacher": {teacher.name: teacher.hashes[0]} if teacher else {},
-        "codecs": {storage.name: storage.codec.fingerprint for storage in storages},
-    }
+def _sets(data: Sequence[str | Path], tasks: Sequence[Any], split: str | None) -> list[Task]:
+    if not data and not tasks:
+        raise UsageError("nothing to evaluate on", "name files or folders with --data, or tasks of mteb with --task")
+    return read_tasks(data, split) if data else []
+
+
+def _require_names(sets: Sequence[Task], theirs: Sequence[MtebTask]) -> None:
+    for name in {task.name for task in sets} & {task.name for task in theirs}:
+        raise UsageError(f"--task {name}: a set in --data has the same name", "rename the folder or file")
+
+
+def _bundle_among(
+    models: Sequence[str | Path], teacher: str | Path | None, side: str | None, chosen: Sequence[int | str]
+) -> Path | None:
+    """The bundle, if it is what is evaluated."""
+    bundles = [Path(model) for model in models if is_bundle(Path(model))]
+    if not bundles:
+        return None
+    if len(models) > 1 or teacher is not None:
+        raise UsageError(
+            f"{bundles[0]}: a bundle brings its own teacher",
+            "evaluate it alone, without --teacher; its two encoders are models of their own, too",
+        )
+    if chosen:
+        raise UsageError(f"{bundles[0]}: a bundle has one query encoder", "leave out --layers and --precision")
+    if side == "symmetric":
+        raise UsageError(f"--side symmetric: the two sides of {bundles[0]} are two models", "leave it out")
+    return bundles[0]
+
+
+def _open(
+    models: Sequence[str | Path],
+    bundle: Path | None,
+    teacher: str | Path | None,
+    layers: Sequence[int],
+    dtype: str,
+    precisions: Sequence[str],
+    threads: int | None,
+    how: Mapping[str, bool],
+) -> tuple[Subject | None, Iterable[Subject]]:
+    """The teacher, and the models, each opened when it is its turn."""
+    if bundle is not None:
+        query, document = open_bundle(bundle, dtype, threads, **how)
+        return document, [query]
+    parts = (part for model in models for part in parts_of(model, layers))
+    subjects = (open_subject(part, exits, "fp32", precisions, threads, **how) for part, exits in parts)
+    return open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None, subjects
 
 
 def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[Storage]) -> None:
@@ -127,108 +161,3 @@ def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[S
                 f"--codec {storage.name}: nothing was scored with its {storage.codec.dim} dims",
                 "give a model of as many dims and a retrieval set",
             )
-
-
-def _shares_space(subject: Subject, teacher: Subject) -> bool:
-    """Whether queries of `subject` are tried on the documents of `teacher`."""
-    if not subject.in_teacher_space:
-        # Vectors of a model that was not distilled can be as wide as the teacher's and mean something else.
-        note(f"{subject.name}: not a student of this package, so its queries are not tried on the teacher's documents")
-    elif subject.taught_by not in (None, teacher.hashes[0]):
-        # Saved again in another precision it is the same model still, so this is no error.
-        warn(
-            f"{subject.name}: was distilled from other weights than those of {teacher.name} here; if that is another"
-            " model, its asymmetric figures mean nothing"
-        )
-    return subject.in_teacher_space
-
-
-def _dims(own: int, asked: Sequence[int]) -> list[int]:
-    return sorted({dim for dim in asked or (*DIMS, own) if dim <= own}, reverse=True)
-
-
-def _scores(
-    task: Task,
-    subject: Subject,
-    sides: tuple[dict[Output, Vectors], dict[Output, Vectors]],
-    dims: Sequence[int],
-    index: Vectors | None,
-    storages: Sequence[Storage],
-) -> Iterable[Score]:
-    left, right = sides
-    for point in left:
-        ways = [
-            *((dim, None) for dim in dims),
-            *(
-                (storage.codec.dim, storage)
-                for storage in storages
-                if point.vectors == "float32" and isinstance(task, RetrievalTask)
-            ),
-        ]
-        for dim, storage in ((dim, storage) for dim, storage in ways if dim <= left[point].shape[1]):
-            documents = ({"symmetric": right[point]} if right else {}) | (
-                {"asymmetric": index} if index is not None and dim <= index.shape[1] else {}
-            )
-            for side, vectors in documents.items():
-                value = _value(task, left[point], vectors, dim, storage, subject.similarity)
-                stored = str(storage) if storage else None
-                yield Score(
-                    task.name,
-                    task.metric,
-                    subject.name,
-                    point.layers,
-                    dim,
-                    point.weights,
-                    point.vectors,
-                    side,
-                    value,
-                    stored,
-                    subject.fingerprint(point),
-                )
-
-
-def _value(
-    task: Task, queries: Vectors, documents: Vectors, dim: int, storage: Storage | None, similarity: str
-) -> float:
-    if storage is not None and isinstance(task, RetrievalTask):
-        return storage.score(task, truncated(queries, dim), truncated(documents, dim))
-    if similarity == "cosine":
-        return task.score(truncated(queries, dim), truncated(documents, dim))
-    return task.score(queries[:, :dim], documents[:, :dim], similarity)  # length counts
-
-
-def encode_sides(
-    subject: Subject, task: Task, cache: Path | None, *, documents: bool = True
-) -> tuple[dict[Output, Vectors], dict[Output, Vectors]]:
-    """Vectors of a task's two sides, at each output of `subject`; from `cache` where they are there.
-
-    Without `documents` there are none of the second side.
-    """
-    note(f"{subject.name}: {task.name}")
-    left, right = zip(task.sides, task.kinds, strict=True)
-    return _cached(subject, *left, cache), _cached(subject, *right, cache) if documents else {}
-
-
-def _cached(subject: Subject, texts: Sequence[str], kind: str, cache: Path | None) -> dict[Output, Vectors]:
-    if cache is None:
-        return _finite(subject, subject.vectors(texts, kind), texts)
-    path = cache / f"{_cache_key(subject, texts, kind)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:  # checked as well: an older version wrote whatever it got
-            return _finite(subject, {Output(**json.loads(name)): stored[name] for name in stored.files}, texts)
-    found = _finite(subject, subject.vectors(texts, kind), texts)
-    arrays: dict[str, Any] = {json.dumps(dataclasses.asdict(point)): vectors for point, vectors in found.items()}
-    with atomic_path(path) as partial, partial.open("wb") as handle:
-        np.savez(handle, **arrays)
-    return found
-
-
-def _finite(subject: Subject, found: dict[Output, Vectors], texts: Sequence[str]) -> dict[Output, Vectors]:
-    for point, vectors in found.items():
-        require_finite(vectors, texts, f"{subject.name}, layer {point.layers}: ")
-    return found
-
-
-def _cache_key(subject: Subject, texts: Sequence[str], kind: str) -> str:
-    content = [*subject.hashes, repr(subject), kind, *texts]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

@@ -89,13 +89,13 @@ class Evaluation:
 
     def rows(self) -> list[list[str]]:
         """Cells of the tables, one row per model, exit, precision, dim and side."""
-        grid: dict[tuple[str, ...], dict[str, str]] = {}
+        grid: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
         for score in self.scores:
             documents = "itself" if score.side == "symmetric" else str(self.teacher)
             grid.setdefault((score.model, str(score.layers), score.precision, str(score.dim), documents), {})[
-                score.task
+                score.task, score.metric
             ] = f"{score.value:.2f}"
-        return [[*key, *(cells.get(task, "–") for task, _ in self._tasks())] for key, cells in grid.items()]
+        return [[*key, *(cells.get(column, "–") for column in self._tasks())] for key, cells in grid.items()]
 
     def markdown(self) -> str:
         """The table in Markdown."""

@@ -1,22 +1,25 @@
-"""Models under evaluation: a folder in torch with every exit, or the ONNX files of an artifact."""
+"""Models under evaluation: a folder in torch with every exit, the ONNX files of an artifact, or a bundle's encoders."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from emb.artifact.bundle import Bundle, EncoderRecord
 from emb.artifact.fingerprints import fingerprint, verify_model
 from emb.artifact.manifest import Kind, Manifest, Variant, is_artifact, weights_name
-from emb.artifact.runs import STATIC, finished_static, run_status
+from emb.artifact.runs import finished_static
 from emb.artifact.variants import distinct
 from emb.errors import UsageError
 from emb.evaluate.scores import Output
-from emb.progress import bar
+from emb.progress import bar, warn
 from emb.quantize.vectors.ranges import as_floats
+from emb.runtime.bundle_encoder import require_unchanged
 from emb.similarity import Vectors
+from emb.teachers.locate import locate
 from emb.tokens import Cut, count_cut, tell
 
 if TYPE_CHECKING:
@@ -27,10 +30,11 @@ _BUDGET_CPU, _BUDGET_GPU = 512, 65536
 
 
 class Subject(Protocol):
-    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs in one pass, `fingerprint` what
-    an output depends on.
+    """A model under evaluation; `vectors` gives `(texts, dim)` for each of its outputs, `points`, in one pass,
+    `fingerprint` what an output depends on.
 
-    `taught_by` is the fingerprint of the teacher that it was distilled from, if that is known.
+    `taught_by` is the fingerprint of the teacher that it was distilled from, if that is known; `framework` what runs
+    it, in mteb's words.
     """
 
     name: str
@@ -48,6 +52,18 @@ class Subject(Protocol):
 
     @property
     def similarity(self) -> str: ...
+
+    @property
+    def points(self) -> list[Output]: ...
+
+    @property
+    def max_length(self) -> int: ...
+
+    @property
+    def prompts(self) -> dict[str, str]: ...
+
+    @property
+    def framework(self) -> tuple[str, ...]: ...
 
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]: ...
 
@@ -73,7 +89,7 @@ def open_subject(
     trust_remote_code: bool = False,
 ) -> Subject:
     """A model by path or name, ready to encode; `evaluate` describes the arguments."""
-    name, folder = locate(model, trust_remote_code)
+    name, folder = locate(model, trust_remote_code=trust_remote_code)
     manifest = Manifest.load(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
         return OnnxSubject.open(name, folder, manifest, precisions, threads, verify)
@@ -82,21 +98,51 @@ def open_subject(
     return TorchSubject.open(name, folder, manifest, layers, dtype, trust_remote_code)
 
 
-def locate(model: str | Path, trust_remote_code: bool = False) -> tuple[str, Path]:
-    """A model's name and folder; of a run, its student's.
+def open_bundle(
+    folder: Path, dtype: str, threads: int | None, *, verify: bool = True, trust_remote_code: bool = False
+) -> tuple[Subject, Subject]:
+    """The encoder of queries in a bundle, by the bundle's name, and that of its documents, in `dtype`.
+
+    That the two share a space was found when they were bundled, whatever their manifests say.
 
     Raises:
-        TeacherError: no such model.
+        ArtifactError: not a bundle, or one of its encoders is missing or has changed.
     """
-    from emb.teachers.registry import resolve
+    bundle = Bundle.load(folder)
+    query, document = (
+        _open_side(bundle, side, folder, used, threads, verify, trust_remote_code)
+        for side, used in ((bundle.query, "fp32"), (bundle.document, dtype))
+    )
+    return replace(query, name=folder.resolve().name, in_teacher_space=True, taught_by=None), document
 
-    path = Path(model)
-    if run_status(path) is not None:
-        inner = path.name == STATIC and run_status(path.parent) is not None
-        return (path.parent if inner else path).name, path / "student"
-    found = resolve(model, trust_remote_code=trust_remote_code)
-    # `runs/english/student` and `exports/4x128` say more than their last part.
-    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
+
+def _open_side(
+    bundle: Bundle,
+    side: EncoderRecord,
+    folder: Path,
+    dtype: str,
+    threads: int | None,
+    verify: bool,
+    trust_remote_code: bool,
+) -> TorchSubject | OnnxSubject:
+    place = bundle.folder_of(side, folder)
+    if verify:
+        require_unchanged(side, place)
+    manifest = Manifest.load(place) if is_artifact(place) else None
+    if manifest and side.file:
+        return OnnxSubject.of(side.name, place, manifest, [manifest.variant(side.file)], threads, verify)
+    found = TorchSubject.open(side.name, place, manifest, (), dtype, trust_remote_code)
+    return replace(found, exits=found.exits[-1:])
+
+
+def warn_of_other_teacher(name: str, taught_by: str | None, teacher: str, weights: str) -> None:
+    """Warn where a student was distilled from other weights than those that encode the documents."""
+    if taught_by not in (None, weights):
+        # Saved again in another precision it is the same model still, so this is no error.
+        warn(
+            f"{name}: was distilled from other weights than those of {teacher} here; if that is another"
+            " model, its asymmetric figures mean nothing"
+        )
 
 
 @dataclass(repr=False)
@@ -168,6 +214,27 @@ class TorchSubject:
         """What its vectors are compared with."""
         return self.model.spec.similarity
 
+    @property
+    def points(self) -> list[Output]:
+        """Each exit."""
+        weights = "fp32" if str(next(self.model.parameters()).dtype) == "torch.float32" else "bf16"
+        return [Output(exit_, weights) for exit_ in self.exits]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read."""
+        return self.model.spec.max_length
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What stands before each kind of text."""
+        return {kind: self.model.spec.prompt(kind) for kind in ("query", "document")}
+
+    @property
+    def framework(self) -> tuple[str, ...]:
+        """What runs it."""
+        return ("Sentence Transformers", "PyTorch")
+
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]:
         """Vectors `(texts, dim)` float32 at each exit, re-normalised later."""
         from emb.model.batches import gathered, over_batches
@@ -180,8 +247,7 @@ class TorchSubject:
         with bar(f"{self.name} ({kind})", sum(map(len, rows))) as advance:
             batches = over_batches(compute, self.model, tokenizer, rows, tokens_per_batch=budget, done=advance)
             found = gathered(batches, len(rows))
-        weights = "fp32" if str(place.dtype) == "torch.float32" else "bf16"
-        return {Output(exit_, weights): vectors for exit_, vectors in found.items()}
+        return {point: found[point.layers] for point in self.points}
 
 
 @dataclass(repr=False)
@@ -208,17 +274,30 @@ class OnnxSubject:
         Raises:
             UsageError: no variant has such weights.
         """
-        from emb.runtime.encoder import ArtifactEncoder
-
         wanted = [variant for variant in distinct(manifest) if not precisions or variant.weight_dtype in precisions]
-        encoders: list[tuple[Variant, Encoder]] = [
-            (variant, ArtifactEncoder(folder, variant.file, threads, verify=verify)) for variant in wanted
-        ]
-        if not encoders:
+        if not wanted:
             raise UsageError(
                 f"--precision {','.join(precisions)}: {name} has no such file",
                 f"it has {', '.join(sorted({v.weight_dtype for v in manifest.variants}))}",
             )
+        return cls.of(name, folder, manifest, wanted, threads, verify)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        folder: Path,
+        manifest: Manifest,
+        variants: Sequence[Variant],
+        threads: int | None,
+        verify: bool,
+    ) -> OnnxSubject:
+        """Open some of an artifact's files."""
+        from emb.runtime.encoder import ArtifactEncoder
+
+        encoders: list[tuple[Variant, Encoder]] = [
+            (variant, ArtifactEncoder(folder, variant.file, threads, verify=verify)) for variant in variants
+        ]
         return cls(name, folder, manifest, encoders, manifest.kind != Kind.ENCODER, _teacher_weights(manifest))
 
     @cached_property
@@ -228,7 +307,7 @@ class OnnxSubject:
 
     def fingerprint(self, point: Output) -> str:
         """That of the file whose output `point` is."""
-        return dict(zip((self._point(variant) for variant, _ in self.encoders), self.hashes, strict=True))[point]
+        return dict(zip(self.points, self.hashes, strict=True))[point]
 
     @property
     def dim(self) -> int:
@@ -239,6 +318,26 @@ class OnnxSubject:
     def similarity(self) -> str:
         """What its vectors are compared with."""
         return self.manifest.similarity
+
+    @property
+    def points(self) -> list[Output]:
+        """Each file."""
+        return [self._point(variant) for variant, _ in self.encoders]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of a text that are read."""
+        return self.manifest.max_length
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """What stands before each kind of text."""
+        return self.manifest.prompts
+
+    @property
+    def framework(self) -> tuple[str, ...]:
+        """What runs it."""
+        return ("ONNX",)
 
     def vectors(self, texts: Sequence[str], kind: str) -> dict[Output, Vectors]:
         """Vectors `(texts, dim)` float32 of each file; stored formats are decoded."""

@@ -21,7 +21,13 @@ from emb.progress import warn
 from emb.teachers.registry import RegistryEntry, find
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_METRICS = {"nDCG@10": ("information-retrieval", "ndcg_at_10"), "Spearman": ("semantic-similarity", "cosine_spearman")}
+_METRICS = {
+    "nDCG@10": ("information-retrieval", "ndcg_at_10"),
+    "Spearman": ("semantic-similarity", "cosine_spearman"),
+    "accuracy": ("text-classification", "accuracy"),
+    "F1": ("text-classification", "f1"),
+    "AP": ("text-classification", "ap"),
+}
 _TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "onnx", "transformers.js"]
 
 

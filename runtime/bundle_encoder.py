@@ -66,9 +66,19 @@ class BundleEncoder(Encoder):
 
     def _opened(self, side: EncoderRecord) -> Encoder:
         folder = self.bundle.folder_of(side, self.folder)
-        if self._verify and fingerprint(folder, side.file) != side.fingerprint:
-            raise ArtifactError(
-                f"{folder}: {side.name} has changed since it was bundled",
-                "put the former files back, bundle the two again, or take it as it is with --no-verify",
-            )
+        if self._verify:
+            require_unchanged(side, folder)
         return self._opener(folder, side)
+
+
+def require_unchanged(side: EncoderRecord, folder: Path) -> None:
+    """Hold an encoder of a bundle, which lies in `folder`, against its fingerprint.
+
+    Raises:
+        ArtifactError: it is another by now.
+    """
+    if fingerprint(folder, side.file) != side.fingerprint:
+        raise ArtifactError(
+            f"{folder}: {side.name} has changed since it was bundled",
+            "put the former files back, bundle the two again, or take it as it is with --no-verify",
+        )

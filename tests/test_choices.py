@@ -22,8 +22,8 @@ from emb.distill import after_training as finish
 from emb.distill import train
 from emb.distill.projection import solve_ridge
 from emb.errors import UsageError
-from emb.evaluate.evaluate import _scores
 from emb.evaluate.scores import Output
+from emb.evaluate.scoring import _scores
 from emb.export import healing_report as gains
 from emb.export.heal import _Healing
 from emb.model.embedding_model import load_model

@@ -35,6 +35,7 @@ DOORS = (
     emb.rotate,
     emb.validate,
     emb.load,
+    emb.mteb_model,
     emb.serve,
     emb.sign,
     emb.web,

@@ -128,7 +128,7 @@ def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> Non
 @pytest.mark.parametrize(
     ("constraints", "more"),
     [
-        ("constraints.txt", ["openvino", "ctranslate2", "langchain", "llama-index", "haystack"]),
+        ("constraints.txt", ["openvino", "ctranslate2", "langchain", "llama-index", "haystack", "mteb"]),
         ("constraints-optimum.txt", ["optimum"]),
     ],
 )

@@ -11,12 +11,12 @@ from emb.artifact.bundle import DOCUMENT, QUERY, ROUTER, Bundle, EncoderRecord
 from emb.artifact.fingerprints import fingerprint
 from emb.artifact.lineage import TeacherRecord
 from emb.artifact.manifest import Manifest, is_artifact
-from emb.artifact.runs import run_status
 from emb.errors import UsageError
 from emb.files import atomic_folder, refuse_existing
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.search.bundling.documents import Trial, documents_of
-from emb.teachers.registry import remembered, resolve
+from emb.teachers.locate import locate
+from emb.teachers.registry import remembered
 
 _Named = tuple[str, Path]  # what a model is called, and where it lies
 
@@ -36,12 +36,12 @@ def write_bundle(
 ) -> Path:
     """`emb.bundle`, which describes the arguments."""
     trial.require(files[1])
-    queries = _found(query, trust_remote_code)
-    documents = _teacher_of(*queries) if document is None else _found(document, trust_remote_code)
+    queries = locate(query, trust_remote_code=trust_remote_code)
+    documents = _teacher_of(*queries) if document is None else locate(document, trust_remote_code=trust_remote_code)
     place = out or Path("bundles") / queries[0]
     refuse_existing(place, overwrite)
     options: dict[str, Any] = {"threads": threads, "trust_remote_code": trust_remote_code}
-    trial = replace(trial, exports=[_found(each, trust_remote_code)[1] for each in trial.exports])
+    trial = replace(trial, exports=[locate(each, trust_remote_code=trust_remote_code)[1] for each in trial.exports])
     query_encoder = load(queries[1], file=files[0], **options)
     found = documents_of(query_encoder, queries[1], documents, files[1], trial, **options)
     taken = found.taken
@@ -65,14 +65,6 @@ def write_bundle(
             found.choice,
         ).save(folder)
     return place
-
-
-def _found(model: str | Path, trust_remote_code: bool) -> _Named:
-    path = Path(model)
-    if run_status(path) is not None:
-        return path.name, path / "student"
-    found = resolve(model, trust_remote_code=trust_remote_code)
-    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
 
 
 def _teacher_of(name: str, folder: Path) -> _Named:

@@ -383,7 +383,7 @@ def test_documents_stored_as_codes(
 
 
 def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path, codec_folder: Path) -> None:
-    from emb.evaluate.evaluate import encode_sides
+    from emb.evaluate.scoring import encode_sides
     from emb.evaluate.subjects import open_subject
 
     [task] = read_tasks([beir])

@@ -11,14 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from emb.artifact.manifest import is_artifact
-from emb.artifact.runs import run_status
 from emb.data.corpus import Columns, Corpus, Text, read_corpus, split
 from emb.data.documents import read_documents
 from emb.errors import ArtifactError, UsageError
 from emb.files import refuse_existing
 from emb.model.embedding_model import EmbeddingModel, load_model, manifest_of
 from emb.recipes.recipe import TrainingRecipe
-from emb.teachers.registry import resolve
+from emb.teachers.locate import locate
 from emb.vocabulary.adaptation import AdaptResult
 from emb.vocabulary.adaptation.adapt import Adapted, Job, adapt
 from emb.vocabulary.adaptation.language_step import LANGUAGE_TRAINING
@@ -48,7 +47,7 @@ def run_adaptation(
     trust_remote_code: bool,
 ) -> AdaptResult:
     """`emb.adapt_vocab`, its arguments in the types that they have here."""
-    name, folder = _locate(model, trust_remote_code)
+    name, folder = _adaptable(model, trust_remote_code)
     training = _training(
         ROW_TRAINING, {key: value for key, value in overrides.items() if not key.startswith(_LANGUAGE)}
     )
@@ -118,7 +117,7 @@ class _Sibling:
 
 
 def _sibling(base: EmbeddingModel, asked: str, place: Path, trust_remote_code: bool) -> _Sibling:
-    name, folder = _locate(asked, trust_remote_code)
+    name, folder = _adaptable(asked, trust_remote_code)
     model = load_model(folder, trust_remote_code=trust_remote_code)
     require_sibling(base, model, asked)
     return _Sibling(name, folder, model, place.with_name(f"{place.name}-{name}"))
@@ -131,23 +130,20 @@ def _propagated(job: Job, found: Adapted, sibling: _Sibling, sources: Mapping[st
     return _Finished(theirs, sibling.name, spread, before, sibling.out)
 
 
-def _locate(model: str | Path, trust_remote_code: bool) -> tuple[str, Path]:
+def _adaptable(model: str | Path, trust_remote_code: bool) -> tuple[str, Path]:
     """Name and folder of what is adapted; of a run, its student.
 
     Raises:
         ArtifactError: an export.
     """
-    path = Path(model)
-    if run_status(path) is not None:
-        return path.name, path / "student"
-    found = resolve(model, trust_remote_code=trust_remote_code)
-    manifest = manifest_of(found.path) if is_artifact(found.path) else None
+    name, folder = locate(model, trust_remote_code=trust_remote_code)
+    manifest = manifest_of(folder) if is_artifact(folder) else None
     if manifest and manifest.variants:
         raise ArtifactError(
             f"{model}: is an export, whose files have the vocabulary inside",
             "adapt what it was exported from, and export that again",
         )
-    return (found.path.parent.name if found.path.name == "student" else found.name), found.path
+    return name, folder
 
 
 def _corpora(

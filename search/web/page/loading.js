@@ -16,20 +16,36 @@ export async function loadPage(fetcher = fetch) {
   return (await answer("page.json", { cache: "no-cache" }, fetcher)).json();
 }
 
-async function one({ file, bytes, version }, count, fetcher) {
+async function one({ file, bytes, unpacked, version }, count, fetcher) {
   const response = await answer(`${file}?v=${version}`, {}, fetcher);
-  const whole = new Uint8Array(bytes);
+  const packed = new Uint8Array(bytes);
   let at = 0;
   for (const reader = response.body.getReader(); ; ) {
     const { done, value } = await reader.read();
     if (done) break;
     if (at + value.length > bytes) throw new LoadError(`${file} is longer than page.json says`);
-    whole.set(value, at);
+    packed.set(value, at);
     at += value.length;
     count(value.length);
   }
   if (at < bytes) throw new LoadError(`${file} ended after ${at} of ${bytes} bytes`);
-  return file.endsWith(".json") ? JSON.parse(new TextDecoder().decode(whole)) : whole.buffer;
+  await requireVersion(file, packed, version);
+  const whole = await unpack(packed);
+  if (whole.byteLength !== unpacked) throw new LoadError(`${file} has not the content that page.json says`);
+  return file.includes(".json") ? JSON.parse(new TextDecoder().decode(whole)) : whole;
+}
+
+/** The version is the beginning of the file's SHA-256, which browsers compute on safe origins only. */
+async function requireVersion(file, content, version) {
+  if (!globalThis.crypto?.subtle) return;
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  const found = Array.from(digest, (each) => each.toString(16).padStart(2, "0")).join("");
+  if (!found.startsWith(version)) throw new LoadError(`${file} is damaged or of another version of this page`);
+}
+
+async function unpack(packed) {
+  if (!globalThis.DecompressionStream) throw new LoadError("this browser is too old: it has no DecompressionStream");
+  return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
 async function answer(file, options, fetcher) {

@@ -1,6 +1,6 @@
-"""What a page of `emb web` costs and finds: bytes to download, milliseconds until it is ready and of a query in headless
-Chromium from key to results, how near its query vectors are to Python's, and nDCG@10 of the rankings that the page
-shows beside those that Python computes.
+"""What a page of `emb web` costs and finds: bytes to download, milliseconds until it is ready and of a query in
+headless Chromium from key to results, how near its query vectors are to Python's, and nDCG@10 of the rankings that the
+page shows beside those that Python computes.
 
     python benchmarks/web_page.py scifact --query exports/0x128 --doc runs/scifact/teacher
 
@@ -16,7 +16,7 @@ from statistics import median, quantiles
 from typing import Any
 
 import numpy as np
-from browser import chromium, missing, served
+from browser import VECTORS, chromium, missing, served
 from common import Figure, Report, parser
 
 from emb.data.documents import Document, read_documents
@@ -35,7 +35,8 @@ _ASK = """
 const [queries] = arguments, list = document.getElementById("results"), found = [];
 async function ask(query) {
   const shown = new Promise((done) => {
-    new MutationObserver((_, each) => done(each.disconnect())).observe(list, { attributeFilter: ["data-milliseconds"] });
+    const observer = new MutationObserver(() => done(observer.disconnect()));
+    observer.observe(list, { attributeFilter: ["data-milliseconds"] });
   });
   document.getElementById("query").value = query;
   document.getElementById("form").requestSubmit();
@@ -43,16 +44,6 @@ async function ask(query) {
   found.push([Array.from(list.children, (each) => Number(each.dataset.row)), Number(list.dataset.milliseconds)]);
 }
 return queries.reduce((before, query) => before.then(() => ask(query)), Promise.resolve()).then(() => found);
-"""
-# The page's own scripts beside a file that is no page, so that no policy keeps WebAssembly to a worker.
-_VECTORS = """
-return (async ([queries]) => {
-  const [{ load, loadPage }, { openSearch }] = [await import("./loading.js"), await import("./search.js")];
-  const page = await loadPage(), { encoder, tokenizer } = await openSearch(page, await load(page, () => 0));
-  const vectors = [];
-  for (const query of queries) vectors.push(Array.from(await encoder.encode(tokenizer.ids(query))));
-  return vectors;
-})(arguments);
 """
 _LIMITS = {TABLE: 10, ONNX: 150}  # milliseconds a query
 
@@ -120,7 +111,7 @@ def ask(folder: Path, queries: list[str]) -> Asked:
         browser.run(_ASK, queries[:20])  # compiles
         found = browser.run(_ASK, queries)
         browser.get(f"{address}/style.css")
-        vectors = np.array(browser.run(_VECTORS, queries))
+        vectors = np.array(browser.run(VECTORS, queries)["vectors"])
     return Asked([rows for rows, _ in found], [took for _, took in found], ready, vectors)
 
 

@@ -45,9 +45,9 @@ CODECS = ("int8", "binary")
 def web(query: Path, documents: Sequence[str], **options: Any) -> Outcome:
     """Write a folder that searches documents in the browser.
 
-    QUERY-ENCODER is a static encoder (0 layers), an export with layers, a run, or a bundle. DOCS are files and folders: .jsonl,
-    .csv, .tsv, .parquet, .txt or .md (also .gz). The folder needs no server but one of files, and fetches nothing from
-    elsewhere.
+    QUERY-ENCODER is a static encoder (0 layers), the export of one with layers, a run that has a static one, or a
+    bundle. DOCS are files and folders: .jsonl, .csv, .tsv, .parquet, .txt or .md (also .gz). The folder needs no
+    server but one of files, and fetches nothing from elsewhere.
     """
     import emb
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from emb.errors import ArtifactError
 from emb.progress import warn
 from emb.runtime.encoder import ArtifactEncoder, Encoder
 from emb.runtime.sessions import Runner
-from emb.search.web.onnxruntime import Runtime, runtime
+from emb.search.web.onnxruntime import runtime
 from emb.search.web.side import ONNX, QuerySide
 from emb.search.web.static_side import openings
 from emb.search.web.tokenizer import page_tokenizer
@@ -36,15 +37,10 @@ def layered_side(
     """
     model = _file(encoder, folder)
     tokenizer = page_tokenizer(encoder.tokenizer, encoder.prompt("query"))
-    asked = openings(documents, _TRIED)[:_TRIED]
-    vectors = truncated(encoder.encode(asked, kind="query"), dim)
-    tried = [
-        [text, np.round(vector, _DIGITS).tolist()] for text, vector in zip(asked, vectors.astype(float), strict=True)
-    ]
-    found: Runtime = runtime(place)
+    found = runtime(place)
     return QuerySide(
         ONNX,
-        tokenizer | {"tried": tried},
+        tokenizer | {"tried": _tried(encoder, openings(documents, _TRIED)[:_TRIED], dim)},
         {"model": ("model.onnx", model.read_bytes()), "runtime": ("onnxruntime.wasm", found.wasm)},
         dim,
         encoder.normalize or encoder.similarity_fn_name == "cosine",
@@ -53,20 +49,25 @@ def layered_side(
     )
 
 
+def _tried(encoder: Encoder, texts: Sequence[str], dim: int) -> list[list[Any]]:
+    """Texts that have tokens, each with its vector."""
+    known = [text for text, ids in zip(texts, encoder.tokenizer.encode(texts), strict=True) if len(ids)]
+    vectors = truncated(encoder.encode(known, kind="query"), dim).astype(float)
+    return [[text, np.round(vector, _DIGITS).tolist()] for text, vector in zip(known, vectors, strict=True)]
+
+
 def _file(encoder: Encoder, folder: Path) -> Path:
     """The file that `encoder` runs."""
     if not isinstance(encoder, ArtifactEncoder) or not isinstance(encoder.runner, Runner):
         raise ArtifactError(
-            f"{folder}: holds no ONNX file, which the page runs where an encoder has layers",
+            f"{folder}: the query encoder has layers and runs no ONNX file, which is what the page reads",
             "export it, for example: emb export FOLDER --layers 2 --int8",
         )
-    path = folder / encoder.variant.file
-    if len(paths_of(folder, encoder.variant.file)) > 1:
-        raise ArtifactError(
-            f"{path}: keeps its weights in a file beside it, which the page does not read", "export fewer layers"
-        )
-    if encoder.variant.weight_dtype != "int8":
-        warn(
-            f"{path.name}: {encoder.variant.weight_dtype} weights make a large download; emb export --int8 quarters it"
-        )
+    variant, path = encoder.variant, folder / encoder.variant.file
+    if variant.vector_dtype != "float32":
+        raise ArtifactError(f"{path}: returns {variant.vector_dtype} vectors", "name a file that returns float32")
+    if len(paths_of(folder, variant.file)) > 1:
+        raise ArtifactError(f"{path}: keeps weights in a file beside it", "make it smaller: emb export --int8")
+    if variant.weight_dtype != "int8":
+        warn(f"{path.name}: {variant.weight_dtype} weights make a large download; emb export --int8 makes it smaller")
     return path

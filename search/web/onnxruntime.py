@@ -124,7 +124,12 @@ def _of_folder(folder: Path) -> Callable[[str], bytes | None]:
 def _checked(place: Path, name: str, content: bytes | None) -> bytes:
     if content is None:
         raise ArtifactError(f"{place}: holds no {name} of onnxruntime-web", _BY_HAND)
-    if hashlib.sha256(content).hexdigest() != _SHA256[name]:
+    if sha256(content) != _SHA256[name]:
         hint = f"delete {place} and run the command again" if place == cached() else _BY_HAND
         raise ArtifactError(f"{place}: its {name} is not that of onnxruntime-web {VERSION}", hint)
     return content
+
+
+def sha256(content: bytes) -> str:
+    """Hex sha256."""
+    return hashlib.sha256(content).hexdigest()

@@ -62,13 +62,12 @@ def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Ids of the special tokens before and behind every text, asked of the tokenizer itself: several kinds of
     post-processors add them.
     """
-    bare = tokenizer.encode("a", add_special_tokens=False).ids
-    whole = tokenizer.encode("a")
-    start = whole.special_tokens_mask.index(0) if 0 in whole.special_tokens_mask else len(whole.ids)
-    before, after = whole.ids[:start], whole.ids[start + len(bare) :]
-    if whole.ids != [*before, *bare, *after]:
+    found = tokenizer.encode("a")
+    own = [row for row, special in enumerate(found.special_tokens_mask) if not special]
+    first, last = (own[0], own[-1]) if own else (len(found.ids), len(found.ids))
+    if found.ids[first : last + 1] != tokenizer.encode("a", add_special_tokens=False).ids:
         raise ArtifactError("the tokenizer's post_processor does more than to put tokens around a text", _HINT)
-    return before, after
+    return found.ids[:first], found.ids[last + 1 :]
 
 
 def _by_id(vocabulary: dict[str, int]) -> list[str | None]:

@@ -82,7 +82,7 @@ def browser_tools() -> Any:
 
 
 def runtime_at_hand() -> Path | None:
-    """Where onnxruntime-web lies: in $EMB_NODE_MODULES, or in emb's cache; None if it is in neither. Nothing is fetched."""
+    """Where onnxruntime-web lies, in $EMB_NODE_MODULES or in emb's cache; None if in neither. Nothing is fetched."""
     places = [Path(os.environ["EMB_NODE_MODULES"])] if "EMB_NODE_MODULES" in os.environ else []
     for place in (*places, cached()):
         with suppress(ArtifactError):

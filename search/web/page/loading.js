@@ -2,13 +2,21 @@
 
 export class LoadError extends Error {}
 
-/** Contents by name: objects of .json files, ArrayBuffers of the others. `told` hears how many bytes have come. */
+/**
+ * Contents by name: objects of .json files, ArrayBuffers of the others. `told` hears how many bytes have come. Where one
+ * file fails, the others are not fetched to their end.
+ */
 export async function load(page, told, fetcher = fetch) {
   let bytes = 0;
-  const count = (more) => told((bytes += more));
-  const names = Object.keys(page.files);
-  const contents = await Promise.all(names.map((name) => one(page.files[name], count, fetcher)));
-  return Object.fromEntries(names.map((name, row) => [name, contents[row]]));
+  const names = Object.keys(page.files), stop = new AbortController();
+  const count = (more) => stop.signal.aborted || told((bytes += more));
+  try {
+    const contents = await Promise.all(names.map((name) => one(page.files[name], count, fetcher, stop.signal)));
+    return Object.fromEntries(names.map((name, row) => [name, contents[row]]));
+  } catch (error) {
+    stop.abort();
+    throw error;
+  }
 }
 
 /** page.json itself; asked for anew each time, as it says which version of the others belongs to it. */
@@ -16,8 +24,8 @@ export async function loadPage(fetcher = fetch) {
   return (await answer("page.json", { cache: "no-cache" }, fetcher)).json();
 }
 
-async function one({ file, bytes, unpacked, version }, count, fetcher) {
-  const response = await answer(`${file}?v=${version}`, {}, fetcher);
+async function one({ file, bytes, unpacked, version }, count, fetcher, signal) {
+  const response = await answer(file, { signal }, fetcher, `?v=${version}`);
   const packed = new Uint8Array(bytes);
   let at = 0;
   for (const reader = response.body.getReader(); ; ) {
@@ -48,10 +56,10 @@ async function unpack(packed) {
   return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
 }
 
-async function answer(file, options, fetcher) {
+async function answer(file, options, fetcher, version = "") {
   let response;
   try {
-    response = await fetcher(file, options);
+    response = await fetcher(file + version, options);
   } catch (error) {
     throw new LoadError(`${file} could not be fetched: ${error.message}`);
   }

@@ -102,5 +102,5 @@ def test_a_package_is_taken_as_it_is(registry: Path, tmp_path: Path) -> None:
 def test_a_cache_that_was_changed_is_not_taken(registry: Path) -> None:
     runtime()
     (cached() / SCRIPT).write_bytes(b"import 'elsewhere'")
-    with pytest.raises(ArtifactError, match="delete .* and run the command again"):
+    with pytest.raises(ArtifactError, match=r"delete .* and run the command again"):
         runtime()

@@ -46,9 +46,8 @@ def build(
     documents = read_documents(sources, field)
     if len(documents) > _MANY:
         warn(f"{len(documents):,} documents: more than {_MANY:,} make a large download and slow searches")
-    side = query_side(
-        encoder, folder, width, [each.whole for each in documents], runtime
-    )  # before the hour of encoding
+    texts = [each.whole for each in documents]
+    side = query_side(encoder, folder, width, texts, runtime)  # before the hour of encoding
     vectors = _vectors(encoder, folder, large, documents, trust_remote_code)
     return write_page(out, side, documents, vectors, codec=codec, look=look, overwrite=overwrite)
 

@@ -163,8 +163,14 @@ def test_it_fits_a_narrow_screen_and_a_dark_one(browser: Any) -> None:
 def test_a_load_that_fails_says_why(name: str, window: Any, site: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(site, tmp_path / "site")
     file = broken / "notes" / "search" / name
-    file.write_bytes(file.read_bytes()[:-7])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with tools.served(broken) as address:
+        window.get(f"{address}/notes/search/index.html")
+        window.wait(f"{STATUS}.startsWith('Loading failed')")
+        assert f"{name} is damaged or of another version of this page" in window.run(f"return {STATUS}")
+    file.write_bytes(whole[:-7])
+    with tools.served(broken) as address:  # another origin, whose files no cache has
         window.get(f"{address}/notes/search/index.html")
         window.wait(f"{STATUS}.startsWith('Loading failed')")
         assert f"{name} ended after" in window.run(f"return {STATUS}")

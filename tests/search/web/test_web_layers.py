@@ -193,6 +193,8 @@ def test_its_first_ten_are_those_of_python(place: Path, browser: Any) -> None:
 @in_chromium
 @pytest.mark.interop
 def test_of_texts_typed_in_a_row_the_last_one_is_shown(browser: Any) -> None:
+    alone = asked(browser, SENTENCES[8])
+    asked(browser, "rain")
     shown = browser.run(
         "const field = document.getElementById('query'), form = document.getElementById('form');"
         "const list = document.getElementById('results'), seen = [];"
@@ -202,6 +204,7 @@ def test_of_texts_typed_in_a_row_the_last_one_is_shown(browser: Any) -> None:
         SENTENCES[:9],
     )
     assert shown == [SENTENCES[8]]
+    assert asked(browser, SENTENCES[8]) == alone
 
 
 @in_chromium

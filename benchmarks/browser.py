@@ -12,10 +12,11 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -26,6 +27,17 @@ _ARGUMENTS = (
 )
 _KEYS = {"Down": "\ue015", "Up": "\ue013", "Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
 _SECONDS = 120
+# What a page of `emb web` makes of texts, by its own scripts. Run it beside the page, at its style sheet: no policy
+# keeps WebAssembly to a worker there.
+VECTORS = """
+return (async ([texts]) => {
+  const [{ load, loadPage }, { openSearch }] = [await import("./loading.js"), await import("./search.js")];
+  const page = await loadPage(), { encoder, tokenizer } = await openSearch(page, await load(page, () => 0));
+  const ids = texts.map((text) => tokenizer.ids(text)), vectors = [];
+  for (const each of ids) vectors.push(Array.from(await encoder.encode(each)));
+  return { ids, vectors };
+})(arguments);
+"""
 
 
 def missing() -> str | None:
@@ -36,14 +48,25 @@ def missing() -> str | None:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *args: Any, headers: Mapping[str, str], **options: Any) -> None:
+        self.more = headers
+        super().__init__(*args, **options)
+
+    def end_headers(self) -> None:
+        """With those of the server besides."""
+        for name, value in self.more.items():
+            self.send_header(name, value)
+        super().end_headers()
+
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of a server of `folder`, as `python -m http.server` serves it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+def served(folder: Path, headers: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """The address of a server of `folder`, as `python -m http.server` serves it but for `headers` besides."""
+    handler = functools.partial(_Quiet, directory=str(folder), headers=headers)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -34,23 +34,30 @@ CODECS = ("int8", "binary")
     help="Characters of each text that the page shows.",
 )
 @click.option("--title", metavar="TEXT", help="Title of the page. Default: the name of the documents.")
+@click.option(
+    "--onnxruntime-web",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="PATH",
+    help="For an encoder with layers: the npm package, as a folder or a .tgz. Default: from the registry, once.",
+)
 @remote_code
 @reports
 def web(query: Path, documents: Sequence[str], **options: Any) -> Outcome:
     """Write a folder that searches documents in the browser.
 
-    QUERY-ENCODER is a static encoder (0 layers), a run that has one, or a bundle. DOCS are files and folders: .jsonl,
-    .csv, .tsv, .parquet, .txt or .md (also .gz). The folder needs no server but one of files, and fetches nothing from
-    elsewhere.
+    QUERY-ENCODER is a static encoder (0 layers), the export of one with layers, a run that has a static one, or a
+    bundle. DOCS are files and folders: .jsonl, .csv, .tsv, .parquet, .txt or .md (also .gz). The folder needs no
+    server but one of files, and fetches nothing from elsewhere.
     """
     import emb
 
     page = emb.web(query, documents, **options)
     whole, texts = page.download, page.texts
+    tried = "tried on the reader's machine" if page.cosine is None else f"within cosine {page.cosine:.4f}"
     lines = [
-        f"{page.documents:,} documents, {page.dim} dims, {page.codec}; query vectors within cosine {page.cosine:.4f}",
-        f"download: {whole.bytes / 1e6:.2f} MB ({whole.gzip / 1e6:.2f} packed by gzip), of which texts"
-        f" {texts.bytes / 1e6:.2f} MB ({texts.gzip / 1e6:.2f})",
+        f"{page.documents:,} documents, {page.dim} dims, {page.codec}; query vectors {tried}",
+        f"download: {whole.bytes / 1e6:.2f} MB ({whole.unpacked / 1e6:.2f} unpacked), of which texts"
+        f" {texts.bytes / 1e6:.2f} MB ({texts.unpacked / 1e6:.2f})",
         "",
         f"{page.folder}\nnext: python -m http.server --directory {page.folder}",
     ]

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = {"tests", "scripts", "benchmarks", "docs", "build", "dist", "runs", "exports"}
-_KINDS = ("*.py", "*.yaml", "py.typed", "*.html", "*.css", "*.js", "icon.svg")
+_KINDS = ("*.py", "*.yaml", "py.typed", "*.html", "*.css", "*.js", "icon.svg", "onnxruntime.txt")
 RUNTIME = (
     "emb",
     "emb.cli",

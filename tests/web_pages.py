@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tiny import SENTENCES
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+
+from emb.errors import ArtifactError
+from emb.search.web.onnxruntime import cached, runtime
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzæøßıάбгґאבجदकक्ฉაあアㄅ한中文字각𐐨𝒜🙂.,;:!?-_/()[]<>«»„…€+|^`~$'\"#§0123456789٣"
 NASTY = "<script>document.title='taken'</script>"
@@ -58,6 +66,34 @@ def static_encoder(folder: Path, tokenizer: Tokenizer | None = None, dim: int = 
     module = StaticEmbedding(tokenizer, embedding_weights=torch.tensor(rows, dtype=torch.float32))
     SentenceTransformer(modules=[module, Normalize()], device="cpu").save(str(folder))
     return folder
+
+
+def browser_tools() -> Any:
+    """`benchmarks/browser.py`, which is no part of a package."""
+    name = "benchmarks_browser"
+    if name not in sys.modules:
+        path = Path(__file__).resolve().parents[1] / "benchmarks" / "browser.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def runtime_at_hand() -> Path | None:
+    """Where onnxruntime-web lies, in $EMB_NODE_MODULES or in emb's cache; None if in neither. Nothing is fetched."""
+    places = [Path(os.environ["EMB_NODE_MODULES"])] if "EMB_NODE_MODULES" in os.environ else []
+    for place in (*places, cached()):
+        with suppress(ArtifactError):
+            runtime(place)
+            return place
+    return None
+
+
+def unpacked(page: Path, file: str) -> bytes:
+    """The content of a file that the page holds packed."""
+    return gzip.decompress((page / f"{file}.packed").read_bytes())
 
 
 def documents(path: Path) -> Path:

@@ -14,7 +14,7 @@ from emb.progress import note, warn
 from emb.runtime.encoder import Encoder, load
 from emb.search.bundling.space import check_space
 from emb.search.known_vectors import KnownVectors
-from emb.search.sides import document_encoder, document_folder, query_folder
+from emb.search.sides import document_encoder, document_folder, query_encoder, query_folder
 from emb.search.web.codes import CODECS
 from emb.search.web.query_side import query_side
 from emb.search.web.write import Look, Page, write_page
@@ -34,6 +34,7 @@ def build(
     dim: int | None,
     codec: str,
     look: Look,
+    runtime: Path | None,
     overwrite: bool,
     trust_remote_code: bool,
 ) -> Page:
@@ -46,7 +47,8 @@ def build(
     documents = read_documents(sources, field)
     if len(documents) > _MANY:
         warn(f"{len(documents):,} documents: more than {_MANY:,} make a large download and slow searches")
-    side = query_side(encoder, folder, width, [each.whole for each in documents])  # before the hour of encoding
+    texts = [each.whole for each in documents]
+    side = query_side(encoder, folder, width, texts, runtime)  # before the hour of encoding
     vectors = _vectors(encoder, folder, large, documents, trust_remote_code)
     return write_page(out, side, documents, vectors, codec=codec, look=look, overwrite=overwrite)
 
@@ -55,8 +57,8 @@ def _query(path: Path, trust_remote_code: bool) -> tuple[Encoder, Path]:
     folder = query_folder(path)
     if run_status(folder) is not None:
         folder = (finished_static(folder) or folder) / "student"
-    if is_bundle(path):
-        load(path, trust_remote_code=trust_remote_code)  # both sides are held against their fingerprints when opened
+    if is_bundle(path):  # it names a file of the export, and both sides are held against their fingerprints
+        return query_encoder(path, trust_remote_code=trust_remote_code), folder
     return load(folder, trust_remote_code=trust_remote_code), folder
 
 

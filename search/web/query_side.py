@@ -1,67 +1,34 @@
-"""The query encoder as the page runs it, and that its vectors are the encoder's."""
+"""Which of the two ways the page runs a query encoder: rows of a table, or onnxruntime-web."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from emb.errors import ArtifactError
+from emb.errors import UsageError
 from emb.runtime.encoder import Encoder
-from emb.search.web.table import Table, read_rows
-from emb.search.web.tokenizer import page_tokenizer
-from emb.similarity import cosines, truncated
-
-_TEXTS = 200
-_WORDS = 12  # of a document that stand for a query
-_COSINE = 0.999
+from emb.search.web.layered_side import layered_side
+from emb.search.web.side import QuerySide
+from emb.search.web.static_side import static_side
+from emb.search.web.table import is_static
 
 
-@dataclass(frozen=True)
-class QuerySide:
-    """What page/tokenizer.js and page/encoder.js read.
+def query_side(
+    encoder: Encoder, folder: Path, dim: int, documents: Sequence[str], runtime: Path | None = None
+) -> QuerySide:
+    """The first `dim` dims of `encoder`, which lies in `folder`, tried on the beginnings of `documents`.
 
-    Attributes:
-        tokenizer: its vocabulary and rules.
-        table: the tokens' rows.
-        normalize: whether vectors get length 1.
-        cosine: the least one between a vector of the table and the encoder's own.
-    """
-
-    tokenizer: dict[str, Any]
-    table: Table
-    normalize: bool
-    cosine: float
-
-
-def query_side(encoder: Encoder, folder: Path, dim: int, documents: Sequence[str]) -> QuerySide:
-    """The first `dim` dims of a static `encoder`, which lies in `folder`, tried on the beginnings of `documents`.
+    Args:
+        runtime: where the npm package onnxruntime-web lies, a folder or the file of `npm pack`; None for emb's cache,
+            which is filled from the registry.
 
     Raises:
         ArtifactError: an encoder, or a tokenizer, that the page cannot run.
+        HubError: the runtime cannot be fetched.
+        UsageError: a runtime for an encoder that needs none.
     """
-    table = Table.of(read_rows(folder)[:, :dim])
-    tokenizer = page_tokenizer(encoder.tokenizer, encoder.prompt("query"))
-    normalize = encoder.normalize or encoder.similarity_fn_name == "cosine"
-    return QuerySide(tokenizer, table, normalize, require_same_vectors(encoder, table, documents))
-
-
-def require_same_vectors(encoder: Encoder, table: Table, documents: Sequence[str]) -> float:
-    """The least cosine between vectors from the `table` and the encoder's own, of the first words of `documents`.
-
-    Raises:
-        ArtifactError: they differ; the encoder does more than to look up rows.
-    """
-    asked = [" ".join(each.split()[:_WORDS]) for each in documents[:: max(1, len(documents) // _TEXTS)]]
-    ids = encoder.tokenizer.encode(asked, encoder.prompt("query"))
-    known = [row for row, each in enumerate(ids) if len(each)]
-    theirs = truncated(encoder.encode([asked[row] for row in known], kind="query"), table.rows.shape[1])
-    ours = table.encode([ids[row] for row in known], normalize=True)
-    least = float(cosines(theirs, ours).min()) if known else 1.0
-    if least < _COSINE:
-        raise ArtifactError(
-            f"the page's vectors are not the query encoder's (cosine {least:.4f})",
-            "the encoder does more than add up the rows of tokens; export one with emb export --layers 0",
-        )
-    return least
+    if not is_static(folder):
+        return layered_side(encoder, folder, dim, documents, runtime)
+    if runtime:
+        raise UsageError("--onnxruntime-web: a static encoder runs without it", "leave it out")
+    return static_side(encoder, folder, dim, documents)

@@ -31,6 +31,10 @@ class Table:
         scales = (np.abs(floats).max(axis=1) / 127).astype(np.float32)
         return cls(np.round(floats / np.where(scales, scales, 1)[:, None]).astype(np.int8), scales)
 
+    def content(self) -> bytes:
+        """The file: scales first, which must begin at a multiple of four, then rows."""
+        return self.scales.astype("<f4").tobytes() + self.rows.tobytes()
+
     def encode(self, ids: Sequence[np.ndarray[Any, Any]], normalize: bool) -> Vectors:
         """What page/encoder.js computes of token `ids` of texts, `(texts, dim)`."""
         empty = np.zeros(self.rows.shape[1])
@@ -41,16 +45,18 @@ class Table:
         return np.asarray(self.rows[ids].astype(np.float64) * self.scales[ids].astype(np.float64)[:, None])
 
 
+def is_static(folder: Path) -> bool:
+    """Whether the model folder is that of an encoder without layers."""
+    return _kinds(folder)[0] == "StaticEmbedding"
+
+
 def read_rows(folder: Path) -> Vectors:
     """The rows `(tokens, hidden)` float32 of a static encoder's folder.
 
     Raises:
-        ArtifactError: an encoder with layers or further modules, or no table in it.
+        ArtifactError: an encoder with further modules, or no table in it.
     """
-    kinds = [each["type"].rpartition(".")[2] for each in read_json(folder / "modules.json")]
-    if kinds[0] != "StaticEmbedding":
-        raise ArtifactError(f"{folder}: the query encoder has layers, which the page cannot run", _HINT)
-    if extra := [kind for kind in kinds[1:] if kind != "Normalize"]:
+    if extra := [kind for kind in _kinds(folder)[1:] if kind != "Normalize"]:
         raise ArtifactError(f"{folder}: the page cannot run the module {extra[0]}", _HINT)
     path = folder / read_json(folder / "modules.json")[0]["path"] / "model.safetensors"
     try:
@@ -59,3 +65,7 @@ def read_rows(folder: Path) -> Vectors:
             return np.asarray(tensors.get_tensor(name), np.float32)
     except (OSError, SafetensorError, StopIteration) as error:
         raise ArtifactError(f"{path}: holds no table of token rows", _HINT) from error
+
+
+def _kinds(folder: Path) -> list[str]:
+    return [each["type"].rpartition(".")[2] for each in read_json(folder / "modules.json")]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from emb.errors import ArtifactError
 from emb.search.web.characters import characters
 from emb.tokens import TextTokenizer
 
-_HINT = "the page reads WordPiece with BERT's normaliser; distil a static encoder from a teacher that has it"
+_HINT = "the page reads WordPiece with BERT's normaliser; distil a query encoder from a teacher that has it"
 
 
 def page_tokenizer(tokenizer: TextTokenizer, prompt: str) -> dict[str, Any]:
@@ -22,8 +24,11 @@ def page_tokenizer(tokenizer: TextTokenizer, prompt: str) -> dict[str, Any]:
     _require_known(tokenizer, state)
     model, added = state["model"], state["added_tokens"]
     normalise = tokenizer.tokenizer.normalizer.normalize_str
+    before, after = _around(tokenizer.tokenizer)
     return {
         "prompt": prompt,
+        "before": before,
+        "after": after,
         "max_length": tokenizer.max_length,
         "side": tokenizer.truncation_side,
         "vocabulary": _by_id(model["vocab"]),
@@ -44,8 +49,6 @@ def _require_known(tokenizer: TextTokenizer, state: dict[str, Any]) -> None:
         found = (state[name] or {}).get("type")
         if found != known:
             raise ArtifactError(f"the tokenizer's {name} is {found}, not {known}", _HINT)
-    if added := tokenizer.tokenizer.num_special_tokens_to_add(False):
-        raise ArtifactError(f"the tokenizer adds {added} special tokens to a text", _HINT)
     if tokenizer.lowercase:
         raise ArtifactError("sentence_bert_config.json: do_lower_case is set", "set it to false: the tokenizer lowers")
     if state["model"]["unk_token"] not in state["model"]["vocab"]:
@@ -53,6 +56,18 @@ def _require_known(tokenizer: TextTokenizer, state: dict[str, Any]) -> None:
     for each in state["added_tokens"]:
         if each["single_word"]:
             raise ArtifactError(f"the added token {each['content']!r} stands for single words only", _HINT)
+
+
+def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Ids of the special tokens before and behind every text, asked of the tokenizer itself: several kinds of
+    post-processors add them.
+    """
+    found = tokenizer.encode("a")
+    own = [row for row, special in enumerate(found.special_tokens_mask) if not special]
+    first, last = (own[0], own[-1]) if own else (len(found.ids), len(found.ids))
+    if found.ids[first : last + 1] != tokenizer.encode("a", add_special_tokens=False).ids:
+        raise ArtifactError("the tokenizer's post_processor does more than to put tokens around a text", _HINT)
+    return found.ids[:first], found.ids[last + 1 :]
 
 
 def _by_id(vocabulary: dict[str, int]) -> list[str | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,10 +14,13 @@ from typing import Any
 from emb.data.documents import Document
 from emb.files import atomic_folder
 from emb.search.web.codes import stored
-from emb.search.web.query_side import QuerySide
+from emb.search.web.side import ONNX, TABLE, QuerySide
 from emb.similarity import Vectors, truncated
 
-FORMAT = 1  # as page/search.js has it
+FORMAT = 2  # as page/search.js has it
+_PACKED = ".packed"  # no .gz: some servers unpack those by themselves, some only name them as packed
+_ONLY = {TABLE: {"encoder.js"}, ONNX: {"layers.js", "remote.js", "worker.js", "onnxruntime.txt"}}  # of page/
+_LICENCE = "onnxruntime.txt"  # no browser fetches it
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Download:
-    """Bytes of files, and what they come to where a server packs them with gzip."""
+    """Bytes of files as any server of files sends them, and what they come to when the page has unpacked them."""
 
     bytes: int
-    gzip: int
+    unpacked: int
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Page:
         documents, dim, codec: how many vectors, how wide, stored how.
         download: all that the browser fetches, but for page.json, which names it.
         texts: the part of it that is titles and passages.
-        cosine: the least one between the page's vector of a text and the encoder's.
+        cosine: the least one between the page's vector of a text and the encoder's; None where only a browser can tell,
+            of an encoder with layers.
     """
 
     folder: Path
@@ -55,7 +58,7 @@ class Page:
     codec: str
     download: Download
     texts: Download
-    cosine: float
+    cosine: float | None
 
 
 def write_page(
@@ -73,49 +76,68 @@ def write_page(
     Raises:
         ArtifactError: `place` is in the way.
     """
-    table, dim = query.table, query.table.rows.shape[1]
-    index = stored(truncated(vectors, dim) if query.normalize else vectors[:, :dim], codec)
+    index = stored(truncated(vectors, query.dim) if query.normalize else vectors[:, : query.dim], codec)
     contents = {
         "encoder": ("encoder.json", _json(query.tokenizer)),
-        "table": ("table.bin", table.scales.astype("<f4").tobytes() + table.rows.tobytes()),
+        **query.files,
         "documents": ("documents.bin", index.content()),
         "texts": ("texts.json", _json([[each.title, _snippet(each.text, look.snippet)] for each in documents])),
     }
-    facts = {
+    facts = query.facts | {
         "format": FORMAT,
         "title": look.title,
-        "tokens": len(table.rows),
+        "kind": query.kind,
         "normalize": query.normalize,
         "documents": len(documents),
-        "dim": dim,
+        "dim": query.dim,
         "codec": codec,
         "bits": index.bits,
     }
+    packed = {
+        name: _Packed(f"{file}{_PACKED}", _gzip(content), len(content)) for name, (file, content) in contents.items()
+    }
     with atomic_folder(place, replace=overwrite) as folder:
-        download = _write(folder, contents, facts)
-    return Page(place, len(documents), dim, codec, download, _size(contents["texts"][1]), query.cosine)
+        download = _write(folder, query, packed, facts)
+    return Page(place, len(documents), query.dim, codec, download, packed["texts"].download, query.cosine)
 
 
-def _write(folder: Path, contents: dict[str, tuple[str, bytes]], facts: dict[str, Any]) -> Download:
+@dataclass(frozen=True)
+class _Packed:
+    """A file as it is fetched, and its size when unpacked."""
+
+    file: str
+    content: bytes
+    unpacked: int
+
+    @property
+    def download(self) -> Download:
+        return Download(len(self.content), self.unpacked)
+
+    def described(self) -> dict[str, Any]:
+        """What page.json says of it, with a version that a browser's cache tells from another and the page checks."""
+        version = hashlib.sha256(self.content).hexdigest()[:12]
+        return {"file": self.file, "bytes": len(self.content), "unpacked": self.unpacked, "version": version}
+
+
+def _write(folder: Path, query: QuerySide, packed: dict[str, _Packed], facts: dict[str, Any]) -> Download:
+    other = _ONLY[ONNX if query.kind == TABLE else TABLE]
     for path in resources.files("emb.search.web").joinpath("page").iterdir():
-        with resources.as_file(path) as file:
-            shutil.copyfile(file, folder / file.name)
-    for name, content in contents.values():
+        if path.name not in other:
+            (folder / path.name).write_bytes(path.read_bytes())
+    for name, content in query.beside.items():
         (folder / name).write_bytes(content)
-    parts = [_size(path.read_bytes()) for path in folder.iterdir()]
-    total = Download(sum(each.bytes for each in parts), sum(each.gzip for each in parts))
-    files = {name: _file(*each) for name, each in contents.items()}
+    plain = sum(path.stat().st_size for path in folder.iterdir() if path.name != _LICENCE)
+    for each in packed.values():
+        (folder / each.file).write_bytes(each.content)
+    parts = [each.download for each in packed.values()]
+    total = Download(plain + sum(each.bytes for each in parts), plain + sum(each.unpacked for each in parts))
+    files = {name: each.described() for name, each in packed.items()}
     (folder / "page.json").write_bytes(_json(facts | {"files": files, "download": vars(total)}))
     return total
 
 
-def _file(name: str, content: bytes) -> dict[str, Any]:
-    """A file's size, and a version that a browser's cache tells from another."""
-    return {"file": name, "bytes": len(content), "version": hashlib.sha256(content).hexdigest()[:12]}
-
-
-def _size(content: bytes) -> Download:
-    return Download(len(content), len(gzip.compress(content, 6, mtime=0)))
+def _gzip(content: bytes) -> bytes:
+    return gzip.compress(content, 9, mtime=0)
 
 
 def _json(value: Any) -> bytes:

@@ -1,7 +1,6 @@
 // The page: what is typed is searched for, what is found is shown. Texts of documents go in as text, never as HTML.
 
 import { load, loadPage } from "./loading.js";
-import { Search } from "./search.js";
 
 const SHOWN = 10, PAUSE = 80; // results; milliseconds after a key before a search
 const TITLE = 90; // characters of a text that has no title
@@ -9,7 +8,7 @@ const at = (id) => document.getElementById(id);
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const number = (value) => value.toLocaleString("en");
 
-let page, search, texts, timer;
+let page, search, texts, timer, asked = 0, running;
 
 async function start() {
   at("unstarted").remove();
@@ -21,7 +20,10 @@ async function start() {
     name();
     const files = await load(page, progress);
     texts = files.texts;
-    search = new Search(page, files);
+    say("Starting…");
+    at("progress").removeAttribute("value");
+    const { openSearch } = await import(page.kind === "onnx" ? "./remote.js" : "./search.js");
+    search = await openSearch(page, files);
   } catch (error) {
     fail(error);
     return;
@@ -35,9 +37,9 @@ async function start() {
 function name() {
   document.title = page.title;
   at("title").textContent = page.title;
-  const download = `${megabytes(page.download.bytes)} (${megabytes(page.download.gzip)} compressed)`;
   at("about").textContent =
-    `${number(page.documents)} documents. Download: ${download}. Queries are answered in this browser and sent nowhere.`;
+    `${number(page.documents)} documents. Download: ${megabytes(page.download.bytes)}. ` +
+    "Queries are answered in this browser and sent nowhere.";
 }
 
 function progress(bytes) {
@@ -58,14 +60,27 @@ function say(text) {
   at("status").textContent = text;
 }
 
-/** Search for what stands in the field now, and show it. */
+/** Search for what stands in the field now. */
 function run() {
   clearTimeout(timer);
   timer = 0;
-  const text = at("query").value.trim();
+  running = show();
+}
+
+/** Show what is found, unless another text stands there by then. */
+async function show() {
+  const text = at("query").value.trim(), turn = ++asked;
   if (!search) return;
   const begun = performance.now();
-  const hits = text ? search.find(text, SHOWN) : [];
+  let hits;
+  try {
+    hits = text ? await search.find(text, SHOWN) : [];
+  } catch (error) {
+    console.error(error);
+    say(`The search failed: ${error.message}.`);
+    return;
+  }
+  if (turn !== asked) return;
   at("results").replaceChildren(...hits.map(shown));
   const took = performance.now() - begun;
   Object.assign(at("results").dataset, { query: text, milliseconds: took });
@@ -104,14 +119,18 @@ function move(step) {
   if (next >= 0 && next < stops.length) stops[next].focus();
 }
 
+const KEYS = { ArrowDown: () => go(1), ArrowUp: () => go(-1), Escape: clear };
+
 function key(event) {
-  if (event.isComposing || !search) return;
-  if (timer && event.key.startsWith("Arrow")) run(); // a list that came later would take the focus away
-  if (event.key === "ArrowDown") move(1);
-  else if (event.key === "ArrowUp") move(-1);
-  else if (event.key === "Escape") clear();
-  else return;
+  if (event.isComposing || !search || !(event.key in KEYS)) return;
   event.preventDefault();
+  KEYS[event.key]();
+}
+
+async function go(step) {
+  if (timer) run();
+  await running; // a list that came later would take the focus away
+  move(step);
 }
 
 function clear() {

@@ -1,6 +1,10 @@
 // The static encoder: a query's vector is the mean of its tokens' rows.
 
-export class StaticEncoder {
+export function openEncoder(page, { table }) {
+  return new StaticEncoder(page, table);
+}
+
+class StaticEncoder {
   /** `buffer` holds a float32 scale for each token, then its row of `dim` int8. */
   constructor({ tokens, dim, normalize }, buffer) {
     this.dim = dim;

@@ -1,25 +1,28 @@
-// From a text to the documents that are nearest to it. Needs no page: node runs it too.
+// From a text to the documents that are nearest to it. Needs no page: a worker and node run it too.
 
 import { best, openDocuments } from "./documents.js";
-import { StaticEncoder } from "./encoder.js";
 import { WordPiece } from "./tokenizer.js";
 
-export const FORMAT = 1;
+export const FORMAT = 2;
+
+/** `page` is page.json; `files` what loading.js fetched: encoder as an object, the others as ArrayBuffers. */
+export async function openSearch(page, files) {
+  if (page.format !== FORMAT) throw new Error(`page.json has format ${page.format}, these scripts read ${FORMAT}`);
+  const tokenizer = new WordPiece(files.encoder);
+  const { openEncoder } = await import(page.kind === "onnx" ? "./layers.js" : "./encoder.js");
+  return new Search(tokenizer, await openEncoder(page, files, tokenizer), openDocuments(page, files.documents));
+}
 
 export class Search {
-  /** `page` is page.json; `files` holds encoder.json as an object, and table and documents as ArrayBuffers. */
-  constructor(page, files) {
-    if (page.format !== FORMAT) throw new Error(`page.json has format ${page.format}, these scripts read ${FORMAT}`);
-    this.tokenizer = new WordPiece(files.encoder);
-    this.encoder = new StaticEncoder(page, files.table);
-    this.documents = openDocuments(page, files.documents);
+  constructor(tokenizer, encoder, documents) {
+    Object.assign(this, { tokenizer, encoder, documents });
   }
 
   /** The `count` best documents as {row, score}; none where the encoder knows no token of the text. */
-  find(text, count) {
+  async find(text, count) {
     const ids = this.tokenizer.ids(text);
-    if (ids.every((id) => id === this.tokenizer.settings.unknown)) return [];
-    const scores = this.documents.score(this.encoder.encode(ids));
+    if (!this.tokenizer.knows(ids)) return [];
+    const scores = this.documents.score(await this.encoder.encode(ids));
     return best(scores, count).map((row) => ({ row, score: scores[row] }));
   }
 }

@@ -15,15 +15,21 @@ export class WordPiece {
     this.added = [alternatives(settings.added.raw), alternatives(settings.added.normalised)];
   }
 
-  /** Token ids of a text behind the prompt, cut at the encoder's window. */
+  /** Token ids of a text behind the prompt, between special tokens, cut at the encoder's window. */
   ids(text) {
-    const { prompt, max_length: most, side } = this.settings;
-    const ids = [];
+    const { prompt, before, after, max_length, side } = this.settings;
+    const most = Math.max(0, max_length - before.length - after.length), ids = [];
     for (const id of this.all(prompt + text.replace(/\p{Surrogate}/gu, "\ufffd"))) {
-      ids.push(id);
       if (side === "right" && ids.length === most) break;
+      ids.push(id);
     }
-    return side === "right" ? ids : ids.slice(-most);
+    return [...before, ...(side === "right" ? ids : ids.slice(Math.max(0, ids.length - most))), ...after];
+  }
+
+  /** Whether any of a text's own `ids` is one that the encoder has learned. */
+  knows(ids) {
+    const { before, after, unknown } = this.settings;
+    return ids.slice(before.length, ids.length - after.length).some((id) => id !== unknown);
   }
 
   *all(text) {

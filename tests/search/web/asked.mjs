@@ -4,13 +4,15 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [folder, texts, count] = process.argv.slice(2);
-const { Search } = await import(pathToFileURL(join(folder, "search.js")));
-const read = (name) => readFileSync(join(folder, name));
-const buffer = (name) => new Uint8Array(read(name)).buffer;
-const files = { encoder: JSON.parse(read("encoder.json")), table: buffer("table.bin"), documents: buffer("documents.bin") };
-const search = new Search(JSON.parse(read("page.json")), files);
-const found = JSON.parse(readFileSync(texts)).map((text) => {
+const script = (name) => import(pathToFileURL(join(folder, name)));
+const [{ load, loadPage }, { openSearch }] = [await script("loading.js"), await script("search.js")];
+const fetcher = async (address) => new Response(readFileSync(join(folder, address.split("?")[0])));
+const page = await loadPage(fetcher);
+const search = await openSearch(page, await load(page, () => 0, fetcher));
+const found = [];
+for (const text of JSON.parse(readFileSync(texts))) {
   const ids = search.tokenizer.ids(text);
-  return { ids, vector: Array.from(search.encoder.encode(ids)), hits: search.find(text, Number(count)) };
-});
+  const vector = Array.from(await search.encoder.encode(ids));
+  found.push({ ids, vector, hits: await search.find(text, Number(count)) });
+}
 console.log(JSON.stringify(found));

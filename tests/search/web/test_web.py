@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from tiny import SENTENCES, tiny_bert
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
-from web_pages import documents, static_encoder, wordpiece
+from web_pages import documents, static_encoder, unpacked, wordpiece
 
 import emb
 import emb.search.web.build as build
@@ -22,16 +22,17 @@ from emb.commands.web import CODECS as OFFERED
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.files import read_json
 from emb.search.web.codes import CODECS
-from emb.search.web.query_side import require_same_vectors
+from emb.search.web.static_side import require_same_vectors
 from emb.search.web.table import Table, read_rows
 from emb.search.web.tokenizer import page_tokenizer
-from emb.search.web.write import _snippet
+from emb.search.web.write import Download, _snippet
 from emb.similarity import cosines
 from emb.tokens import TextTokenizer
 
 FILES = {
     *("index.html", "style.css", "icon.svg", "app.js", "search.js", "loading.js", "tokenizer.js", "encoder.js"),
-    *("documents.js", "page.json", "encoder.json", "table.bin", "documents.bin", "texts.json"),
+    *("documents.js", "page.json", "encoder.json.packed", "table.bin.packed", "documents.bin.packed"),
+    "texts.json.packed",
 }
 
 
@@ -51,14 +52,16 @@ def test_the_folder_holds_the_page_and_says_what_it_weighs(encoder: Path, docs: 
     assert {path.name for path in folder.iterdir()} == FILES
     fetched = [path for path in folder.iterdir() if path.name != "page.json"]
     assert page.download.bytes == sum(path.stat().st_size for path in fetched)
-    assert page.download.gzip == sum(len(gzip.compress(path.read_bytes(), 6)) for path in fetched)
+    whole = [gzip.decompress(each.read_bytes()) if each.suffix == ".packed" else each.read_bytes() for each in fetched]
+    assert page.download.unpacked == sum(map(len, whole)) > page.download.bytes
     told = read_json(folder / "page.json")
     assert told["download"] == vars(page.download)
     assert told["title"] == "Search documents"
     for file in told["files"].values():
         assert (folder / file["file"]).stat().st_size == file["bytes"]
-    assert (folder / "documents.bin").stat().st_size == 40 * 16 + 2 * 16 * 4
-    texts = read_json(folder / "texts.json")
+    assert len(unpacked(folder, "documents.bin")) == 40 * 16 + 2 * 16 * 4
+    texts = json.loads(unpacked(folder, "texts.json"))
+    assert page.texts == Download((folder / "texts.json.packed").stat().st_size, len(unpacked(folder, "texts.json")))
     assert len(texts) == page.documents == 40
     assert texts[1] == ["Note 1", "A list holds items…"]
 
@@ -66,7 +69,7 @@ def test_the_folder_holds_the_page_and_says_what_it_weighs(encoder: Path, docs: 
 def test_nothing_comes_from_another_address(encoder: Path, docs: Path, tmp_path: Path) -> None:
     emb.web(encoder, docs, encoder, out=tmp_path / "web")
     for path in (tmp_path / "web").glob("*.[hcj]*"):
-        if path.name not in ("encoder.json", "texts.json"):
+        if path.suffix != ".packed":
             assert "//" not in path.read_text(encoding="utf-8").replace("// ", ""), path.name
     html = (tmp_path / "web" / "index.html").read_text(encoding="utf-8")
     assert "default-src 'none'; script-src 'self'" in html
@@ -75,7 +78,7 @@ def test_nothing_comes_from_another_address(encoder: Path, docs: Path, tmp_path:
 
 def test_bits_are_an_eighth(encoder: Path, docs: Path, tmp_path: Path) -> None:
     emb.web(encoder, docs, encoder, out=tmp_path / "web", dim=16, codec="binary")
-    assert (tmp_path / "web" / "documents.bin").stat().st_size == 40 * 2 + 16 * 16 * 4
+    assert len(unpacked(tmp_path / "web", "documents.bin")) == 40 * 2 + 16 * 16 * 4
 
 
 def test_a_version_changes_with_its_file_alone(encoder: Path, docs: Path, tmp_path: Path) -> None:
@@ -118,8 +121,8 @@ def _borders(tokenizer: Tokenizer) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
 
 
-def _special(tokenizer: Tokenizer) -> None:
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
+def _inside(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A <s> $A", special_tokens=[("<s>", 2)])
 
 
 def _words(tokenizer: Tokenizer) -> None:
@@ -131,7 +134,7 @@ def _words(tokenizer: Tokenizer) -> None:
     [
         (_normaliser, "normalizer is NFKC, not BertNormalizer"),
         (_borders, "pre_tokenizer is Whitespace, not BertPreTokenizer"),
-        (_special, "adds 1 special tokens"),
+        (_inside, "post_processor does more than to put tokens around"),
         (_words, "'alone' stands for single words only"),
     ],
 )
@@ -142,12 +145,12 @@ def test_other_tokenizers_are_refused_by_name(change: Callable[[Tokenizer], None
         page_tokenizer(TextTokenizer(tokenizer, max_length=64, pad_id=0), "")
 
 
-def test_an_encoder_with_layers_is_refused_before_documents_are_encoded(
+def test_layers_that_were_not_exported_are_refused_before_documents_are_encoded(
     docs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "_vectors", lambda *_: pytest.fail("encoded"))
     layered = tiny_bert(tmp_path / "layered", layers=1)
-    with pytest.raises(ArtifactError, match="has layers"):
+    with pytest.raises(ArtifactError, match=r"runs no ONNX file.*\n.*emb export FOLDER"):
         emb.web(layered, docs, layered, out=tmp_path / "web")
     assert not (tmp_path / "web").exists()
 
@@ -213,5 +216,5 @@ def test_the_command_tells_the_download(encoder: Path, docs: Path, tmp_path: Pat
     done = CliRunner().invoke(cli, options)
     assert done.exit_code == 0, done.output
     assert "40 documents, 24 dims, int8" in done.output
-    assert "packed by gzip" in done.output
+    assert "unpacked), of which texts" in done.output
     assert OFFERED == CODECS

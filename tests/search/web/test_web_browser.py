@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_packaging import ROOT
 from tiny import SENTENCES
-from web_pages import BROKEN, LONG, NASTY, documents, static_encoder
+from web_pages import BROKEN, LONG, NASTY, browser_tools, documents, static_encoder
 
 import emb
 
-_spec = importlib.util.spec_from_file_location("benchmarks_browser", ROOT / "benchmarks" / "browser.py")
-assert _spec is not None
-assert _spec.loader is not None
-tools: Any = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = tools
-_spec.loader.exec_module(tools)
-
+tools = browser_tools()
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(tools.missing() is not None, reason=str(tools.missing()))]
 READY = "!document.getElementById('query').disabled"
 STATUS = "document.getElementById('status').textContent"
@@ -168,12 +159,18 @@ def test_it_fits_a_narrow_screen_and_a_dark_one(browser: Any) -> None:
     browser.devtools("Emulation.setEmulatedMedia", features=[])
 
 
-@pytest.mark.parametrize("name", ["table.bin", "texts.json"])
+@pytest.mark.parametrize("name", ["table.bin.packed", "texts.json.packed"])
 def test_a_load_that_fails_says_why(name: str, window: Any, site: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(site, tmp_path / "site")
     file = broken / "notes" / "search" / name
-    file.write_bytes(file.read_bytes()[:-7])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
     with tools.served(broken) as address:
+        window.get(f"{address}/notes/search/index.html")
+        window.wait(f"{STATUS}.startsWith('Loading failed')")
+        assert f"{name} is damaged or of another version of this page" in window.run(f"return {STATUS}")
+    file.write_bytes(whole[:-7])
+    with tools.served(broken) as address:  # another origin, whose files no cache has
         window.get(f"{address}/notes/search/index.html")
         window.wait(f"{STATUS}.startsWith('Loading failed')")
         assert f"{name} ended after" in window.run(f"return {STATUS}")

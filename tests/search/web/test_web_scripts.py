@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny import SENTENCES
-from tokenizers import AddedToken
-from web_pages import LETTERS, asked, documents, static_encoder, wordpiece
+from tokenizers import AddedToken, processors
+from web_pages import LETTERS, asked, documents, static_encoder, unpacked, wordpiece
 
 import emb
 from emb.data.documents import read_documents
-from emb.files import read_json
 from emb.search.web.codes import stored
 from emb.similarity import cosines
 
@@ -108,15 +108,19 @@ def test_every_setting_of_berts_normaliser_is_kept(settings: dict[str, Any], tmp
     assert [each["ids"] for each in asked(tmp_path / "web", texts, tmp_path)] == known
 
 
+@pytest.mark.parametrize("around", ["$A", "<s> $A [PAD]:1 [UNK]", "$A <s>"])
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_texts_are_cut_where_the_encoder_cuts_them(side: str, tmp_path: Path) -> None:
+def test_texts_are_cut_where_the_encoder_cuts_them(side: str, around: str, tmp_path: Path) -> None:
     tokenizer = wordpiece()
+    special = [(name, tokenizer.token_to_id(name)) for name in ("<s>", "[PAD]", "[UNK]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=special)
     tokenizer.enable_truncation(5, direction=side)
     encoder = static_encoder(tmp_path / "encoder", tokenizer)
     emb.web(encoder, documents(tmp_path / "documents.jsonl"), encoder, out=tmp_path / "web")
-    [found] = asked(tmp_path / "web", ["a b c d e f g"], tmp_path)
-    assert found["ids"] == emb.load(encoder).tokenizer.encode(["a b c d e f g"])[0].tolist()
-    assert len(found["ids"]) == 5
+    texts = ["a b c d e f g", "a", ""]
+    found = [each["ids"] for each in asked(tmp_path / "web", texts, tmp_path)]
+    assert found == [ids.tolist() for ids in emb.load(encoder).tokenizer.encode(texts)]
+    assert len(found[0]) == 5
 
 
 @pytest.mark.parametrize("codec", ["int8", "binary"])
@@ -160,7 +164,7 @@ def test_the_prompt_of_queries_stands_before_them(page: Path, tmp_path: Path) ->
     emb.web(encoder, page / "documents.jsonl", encoder, out=tmp_path / "web")
     [found] = asked(tmp_path / "web", ["cat"], tmp_path)
     assert found["ids"] == emb.load(encoder).tokenizer.encode(["Find: cat"])[0].tolist()
-    assert read_json(tmp_path / "web" / "encoder.json")["prompt"] == "Find: "
+    assert json.loads(unpacked(tmp_path / "web", "encoder.json"))["prompt"] == "Find: "
 
 
 def test_the_longest_added_token_wins(page: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from emb.search.server.problems import NO_KEY, OVERLOADED, TIMEOUT, TOO_LARGE, P
 from emb.search.server.settings import Settings
 
 OPEN = ("/health", "/metrics")  # as with text-embeddings-inference: for those who watch the server
+_POLICY = 1008  # of RFC 6455: a connection that the server's rules do not allow
 
 
 class Traffic:
@@ -32,8 +33,11 @@ class Gate:
         self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer why not."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        """Let a request in, or answer why not; no WebSocket is let in."""
+        if scope["type"] == "websocket":
+            # Before it is accepted: a 403. What streams for hours has no body to measure and no time to keep.
+            await send({"type": "websocket.close", "code": _POLICY})
+        elif scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
         elif problem := self._objection(scope):
             await self._refuse(scope, receive, send, problem)

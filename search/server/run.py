@@ -73,6 +73,7 @@ def run(
             log_level="warning",
             access_log=False,
             server_header=False,
+            ws="none",  # no route has one, and which library is installed must not decide what an upgrade gets
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=round(settings.timeout) + 1,
         )

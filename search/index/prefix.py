@@ -73,4 +73,3 @@ def _decoded(codec: Codec, codes: Codes, space: Space) -> Vectors:
     for start in range(0, len(codes), _BLOCK):
         vectors[start : start + _BLOCK] = space.apply(codec.decode(codes[start : start + _BLOCK]))
     return vectors
-

@@ -86,7 +86,7 @@ class Index:
         if k < 1:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
         if dim is not None:
-            require_dim(self.description, dim)
+            self.require_dim(dim)
         with self._lock, self._catalogue.reading() as sql:
             self._snapshot.renew(self._catalogue)
             space, segments = self._snapshot.cut(dim)
@@ -106,13 +106,21 @@ class Index:
             )
             return [_hit(sql, rank, each) for rank, each in enumerate(ranked, 1)]
 
+    def require_dim(self, dim: int) -> None:
+        """Make sure that it can be searched in its first `dim` dims.
+
+        Raises:
+            UsageError: it keeps fewer, or nothing that can be cut.
+        """
+        require_dim(self.description, dim)
+
     def prepare(self, dim: int) -> int:
         """Get ready for searches in the first `dim` dims; return the bytes that this takes beside the index's own.
 
         Raises:
             UsageError: the index cannot be searched in so many.
         """
-        require_dim(self.description, dim)
+        self.require_dim(dim)
         with self._lock, self._catalogue.reading():
             self._snapshot.renew(self._catalogue)
             _, segments = self._snapshot.cut(dim)

@@ -5,7 +5,7 @@ take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,13 +27,20 @@ class Gate:
     """An ASGI application around another; of a body that is too large, no more than the limit is ever held."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, key: bytes | None, traffic: Traffic, failed: Callable[[Problem], None]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        key: bytes | None,
+        traffic: Traffic,
+        failed: Callable[[Problem], None],
+        free: Collection[str] = OPEN,
     ) -> None:
         self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
+        self.free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in self.free:
             await self.app(scope, receive, send)
         elif problem := self._objection(scope):
             await self._refuse(scope, receive, send, problem)

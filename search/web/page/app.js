@@ -1,10 +1,10 @@
-// The page: what is typed is searched for, what is found is shown. Texts of documents go in as text, never as HTML.
+// The page: what is typed is searched for, what is found is shown.
 
 import { load, loadPage } from "./loading.js";
+import { move, shown } from "./results.js";
 import { Search } from "./search.js";
 
 const SHOWN = 10, PAUSE = 80; // results; milliseconds after a key before a search
-const TITLE = 90; // characters of a text that has no title
 const at = (id) => document.getElementById(id);
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const number = (value) => value.toLocaleString("en");
@@ -66,7 +66,7 @@ function run() {
   if (!search) return;
   const begun = performance.now();
   const hits = text ? search.find(text, SHOWN) : [];
-  at("results").replaceChildren(...hits.map(shown));
+  at("results").replaceChildren(...hits.map(item));
   const took = performance.now() - begun;
   Object.assign(at("results").dataset, { query: text, milliseconds: took });
   if (!text) say(`Type to search ${number(page.documents)} documents.`);
@@ -74,41 +74,18 @@ function run() {
   else say(`${hits.length} of ${number(page.documents)} documents, in ${took.toFixed(1)} ms`);
 }
 
-function shown({ row, score }, place) {
-  const item = at("hit").content.firstElementChild.cloneNode(true);
-  const [title, text] = titled(texts[row]), button = item.querySelector("button"), passage = item.querySelector(".passage");
-  item.dataset.row = row;
-  button.textContent = title;
-  passage.textContent = text;
-  passage.id = `passage-${place}`;
-  button.setAttribute("aria-controls", passage.id);
-  button.addEventListener("click", () => {
-    const open = passage.classList.toggle("open");
-    button.setAttribute("aria-expanded", String(open));
-  });
-  item.querySelector(".score").textContent = score.toFixed(3);
-  return item;
-}
-
-/** Title and passage; where there is no title, the first words of the text stand there instead of in the passage. */
-function titled([title, text]) {
-  if (title || text.length <= TITLE) return title ? [title, text] : [text, ""];
-  const end = text.lastIndexOf(" ", TITLE) > 0 ? text.lastIndexOf(" ", TITLE) : TITLE;
-  return [`${text.slice(0, end)}…`, `…${text.slice(end).trimStart()}`];
-}
-
-/** Move the focus by `step` among the field and the results' buttons. */
-function move(step) {
-  const stops = [at("query"), ...at("results").querySelectorAll("button")];
-  const next = stops.indexOf(document.activeElement) + step;
-  if (next >= 0 && next < stops.length) stops[next].focus();
+function item({ row, score }, place) {
+  const [title, text] = texts[row], made = shown(at("hit"), { title, text, score }, `passage-${place}`);
+  made.dataset.row = row;
+  return made;
 }
 
 function key(event) {
   if (event.isComposing || !search) return;
   if (timer && event.key.startsWith("Arrow")) run(); // a list that came later would take the focus away
-  if (event.key === "ArrowDown") move(1);
-  else if (event.key === "ArrowUp") move(-1);
+  const stops = [at("query"), ...at("results").querySelectorAll("button")];
+  if (event.key === "ArrowDown") move(stops, 1);
+  else if (event.key === "ArrowUp") move(stops, -1);
   else if (event.key === "Escape") clear();
   else return;
   event.preventDefault();

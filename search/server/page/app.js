@@ -2,7 +2,7 @@
 
 import { Column } from "./column.js";
 import { Lines } from "./lines.js";
-import { changes, shared, words } from "./ranks.js";
+import { marks, shared } from "./ranks.js";
 import { move } from "./results.js";
 import { ask, useKey } from "./server.js";
 import { AXES, choicesOf, nearest, titleOf, valuesOf } from "./switch.js";
@@ -51,14 +51,10 @@ function askForKey() {
 function offer() {
   for (const each of document.querySelectorAll("#teacher, #lines, .both")) each.toggleAttribute("hidden", !reference);
   document.querySelector("main").classList.toggle("comparing", Boolean(reference));
-  if (reference) teacher.name(titled("Teacher", reference.layers, reference.dims[0], reference.precision));
+  if (reference) teacher.name(`Teacher: ${titleOf({ ...reference, dim: reference.dims[0] })}`);
   at("switch").hidden = choices.length === 1;
   for (const axis of AXES) at(axis).replaceChildren(...valuesOf(choices, axis).map((value) => new Option(value, value)));
   chosen();
-}
-
-function titled(who, layers, dim, precision) {
-  return `${who}: ${titleOf({ layers: layers === null ? "all layers" : String(layers), dim, precision })}`;
 }
 
 function chosen() {
@@ -105,8 +101,9 @@ async function compare(text, signal) {
   if (!reference) return done(text, found.hits.length ? count(found) : "No documents are found.");
   if (!known) await askTeacher(text, found, signal);
   const { both, same } = shared(student.ids, teacher.ids);
-  student.mark(changes(student.ids, teacher.ids).map((each) => words(each, "teacher", teacher.ids.length)));
-  teacher.mark(changes(teacher.ids, student.ids).map((each) => words(each, "student", student.ids.length)));
+  const said = marks(student.ids, teacher.ids);
+  student.mark(said.student);
+  teacher.mark(said.teacher);
   draw();
   const of = teacher.ids.length;
   done(text, of ? `${count(found)}; ${both} of the teacher’s first ${of} are among them, ${same} at the same rank.` : "No documents are found.");

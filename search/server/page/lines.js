@@ -2,7 +2,6 @@
 
 const SPACE = "http://www.w3.org/2000/svg";
 const STUB = 14; // pixels, of a document that the other list does not have
-const MIDDLE = "h3 button";
 
 export class Lines {
   constructor(svg) {
@@ -13,8 +12,7 @@ export class Lines {
   draw(left, right) {
     const box = this.svg.getBoundingClientRect();
     if (!box.width) return this.clear(); // narrow screens have none
-    const height = (item) => item.querySelector(MIDDLE).getClientRects()[0];
-    const at = (item) => (height(item).top + height(item).bottom) / 2 - box.top;
+    const at = (item) => middle(item.querySelector(".rank").getBoundingClientRect()) - box.top;
     const places = new Map(right.map((item, row) => [item.dataset.id, { y: at(item), row }]));
     const found = new Set(left.map((item) => item.dataset.id));
     const joined = left.map((item, row) => line(item.dataset.id, box.width, at(item), places.get(item.dataset.id), row));
@@ -32,6 +30,8 @@ export class Lines {
     this.svg.classList.toggle("pointing", [...this.group.children].some((each) => each.dataset.id === id));
   }
 }
+
+const middle = ({ top, bottom }) => (top + bottom) / 2;
 
 function line(id, width, y, there, row) {
   if (!there) return stub(id, 0, STUB, y);

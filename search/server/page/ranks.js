@@ -9,11 +9,17 @@ export function changes(ids, others) {
   });
 }
 
-/** The change in few words; `whose` is the other list, of `length` documents. */
-export function words({ there, higher }, whose, length) {
+/** What stands at each document of the student's `ids`, and at each of the teacher's: how the student moves it. */
+export function marks(student, teacher) {
+  return {
+    student: changes(student, teacher).map(({ there, higher }) => words("teacher", teacher.length, there, higher)),
+    teacher: changes(teacher, student).map(({ there, higher }) => words("student", student.length, there, -higher)),
+  };
+}
+
+function words(whose, length, there, risen) {
   if (there === null) return `○ not in the ${whose}’s first ${length}`;
-  if (higher === 0) return `= same rank as the ${whose}`;
-  return `${higher > 0 ? "▲" : "▼"} ${Math.abs(higher)}, ${whose}’s rank ${there}`;
+  return risen === 0 ? "= same rank" : `${risen > 0 ? "▲" : "▼"} ${Math.abs(risen)}, ${whose}’s rank ${there}`;
 }
 
 /** How many of the `others` are among `ids`, and how many of those at the same rank. */

@@ -2,15 +2,20 @@
 
 export const AXES = ["layers", "dim", "precision"];
 
-/** Every encoder of queries at every dim that it may be searched in; `layers` is what the list shows. */
+/** Every encoder of queries at every dim that it may be searched in. Of those with the same three values the one that
+ *  was made for the dim is taken; where several were, or none, their names tell them apart. */
 export function choicesOf(encoders) {
-  const queries = encoders.filter((each) => each.side === "query");
-  return queries.flatMap(({ name, layers, precision, dims }) => {
-    const like = queries.filter((each) => each.layers === layers && each.precision === precision);
-    const label = layers === null ? name : like.length > 1 ? `${layers} (${name})` : String(layers);
-    return dims.map((dim) => ({ encoder: name, layers: label, dim: String(dim), precision }));
-  });
+  const all = encoders.filter((each) => each.side === "query").flatMap(choices);
+  const kept = all.filter((each) => each.own || !all.some((other) => other.own && alike(each, other)));
+  const doubled = new Set(kept.filter((each) => kept.some((other) => other !== each && alike(each, other))).map((each) => each.encoder));
+  return kept.map(({ own, ...each }) => (doubled.has(each.encoder) ? { ...each, layers: `${each.layers} (${each.encoder})` } : each));
 }
+
+function choices({ name, layers, precision, dims }) {
+  return dims.map((dim) => ({ encoder: name, layers: String(layers ?? name), dim: String(dim), precision, own: dim === dims[0] }));
+}
+
+const alike = (one, other) => AXES.every((axis) => one[axis] === other[axis]);
 
 /** The values of one axis, in the order in which they are wanted: numbers from the least. */
 export function valuesOf(choices, axis) {
@@ -27,6 +32,6 @@ export function nearest(choices, former, axis, value) {
 
 /** A choice as a heading. */
 export function titleOf({ layers, dim, precision }) {
-  const count = /^\d+$/.test(layers) ? `${layers} ${layers === "1" ? "layer" : "layers"}` : layers;
-  return `${count}, ${dim} dims, ${precision}`;
+  const count = /^\d/.test(layers) ? String(layers).replace(/^\d+/, (each) => `${each} ${each === "1" ? "layer" : "layers"}`) : layers;
+  return [count, `${dim} dims`, precision].filter(Boolean).join(", ");
 }

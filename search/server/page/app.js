@@ -3,7 +3,7 @@
 import { Column } from "./column.js";
 import { Lines } from "./lines.js";
 import { marks, shared } from "./ranks.js";
-import { move } from "./results.js";
+import { focus } from "./results.js";
 import { ask, useKey } from "./server.js";
 import { AXES, choicesOf, nearest, titleOf, valuesOf } from "./switch.js";
 
@@ -170,7 +170,7 @@ function key(event) {
 
 function step(by) {
   const list = teacher.buttons.includes(document.activeElement) ? teacher : student;
-  move([at("query"), ...list.buttons], by);
+  focus([at("query"), ...list.buttons], by);
 }
 
 at("query").addEventListener("input", () => {

@@ -1,6 +1,6 @@
 // One list of results with what it is called and how long it took.
 
-import { shown } from "./results.js";
+import { result } from "./results.js";
 
 export class Column {
   constructor(section, template) {
@@ -44,7 +44,7 @@ export class Column {
   }
 
   item({ id, rank, title, passage, score }, row) {
-    const item = shown(this.template, { title, text: passage, score }, `${this.section.id}-${row}`);
+    const item = result(this.template, { title, text: passage, score }, `${this.section.id}-${row}`);
     item.dataset.id = id;
     item.querySelector(".rank").textContent = rank;
     return item;

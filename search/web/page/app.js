@@ -1,7 +1,7 @@
-// The page: what is typed is searched for, what is found is shown.
+// The page: what is typed is searched for, what is found is shown. Texts of documents go in as text, never as HTML.
 
+import { focus, result } from "./results.js";
 import { load, loadPage } from "./loading.js";
-import { move, shown } from "./results.js";
 import { Search } from "./search.js";
 
 const SHOWN = 10, PAUSE = 80; // results; milliseconds after a key before a search
@@ -66,7 +66,7 @@ function run() {
   if (!search) return;
   const begun = performance.now();
   const hits = text ? search.find(text, SHOWN) : [];
-  at("results").replaceChildren(...hits.map(item));
+  at("results").replaceChildren(...hits.map(shown));
   const took = performance.now() - begun;
   Object.assign(at("results").dataset, { query: text, milliseconds: took });
   if (!text) say(`Type to search ${number(page.documents)} documents.`);
@@ -74,18 +74,22 @@ function run() {
   else say(`${hits.length} of ${number(page.documents)} documents, in ${took.toFixed(1)} ms`);
 }
 
-function item({ row, score }, place) {
-  const [title, text] = texts[row], made = shown(at("hit"), { title, text, score }, `passage-${place}`);
-  made.dataset.row = row;
-  return made;
+function shown({ row, score }, place) {
+  const [title, text] = texts[row], item = result(at("hit"), { title, text, score }, `passage-${place}`);
+  item.dataset.row = row;
+  return item;
+}
+
+/** Move the focus by `step` among the field and the results' buttons. */
+function move(step) {
+  focus([at("query"), ...at("results").querySelectorAll("button")], step);
 }
 
 function key(event) {
   if (event.isComposing || !search) return;
   if (timer && event.key.startsWith("Arrow")) run(); // a list that came later would take the focus away
-  const stops = [at("query"), ...at("results").querySelectorAll("button")];
-  if (event.key === "ArrowDown") move(stops, 1);
-  else if (event.key === "ArrowUp") move(stops, -1);
+  if (event.key === "ArrowDown") move(1);
+  else if (event.key === "ArrowUp") move(-1);
   else if (event.key === "Escape") clear();
   else return;
   event.preventDefault();

@@ -3,7 +3,7 @@
 const TITLE = 90; // characters of a text that has no title
 
 /** An item made of the `template`; `name` tells its passage from the others on the page. */
-export function shown(template, { title, text, score }, name) {
+export function result(template, { title, text, score }, name) {
   const item = template.content.firstElementChild.cloneNode(true);
   const [heading, rest] = titled(title, text), button = item.querySelector("button"), passage = item.querySelector(".passage");
   button.textContent = heading;
@@ -26,7 +26,7 @@ function titled(title, text) {
 }
 
 /** Move the focus by `step` among `stops`. */
-export function move(stops, step) {
+export function focus(stops, step) {
   const next = stops.indexOf(document.activeElement) + step;
   if (next >= 0 && next < stops.length) stops[next].focus();
 }

@@ -5,7 +5,7 @@ take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,16 +28,23 @@ class Gate:
     """An ASGI application around another; of a body that is too large, no more than the limit is ever held."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, key: bytes | None, traffic: Traffic, failed: Callable[[Problem], None]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        key: bytes | None,
+        traffic: Traffic,
+        failed: Callable[[Problem], None],
+        free: Collection[str] = OPEN,
     ) -> None:
         self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
+        self.free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not; no WebSocket is let in."""
         if scope["type"] == "websocket":
             # Before it is accepted: a 403. What streams for hours has no body to measure and no time to keep.
             await send({"type": "websocket.close", "code": _POLICY})
-        elif scope["type"] != "http" or scope["path"] in OPEN:
+        elif scope["type"] != "http" or scope["path"] in self.free:
             await self.app(scope, receive, send)
         elif problem := self._objection(scope):
             await self._refuse(scope, receive, send, problem)

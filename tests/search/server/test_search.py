@@ -20,8 +20,9 @@ import emb
 from emb.errors import ArtifactError
 from emb.runtime.encoder import load
 from emb.search.server.app import create_app
+from emb.search.server.offers import open_offers
 from emb.search.server.search_routes import open_for, search_routes
-from emb.search.server.settings import Settings
+from emb.search.server.settings import Searching, Settings
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,10 @@ def index(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(bundle: Path, index: Path) -> Any:
     query = load(bundle / "query", threads=1)
-    settings = Settings(kind="query", only="query")
-    return create_app(query, settings, [search_routes(open_for(index, query, bundle / "query"))])
+    settings = Settings("both", kind="query", only="query")
+    opened = open_for(index, query, bundle / "query")
+    offers = open_offers(opened, query, bundle / "query", Searching(index), settings)
+    return create_app(query, settings, [search_routes(opened, offers)])
 
 
 def test_search_finds_what_the_index_finds(app: Any, bundle: Path, index: Path) -> None:

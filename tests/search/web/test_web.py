@@ -31,7 +31,7 @@ from emb.tokens import TextTokenizer
 
 FILES = {
     *("index.html", "style.css", "icon.svg", "app.js", "search.js", "loading.js", "tokenizer.js", "encoder.js"),
-    *("documents.js", "page.json", "encoder.json", "table.bin", "documents.bin", "texts.json"),
+    *("documents.js", "results.js", "page.json", "encoder.json", "table.bin", "documents.bin", "texts.json"),
 }
 
 

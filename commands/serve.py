@@ -39,6 +39,13 @@ _COUNT = click.IntRange(min=1)
     metavar="N",
     help="Fewer dims than the index has, to search in as well; may be given several times.",
 )
+@click.option(
+    "--fallback",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Of a bundle with a calibration, load the documents' encoder too, and let it read the queries that the query"
+    " encoder is unsure of: about this share of them.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(

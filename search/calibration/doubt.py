@@ -38,7 +38,9 @@ def gap_of_share(gaps: Sequence[float], share: float) -> float:
         UsageError: no share between 0 and 1.
     """
     if not 0 < share < 1:
-        raise UsageError(f"--fallback {share:g}: not a share of queries", "choose a number between 0 and 1, such as 0.2")
+        raise UsageError(
+            f"--fallback {share:g}: not a share of queries", "choose a number between 0 and 1, such as 0.2"
+        )
     if not gaps:
         raise ArtifactError(
             "the calibration says nothing of queries that the encoder is unsure of: it was made by an earlier version",

@@ -17,6 +17,7 @@ def serve(
     compare: bool = False,
     also: Sequence[str | Path] = (),
     dims: Sequence[int] = (),
+    fallback: float | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
     api_key_file: str | Path | None = None,
@@ -39,6 +40,8 @@ def serve(
         also: further query encoders of the same space that `/search` and the page offer: folders, or single files of
             artifacts.
         dims: fewer dims than the index has, in which it may be searched as well.
+        fallback: of a bundle with a calibration, load the documents' encoder too, and let it read the queries that the
+            query encoder is unsure of: about this share of them.
         host: the address to listen on; the default is reached from this machine alone.
         port: 0 takes one that is free and says which.
         api_key_file: holds the key that clients must send; without it, the environment variable `EMB_API_KEY`.
@@ -69,9 +72,10 @@ def serve(
             trust_remote_code=trust_remote_code,
         )
 
-    if index is None and (compare or also or dims):
-        raise UsageError("--compare, --also and --dim: there is no index to search", "name one with --index")
+    if index is None and (compare or also or dims or fallback is not None):
+        raise UsageError("--compare, --also, --dim, --fallback: there is no index to search", "name one with --index")
     options = {"threads": threads, "device": device, "verify": verify, "trust_remote_code": trust_remote_code}
-    searching = Searching(Path(index), compare, [*map(Path, also)], dims, options) if index is not None else None
+    more = (compare, [*map(Path, also)], dims, options, fallback)
+    searching = None if index is None else Searching(Path(index), *more)
     place = Place(host, port, api_key_file)
     return run(load, Path(model), place, Settings(**settings), searching)

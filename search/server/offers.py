@@ -66,8 +66,8 @@ def open_offers(
     opened = [_Opened(str(settings.served_model_name), STUDENT, main, query_folder(folder))]
     for path in searching.also:
         opened.append(_also(index, path, searching.options, {each.name for each in opened}))
-    if searching.compare:
-        opened.append(_teacher(index, served, {each.name for each in opened}))
+    if option := searching.teacher_for:
+        opened.append(_teacher(option, index, served, {each.name for each in opened}))
     dims = _prepared(index, {*searching.dims, *(each.encoder.dim for each in opened)})
     return [
         Offer(
@@ -127,21 +127,21 @@ def _require_dim(index: Index, said: str, dim: int) -> None:
         raise UsageError(f"{said}: {error.message}", error.hint) from error
 
 
-def _teacher(index: Index, served: Encoder, taken: set[str]) -> _Opened:
+def _teacher(option: str, index: Index, served: Encoder, taken: set[str]) -> _Opened:
     if not isinstance(served, BundleEncoder):
         raise UsageError(
-            "--compare: this model is no bundle, which alone has the encoder of the documents beside that of queries",
+            f"{option}: this model is no bundle, which alone has the encoder of the documents beside that of queries",
             "join the two: emb bundle --query EXPORT --doc TEACHER",
         )
     record = served.bundle.document
-    note(f"opening {record.name} to compare with")
+    note(f"opening {record.name} for {option}")
     folder = served.bundle.folder_of(record, served.folder)
     try:
         require_fitting(served.document, index.description.encoder, index.description.layout)
         require_same_space(served.document, folder, index.description.encoder)
     except ArtifactError as error:
         name = index.description.encoder.name
-        raise ArtifactError(f"--compare: {error.message}", f"bundle {name}, which encoded the documents") from error
+        raise ArtifactError(f"{option}: {error.message}", f"bundle {name}, which encoded the documents") from error
     return _Opened(_free(record.name, taken), TEACHER, served.document, folder)
 
 

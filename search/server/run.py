@@ -89,13 +89,15 @@ def run(
 
 
 def _search_routers(served: Encoder, folder: Path, searching: Searching, settings: Settings) -> list[APIRouter]:
+    from emb.search.calibration.fallback import Fallback
     from emb.search.server.offers import open_offers
     from emb.search.server.page_routes import page_routes
     from emb.search.server.search_routes import open_for, search_routes
 
     encoder = served.query if isinstance(served, BundleEncoder) else served
     index = open_for(searching.index, encoder, query_folder(folder))
-    return [search_routes(index, open_offers(index, served, folder, searching, settings)), page_routes()]
+    fallback = None if searching.fallback is None else Fallback.load(folder, index, searching.fallback)
+    return [search_routes(index, open_offers(index, served, folder, searching, settings), fallback), page_routes()]
 
 
 def _listening(place: Place) -> socket.socket:

@@ -15,14 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from emb.errors import UsageError
 from emb.runtime.encoder import Encoder
+from emb.search.calibration.fallback import Fallback
 from emb.search.index.hits import Hit
 from emb.search.index.matching import require_fitting, require_same_space
 from emb.search.index.reader import Index
-from emb.search.server.offers import Offer
+from emb.search.server.offers import TEACHER, Offer
 from emb.search.server.problems import INVALID, Problem
 from emb.search.server.service import Service
+from emb.similarity import Vectors
 
 _MOST = 1000  # documents of one answer
+Looked = tuple[Vectors, list[Hit], dict[str, float]]  # a query's vector, what is found, and the seconds of both steps
 
 
 class SearchRequest(BaseModel):
@@ -92,8 +95,10 @@ def open_for(folder: Path, encoder: Encoder, model: Path) -> Index:
     return index
 
 
-def search_routes(index: Index, offers: Sequence[Offer]) -> APIRouter:
-    """The routes that search `index`, beside those of the service in front of it."""
+def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | None = None) -> APIRouter:
+    """The routes that search `index`, beside those of the service in front of it; with a `fallback`, the teacher among
+    the `offers` reads the queries that the first of them is unsure of, where a request names neither encoder nor dim.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -112,17 +117,26 @@ def search_routes(index: Index, offers: Sequence[Offer]) -> APIRouter:
             raise Problem(INVALID, "query is empty", "query")
         offer = _offer(offers, asked.encoder)
         dim = _dim(offer, asked.dim)
+        vector, hits, took = await look(served, offer, dim, asked, request)
+        if fallback and asked.encoder is None and asked.dim is None:
+            unsure = partial(fallback.unsure, index, vector, hits, asked.k, asked.where)
+            if await served.aside(unsure):
+                offer = next(each for each in offers if each.side == TEACHER)
+                _, hits, again = await look(served, offer, dim, asked, request)
+                took = {step: seconds + again[step] for step, seconds in took.items()}
+        shown = [_shown(hit, asked.characters) for hit in hits]
+        return {"hits": shown, "seconds": took, "encoder": offer.name, "dim": dim}
+
+    async def look(served: Service, offer: Offer, dim: int, asked: SearchRequest, request: Request) -> Looked:
         service = offer.service or served
         found = await service.embed(request, asked.query, service.prompt("query", "query"), param="query")
         began = time.perf_counter()
-        look = partial(index.search_vector, found.vectors[0], asked.k, where=asked.where, dim=dim)
+        search = partial(index.search_vector, found.vectors[0], asked.k, where=asked.where, dim=dim)
         try:
-            hits = await served.aside(look)
+            hits = await served.aside(search)
         except UsageError as error:
             raise Problem(INVALID, error.message, "where") from error
-        took = {"encode": found.total, "search": time.perf_counter() - began}
-        shown = [_shown(hit, asked.characters) for hit in hits]
-        return {"hits": shown, "seconds": took, "encoder": offer.name, "dim": dim}
+        return found.vectors[0], hits, {"encode": found.total, "search": time.perf_counter() - began}
 
     @router.get("/search/encoders", responses={200: {"model": Offered}})
     async def encoders(request: Request) -> Any:

@@ -78,6 +78,7 @@ class Searching:
         also: further query encoders, each a folder or one file of an artifact.
         dims: fewer dims than the index has, to be searched in.
         options: of `emb.load`, for `also`.
+        fallback: the share of queries that the documents' encoder answers, because that of queries is unsure.
     """
 
     index: Path
@@ -85,3 +86,9 @@ class Searching:
     also: Sequence[Path] = ()
     dims: Sequence[int] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    fallback: float | None = None
+
+    @property
+    def teacher_for(self) -> str | None:
+        """The option that wants the documents' encoder."""
+        return "--compare" if self.compare else None if self.fallback is None else "--fallback"

@@ -42,7 +42,7 @@ class Fallback:
         folder = Path(model)
         if not is_bundle(folder):
             raise UsageError(
-                f"--fallback: {folder} is no bundle, which alone has the encoder of the documents beside that of queries",
+                f"--fallback: {folder} is no bundle, which alone has the documents' encoder beside that of queries",
                 "join the two: emb bundle --query EXPORT --doc TEACHER",
             )
         known = Bundle.load(folder)

@@ -63,7 +63,7 @@ def test_so_many_queries_lie_below_the_gap_of_a_share() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, float("nan")])
 def test_what_is_no_share_is_refused(share: float) -> None:
-    with pytest.raises(UsageError, match="--fallback"):
+    with pytest.raises(UsageError, match="fallback"):
         gap_of_share([0.1] * 21, share)
 
 

@@ -69,7 +69,7 @@ def run(
         if isinstance(encoder, BundleEncoder):
             encoder, settings = encoder.query, dataclasses.replace(settings, kind=QUERY, only=QUERY)
         served = query_folder(folder)
-        routers = [] if searching is None else _search_routers(loaded, folder, searching, settings)
+        routers = [] if searching is None else search_routers(loaded, folder, searching, settings)
         free = PAGE if searching else ()
         app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served), free=free)
         config = uvicorn.Config(
@@ -88,7 +88,13 @@ def run(
     return Served(name, traffic.accepted, traffic.answered)
 
 
-def _search_routers(served: Encoder, folder: Path, searching: Searching, settings: Settings) -> list[APIRouter]:
+def search_routers(served: Encoder, folder: Path, searching: Searching, settings: Settings) -> list[APIRouter]:
+    """`/search` and the page, for what is `served` and lies in `folder`.
+
+    Raises:
+        ArtifactError: no index, or an encoder of another vector space.
+        UsageError: nothing to compare with, or dims that the index cannot be searched in.
+    """
     from emb.search.calibration.fallback import Fallback
     from emb.search.server.offers import open_offers
     from emb.search.server.page_routes import page_routes

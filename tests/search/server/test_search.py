@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import uvicorn
+from searchable import Searchable
 from serving import post, until
 
 import emb
@@ -26,27 +27,13 @@ from emb.search.server.settings import Searching, Settings
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.tiny_bert(tmp_path_factory.mktemp("teacher") / "teacher", layers=2)
+def bundle(searchable: Searchable) -> Path:
+    return searchable.bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bundle")
-    (place / "texts.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
-    how = {"pairs": [[1, 32], [2, 32]], "training.epochs": 0}
-    run = emb.distill(teacher, data=[place / "texts.txt"], layers=2, out=place / "run", overrides=how)
-    [export] = emb.export(run.student, layers=[1], dims=[32], out=place / "q")
-    return emb.bundle(export, out=place / "both")
-
-
-@pytest.fixture(scope="module")
-def index(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("index")
-    rows = ["id,text,part"] + [f'{row},"{text}",{"ab"[row % 2]}' for row, text in enumerate(tiny.SENTENCES)]
-    (place / "docs.csv").write_text("\n".join(rows), encoding="utf-8")
-    emb.index(place / "docs.csv", place / "index", bundle, metadata=["part"])
-    return place / "index"
+def index(searchable: Searchable) -> Path:
+    return searchable.index
 
 
 @pytest.fixture(scope="module")

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_packaging import ROOT
+from browsing import FOCUS, MARKS, READY, STATUS, tools
 from tiny import SENTENCES
 from web_pages import BROKEN, LONG, NASTY, documents, static_encoder
 
 import emb
 
-_spec = importlib.util.spec_from_file_location("benchmarks_browser", ROOT / "benchmarks" / "browser.py")
-assert _spec is not None
-assert _spec.loader is not None
-tools: Any = importlib.util.module_from_spec(_spec)
-sys.modules[_spec.name] = tools
-_spec.loader.exec_module(tools)
-
-pytestmark = [pytest.mark.interop, pytest.mark.skipif(tools.missing() is not None, reason=str(tools.missing()))]
-READY = "!document.getElementById('query').disabled"
-STATUS = "document.getElementById('status').textContent"
+pytestmark = MARKS
 TITLES = "Array.from(document.querySelectorAll('#results h2 button'), (each) => each.textContent)"
-FOCUS = "document.activeElement.id || document.activeElement.textContent"
 
 
 @pytest.fixture(scope="module")

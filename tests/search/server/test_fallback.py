@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import tiny
 from calibrating import shifted
 from click.testing import CliRunner
+from searchable import Searchable
 from serving import post
 
 import emb
@@ -34,16 +36,12 @@ SHARE = 0.5
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of two encoders that differ, calibrated, and an index of its documents."""
+def place(searchable: Searchable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of two encoders that differ, calibrated, and an index of other documents."""
     place = tmp_path_factory.mktemp("fallback")
     rows = ["id,text,part"] + [f'{row},"{text}",{"ab"[row % 2]}' for row, text in enumerate(TEXTS)]
     (place / "docs.csv").write_text("\n".join(rows), encoding="utf-8")
-    teacher = tiny.tiny_bert(place / "teacher", layers=2)
-    how = {"pairs": [[1, 32], [2, 32]], "training.epochs": 0}
-    run = emb.distill(teacher, data=[place / "docs.csv"], layers=2, out=place / "run", overrides=how)
-    [export] = emb.export(run.student, layers=[1], dims=[32], out=place / "q")
-    both = emb.bundle(export, out=place / "both")
+    both = shutil.copytree(searchable.bundle, place / "both")
     emb.calibrate(both, place / "docs.csv", max_queries=120)
     emb.index(place / "docs.csv", place / "index", both, metadata=["part"])
     return place

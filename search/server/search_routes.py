@@ -19,6 +19,7 @@ from emb.search.calibration.fallback import Fallback
 from emb.search.index.hits import Hit
 from emb.search.index.matching import require_fitting, require_same_space
 from emb.search.index.reader import Index
+from emb.search.server.documented import Refused, answers
 from emb.search.server.offers import TEACHER, Offer
 from emb.search.server.problems import INVALID, Problem
 from emb.search.server.service import Service
@@ -33,7 +34,7 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    query: str = Field(description="What is searched for.")
+    query: str = Field(description="What is searched for.", json_schema_extra={"pattern": r"\S"})
     k: int = Field(10, ge=1, le=_MOST, description="Documents to find.")
     where: dict[str, str | list[str]] | None = Field(
         None, description="Only documents with these values of metadata; of several under a name, any."
@@ -109,7 +110,7 @@ def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | No
 
     router = APIRouter(tags=["search"], lifespan=lifespan)
 
-    @router.post("/search", responses={200: {"model": SearchAnswer}})
+    @router.post("/search", responses=answers(Refused, 413, 422, 424, found=SearchAnswer))
     async def search(asked: SearchRequest, request: Request) -> Any:
         """The documents nearest to a query, the best first."""
         served: Service = request.app.state.service
@@ -138,7 +139,7 @@ def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | No
             raise Problem(INVALID, error.message, "where") from error
         return found.vectors[0], hits, {"encode": found.total, "search": time.perf_counter() - began}
 
-    @router.get("/search/encoders", responses={200: {"model": Offered}})
+    @router.get("/search/encoders", responses=answers(Refused, found=Offered))
     async def encoders(request: Request) -> Any:
         """Who may encode a query, and in how many dims its vectors may be searched."""
         service: Service = request.app.state.service

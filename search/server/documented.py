@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 Texts = Annotated[list[Text], Field(json_schema_extra={"minItems": 1})]
 Tokens = Annotated[list[int], Field(json_schema_extra={"minItems": 1})]
+Dimensions = Annotated[int, Field(json_schema_extra={"minimum": 1})]
 TokenLists = Annotated[list[Tokens], Field(json_schema_extra={"minItems": 1})]
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from emb.search.server.answers import openai_list
 from emb.search.server.documented import (
+    Dimensions,
     OpenAIEmbeddings,
     OpenAIRefused,
     Text,
@@ -42,7 +43,7 @@ class EmbeddingsRequest(BaseModel):
     )
     model: str | None = Field(None, description="The model's name or an alias of it.")
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, description="Dimensions to keep; the vector is normalised again.")
+    dimensions: Dimensions | None = Field(None, description="Dimensions to keep; the vector is normalised again.")
     input_type: Literal["query", "document", "passage", "search_query", "search_document"] | None = Field(
         None, description="Which prompt texts get; an addition to OpenAI's API."
     )

@@ -18,6 +18,7 @@ from emb.runtime.encoder import Encoder
 from emb.search.calibration.fallback import Fallback
 from emb.search.index.hits import Hit
 from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.queries import knows
 from emb.search.index.reader import Index
 from emb.search.server.documented import Refused, answers
 from emb.search.server.offers import TEACHER, Offer
@@ -116,6 +117,8 @@ def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | No
         served: Service = request.app.state.service
         if not asked.query.strip():
             raise Problem(INVALID, "query is empty", "query")
+        if not await served.aside(knows, served.encoder.tokenizer, asked.query):
+            raise Problem(INVALID, "query: the encoder knows no token of it", "query")
         offer = _offer(offers, asked.encoder)
         dim = _dim(offer, asked.dim)
         vector, hits, took = await look(served, offer, dim, asked, request)

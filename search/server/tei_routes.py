@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from emb.search.server.answers import numbers
-from emb.search.server.documented import Refused, Text, Texts, answers
+from emb.search.server.documented import Dimensions, Refused, Text, Texts, answers
 from emb.search.server.problems import INVALID, STOPPING, Problem
 from emb.search.server.service import Embedded, Service
 
@@ -28,7 +28,7 @@ class EmbedRequest(BaseModel):
         None, description="Where texts are cut; only the model's own side is taken."
     )
     prompt_name: str | None = Field(None, description="Which prompt texts get.")
-    dimensions: int | None = Field(None, description="Dimensions to keep.")
+    dimensions: Dimensions | None = Field(None, description="Dimensions to keep.")
 
 
 def tei_routes(service: Service, info: dict[str, Any]) -> APIRouter:

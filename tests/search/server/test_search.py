@@ -70,6 +70,7 @@ def test_a_search_may_be_narrowed(app: Any) -> None:
         ({"query": "a", "k": 0}, "k"),
         ({"query": "a", "k": "3"}, "k"),
         ({"query": "a\0b"}, "NUL"),
+        ({"query": "\U0001f600 \U0001f680"}, "knows no token"),
         ({}, "query"),
     ],
 )

@@ -94,16 +94,22 @@ def test_a_body_in_chunks_is_read(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("path", [b"/embed", b"/nothing"])
 def test_of_a_body_without_end_little_is_taken(encoder: Encoder, path: bytes) -> None:
-    block, sent = b"x" * 65_536, 0
     with listening(create_app(encoder, Settings(payload_limit=100_000))) as address:
         with _line(address) as line:
             line.sendall(CHUNKED.replace(b"/embed", path))
-            with pytest.raises(OSError, match=r"reset|[Pp]ipe"):
-                while sent < 1000 * len(block):  # 65 MB
-                    line.sendall(_chunk(block))
-                    sent += len(block)
+            assert _taken(line) < 15_000_000  # what the system's own buffers hold
         assert _still_answers(address)
-    assert sent < 200 * len(block)  # what the system's own buffers hold
+
+
+def _taken(line: socket.socket) -> int:
+    """Bytes of 65 MB that the other end takes before it closes."""
+    block = _chunk(b"x" * 65_536)
+    for sent in range(1000):
+        try:
+            line.sendall(block)
+        except OSError:
+            return sent * len(block)
+    return 1000 * len(block)
 
 
 def test_a_body_that_drips_has_its_time_like_any_other(encoder: Encoder) -> None:

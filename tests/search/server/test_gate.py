@@ -193,3 +193,8 @@ def test_a_websocket_does_not_go_round_the_gate(encoder: Encoder, headers: list[
     scope = {"type": "websocket", "path": "/talk", "headers": headers, "query_string": b"", "subprotocols": []}
     asyncio.run(create_app(encoder, routers=[router], key=b"secret")(scope, receive, send))
     assert (reached, sent) == ([], [{"type": "websocket.close", "code": 1008}])
+
+
+def test_a_method_that_is_not_there_is_told_which_are(encoder: Encoder) -> None:
+    answer = post(create_app(encoder), "/info")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")

@@ -98,7 +98,7 @@ async function compare(text, signal) {
   const found = await search(text, choice.encoder, Number(choice.dim), signal);
   at("columns").hidden = false;
   student.show(found);
-  if (!reference) return done(text, found.hits.length ? count(found) : "No documents are found.");
+  if (!reference) return done(text, found.hits.length ? `${count(found)}.` : "No documents are found.");
   if (!known) await askTeacher(text, found, signal);
   const { both, same } = shared(student.ids, teacher.ids);
   const said = marks(student.ids, teacher.ids);

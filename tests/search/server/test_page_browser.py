@@ -193,8 +193,9 @@ def test_an_answer_that_comes_too_late_is_dropped(
     held = Held(app.state.service.encoder)
     monkeypatch.setattr(app.state.service.batcher, "encode", held)
     shown = (
-        "window.shown = []; new MutationObserver(() => window.shown.push("
-        "document.querySelector('#student li')?.dataset.id)).observe(document.querySelector('#student ol'), {childList: true})"
+        "const list = document.querySelector('#student ol'); window.shown = [];"
+        "new MutationObserver(() => window.shown.push(list.querySelector('li')?.dataset.id))"
+        ".observe(list, {childList: true})"
     )
     browser.run(shown)
     held.free.clear()

@@ -35,8 +35,8 @@ def serve(
     Args:
         model: an artifact, a bundle, whose query encoder is served, or any sentence-transformers folder.
         index: an index of the same vector space, which `/search` then searches, with a page at `/`.
-        compare: of a bundle, load the documents' encoder too: `/search` takes it as the encoder of queries, and the
-            page shows what it finds beside what the query encoder finds.
+        compare: of a bundle, load the documents' encoder too: `/search` takes it as an encoder of queries, and the page
+            shows what it finds beside what the query encoder finds.
         also: further query encoders of the same space that `/search` and the page offer: folders, or single files of
             artifacts.
         dims: fewer dims than the index has, in which it may be searched as well.

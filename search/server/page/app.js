@@ -16,7 +16,8 @@ const number = (value) => value.toLocaleString("en");
 const student = new Column(at("student"), at("hit")), teacher = new Column(at("teacher"), at("hit"));
 const lines = new Lines(at("lines"));
 let documents, choices, choice, reference; // what the server has, what is chosen, the teacher's name or undefined
-let asked = new AbortController(), timer = 0, known = null; // known: the teacher's answer and its query
+let asked = new AbortController(), timer = 0;
+let known = null, tried = false; // the query of the teacher's answer that is shown; whether a key was given
 
 async function start() {
   at("retry").hidden = at("key-form").hidden = true;
@@ -40,8 +41,7 @@ async function start() {
 }
 
 function askForKey() {
-  say(at("key").value ? "This is not the server’s key." : "This server asks for a key.");
-  at("key").value = "";
+  say(tried ? "This is not the server’s key." : "This server asks for a key.");
   at("key-form").hidden = false;
   at("query").disabled = true;
   at("key").focus();
@@ -98,7 +98,7 @@ async function compare(text, signal) {
   const found = await search(text, choice.encoder, Number(choice.dim), signal);
   at("columns").hidden = false;
   student.show(found);
-  if (!reference) return done(text, found.hits.length ? count(found) : "No documents are found.");
+  if (!reference) return done(text, found.hits.length ? `${count(found)}.` : "No documents are found.");
   if (!known) await askTeacher(text, found, signal);
   const { both, same } = shared(student.ids, teacher.ids);
   const said = marks(student.ids, teacher.ids);
@@ -184,6 +184,8 @@ at("form").addEventListener("submit", (event) => {
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(at("key").value.trim());
+  at("key").value = "";
+  tried = true;
   start();
 });
 for (const axis of AXES)

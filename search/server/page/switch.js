@@ -3,16 +3,16 @@
 export const AXES = ["layers", "dim", "precision"];
 
 /** Every encoder of queries at every dim that it may be searched in. Of those with the same three values the one that
- *  was made for the dim is taken; where several were, or none, their names tell them apart. */
+ *  was made for the fewest dims is taken; where several were, their names tell them apart. */
 export function choicesOf(encoders) {
   const all = encoders.filter((each) => each.side === "query").flatMap(choices);
-  const kept = all.filter((each) => each.own || !all.some((other) => other.own && alike(each, other)));
+  const kept = all.filter((each) => !all.some((other) => other.own < each.own && alike(each, other)));
   const doubled = new Set(kept.filter((each) => kept.some((other) => other !== each && alike(each, other))).map((each) => each.encoder));
   return kept.map(({ own, ...each }) => (doubled.has(each.encoder) ? { ...each, layers: `${each.layers} (${each.encoder})` } : each));
 }
 
 function choices({ name, layers, precision, dims }) {
-  return dims.map((dim) => ({ encoder: name, layers: String(layers ?? name), dim: String(dim), precision, own: dim === dims[0] }));
+  return dims.map((dim) => ({ encoder: name, layers: String(layers ?? name), dim: String(dim), precision, own: dims[0] }));
 }
 
 const alike = (one, other) => AXES.every((axis) => one[axis] === other[axis]);

@@ -1,4 +1,4 @@
-"""Encoders and dims that `/search` offers: each searched as the index is with its own vectors, others refused by name."""
+"""Encoders and dims that `/search` offers: each searches as the index does with its vectors, others are refused."""
 
 from __future__ import annotations
 

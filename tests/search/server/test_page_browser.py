@@ -20,7 +20,7 @@ TEXT = "the capital of the north"
 KEY = "schlüssel"
 IDS = "Array.from(document.querySelectorAll('#{} li'), (each) => each.dataset.id)"
 MARK = "Array.from(document.querySelectorAll('#{} .change'), (each) => each.textContent)"
-KINDS = "Array.from(document.querySelectorAll('#lines g > *'), (each) => each.getAttribute('class'))"
+KINDS = "Array.from(document.querySelectorAll('#lines > g > *'), (each) => each.getAttribute('class'))"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_switch_changes_the_student_alone(browser: Any, address: str) -> None:
     answered(browser, TEXT, "2x32-fp32", 8)
     assert browser.run(f"return {IDS.format('student')}") == found(address, TEXT, "2x32-fp32", 8)
     browser.run(choose.format("layers", 1))
-    answered(browser, TEXT, "both", 8)
+    answered(browser, TEXT, "1x16-fp32", 8)
     browser.run(choose.format("dim", 16))
     answered(browser, TEXT, "1x16-fp32", 16)
     assert browser.run(f"return {IDS.format('teacher')}") == teacher
@@ -193,8 +193,9 @@ def test_an_answer_that_comes_too_late_is_dropped(
     held = Held(app.state.service.encoder)
     monkeypatch.setattr(app.state.service.batcher, "encode", held)
     shown = (
-        "window.shown = []; new MutationObserver(() => window.shown.push("
-        "document.querySelector('#student li')?.dataset.id)).observe(document.querySelector('#student ol'), {childList: true})"
+        "const list = document.querySelector('#student ol'); window.shown = [];"
+        "new MutationObserver(() => window.shown.push(list.querySelector('li')?.dataset.id))"
+        ".observe(list, {childList: true})"
     )
     browser.run(shown)
     held.free.clear()

@@ -61,7 +61,7 @@ GRID = [
 ]
 
 
-def test_an_encoder_made_for_a_dim_comes_before_one_that_is_cut(tmp_path: Path) -> None:
+def test_an_encoder_made_for_fewer_dims_comes_before_one_that_is_cut(tmp_path: Path) -> None:
     told = _run(tmp_path, "tell(change.choicesOf(given[0]))", GRID)
     assert [tuple(each.values()) for each in told] == [
         ("a", "2", "768", "int8"),

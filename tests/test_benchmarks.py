@@ -65,6 +65,7 @@ def test_every_benchmark_is_here() -> None:
         "byte_words",
         "calibration",
         "peers",
+        "offers",
         "qlora_memory",
         "query_encoders",
         "roofline",

@@ -40,7 +40,7 @@ _ARGUMENTS = {
     "binary": "vectors=['binary']",
     **{
         name: f"{name.replace('-', '_')}=True"
-        for name in ("overwrite", "resume", "int8", "int4", "copy", "any-encoder", "trust-remote-code")
+        for name in ("overwrite", "resume", "int8", "int4", "copy", "compare", "any-encoder", "trust-remote-code")
     },
 }
 

@@ -25,7 +25,10 @@ _ARGUMENTS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no other name can be looked up
 )
-_KEYS = {"Down": "\ue015", "Up": "\ue013", "Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"}
+_KEYS = {
+    **{"Down": "\ue015", "Up": "\ue013", "Left": "\ue012", "Right": "\ue014"},
+    **{"Enter": "\ue007", "Escape": "\ue00c", "Tab": "\ue004"},
+}
 _SECONDS = 120
 # What a page of `emb web` makes of texts, by its own scripts. Run it beside the page, at its style sheet: no policy
 # keeps WebAssembly to a worker there.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.progress import note
 from emb.report.tables import table
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ def _condition(text: str) -> tuple[str, str]:
     help="Only documents as relevant as this, by the calibration that `emb calibrate` left beside the query encoder.",
 )
 @click.option(
+    "--fallback",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Let the documents' encoder of a bundle read the text where that of queries is unsure, as it is of this share"
+    " of queries by the calibration that `emb calibrate` left in the bundle.",
+)
+@click.option(
     "--any-encoder", is_flag=True, help="Take an encoder that is not known to share the documents' vector space."
 )
 @reports
@@ -82,6 +90,7 @@ def search(
     out: Path | None,
     any_encoder: bool,
     min_relevance: float | None,
+    fallback: float | None,
 ) -> Outcome:
     """Search an index for a text.
 
@@ -92,8 +101,10 @@ def search(
 
     if (text is None) == (queries is None) or (queries is None) != (out is None):
         raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
-    if queries and min_relevance is not None:
-        raise click.UsageError("--min-relevance goes with a TEXT")
+    if queries and (min_relevance, fallback) != (None, None):
+        raise click.UsageError("--min-relevance and --fallback go with a TEXT")
+    if None not in (min_relevance, fallback):
+        raise click.UsageError("--min-relevance is fitted to the query encoder's scores: leave out --fallback")
     conditions: dict[str, list[str]] = {}
     for key, value in where:
         conditions.setdefault(key, []).append(value)
@@ -101,15 +112,21 @@ def search(
         if queries and out:
             count = search_file(index, queries, out, k, where=conditions, depth=depth)
             return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
+        how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}
+        if fallback is not None:
+            from emb.search.calibration.fallback import search_or_fall_back
+
+            hits, encoder = search_or_fall_back(index, query, text or "", fallback, **how)
+            note(f"the query was read by {encoder}")
+            return _shown(text, [(hit, None) for hit in hits], encoder=encoder)
         if min_relevance is None:
-            return _shown(text, [(hit, None) for hit in index.search(text or "", k, where=conditions, depth=depth)])
+            return _shown(text, [(hit, None) for hit in index.search(text or "", **how)])
         from emb.search.calibration.searching import search_relevant
 
-        how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}
         return _shown(text, search_relevant(index, query, text or "", min_relevance, **how))
 
 
-def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]]) -> Outcome:
+def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]], **more: str) -> Outcome:
     judged = any(relevance is not None for _, relevance in found)
     rows = [
         (
@@ -126,4 +143,4 @@ def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]]) -> Outco
     hits = [
         dataclasses.asdict(hit) | ({} if relevance is None else {"relevance": relevance}) for hit, relevance in found
     ]
-    return Outcome({"query": text, "hits": hits}, table(rows, columns) if rows else "nothing found")
+    return Outcome({"query": text, **more, "hits": hits}, table(rows, columns) if rows else "nothing found")

@@ -19,6 +19,33 @@ _COUNT = click.IntRange(min=1)
 @click.option(
     "--index", type=click.Path(path_type=Path), metavar="INDEX", help="An index of `emb index`, for /search to search."
 )
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Of a bundle, load the documents' encoder too: the page shows what it finds beside what queries' finds.",
+)
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="EXPORT",
+    help="A further query encoder for /search and the page, or one file of it; may be given several times.",
+)
+@click.option(
+    "--dim",
+    "dims",
+    type=_COUNT,
+    multiple=True,
+    metavar="N",
+    help="Fewer dims than the index has, to search in as well; may be given several times.",
+)
+@click.option(
+    "--fallback",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Of a bundle with a calibration, load the documents' encoder too, and let it read the queries that the query"
+    " encoder is unsure of: about this share of them.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one.")
 @click.option(
@@ -79,7 +106,7 @@ def serve(model: Path, no_verify: bool, **options: Any) -> Outcome:
 
     MODEL is an artifact, a bundle, whose query encoder is served, or a sentence-transformers folder. Clients of OpenAI
     (/v1/embeddings) and of text-embeddings-inference (/embed) find what they know; with --index, /search finds
-    documents. SIGTERM and Ctrl-C end it after what was accepted is answered.
+    documents, and a page at / searches for people. SIGTERM and Ctrl-C end it after what was accepted is answered.
     """
     import emb
 

@@ -7,12 +7,18 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import uvicorn
 
-from emb.runtime.encoder import Encoder
+from emb.runtime.bundle_encoder import BundleEncoder
+from emb.runtime.encoder import Encoder, load
+from emb.search.server.app import create_app
+from emb.search.server.page_routes import PAGE
+from emb.search.server.run import search_routers
+from emb.search.server.settings import Searching, Settings
 from emb.similarity import Vectors
 
 Found = TypeVar("Found")
@@ -72,3 +78,14 @@ class Held:
         self.batches.append([len(row) for row in rows])
         assert self.free.wait(30)
         return self.inner(rows, **options)
+
+
+def searching_app(
+    model: Path, index: Path, *, key: bytes | None = None, settings: Settings | None = None, **more: Any
+) -> Any:
+    """What `emb serve MODEL --index INDEX` serves; `more` are fields of `Searching`."""
+    settings = settings or Settings(model.name, kind="query")
+    loaded = load(model, threads=1)
+    routers = search_routers(loaded, model, Searching(index, **more), settings)
+    encoder = loaded.query if isinstance(loaded, BundleEncoder) else loaded
+    return create_app(encoder, settings, routers, key=key, free=PAGE)

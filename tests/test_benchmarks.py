@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -64,11 +66,13 @@ def test_every_benchmark_is_here() -> None:
         "byte_words",
         "calibration",
         "peers",
+        "offers",
         "qlora_memory",
         "query_encoders",
         "roofline",
         "rotation",
         "serving",
+        "soak",
         "smaller_tables",
         "stream",
     } == set(SCRIPTS)
@@ -159,7 +163,6 @@ def test_texts_are_drawn_from_the_whole_file_and_always_the_same(common: ModuleT
 
 
 def test_the_users_cache_is_left_alone(common: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
 
     monkeypatch.setenv("EMB_CACHE", "mine")
     with common.temporary_cache() as folder:
@@ -175,9 +178,29 @@ def test_a_server_is_asked_for_every_text_by_so_many_clients(
     serving = loaded("serving")
     app = create_app(load(bert_folder, threads=1))
     with listening(app) as address:
-        seconds, delays = serving.ask_all(address, SENTENCES, 8)
+        seconds, delays, processor = serving.ask_all(address, SENTENCES, 8)
     assert len(delays) == app.state.service.traffic.answered == len(SENTENCES)
     assert max(delays) <= seconds
+    assert processor > 0
+
+
+def test_a_soaked_server_is_held_to_every_texts_own_vector(
+    common: ModuleType, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "common", common)
+    serving = loaded("serving")
+    monkeypatch.setitem(sys.modules, "serving", serving)
+    soak, encoder = loaded("soak"), load(bert_folder, threads=1)
+    own = dict(zip(SENTENCES, encoder.encode(SENTENCES), strict=True))
+    mixed = own | {SENTENCES[0]: own[SENTENCES[1]]}
+    with listening(create_app(encoder)) as address:
+        found = serving.Server(SimpleNamespace(pid=os.getpid()), address)
+        for expected, wrong in ((own, 0), (mixed, 3)):
+            load_of = soak.Load(found, expected, 10)
+            asyncio.run(load_of.ask_all(iter(3 * list(SENTENCES)), 8))
+            assert (load_of.received, load_of.seen["wrong"]) == (3 * len(SENTENCES), wrong)
+            assert len(load_of.memory) == 3 * len(SENTENCES) // 10
+            assert min(row["mb"] for row in load_of.memory) > 1
 
 
 def test_delays_are_summed_up_round_by_round_without_the_first(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,19 +64,6 @@ def static_encoder(folder: Path, tokenizer: Tokenizer | None = None, dim: int = 
     module = StaticEmbedding(tokenizer, embedding_weights=torch.tensor(rows, dtype=torch.float32))
     SentenceTransformer(modules=[module, Normalize()], device="cpu").save(str(folder))
     return folder
-
-
-def browser_tools() -> Any:
-    """`benchmarks/browser.py`, which is no part of a package."""
-    name = "benchmarks_browser"
-    if name not in sys.modules:
-        path = Path(__file__).resolve().parents[1] / "benchmarks" / "browser.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def runtime_at_hand() -> Path | None:

@@ -47,6 +47,7 @@ class Calibration:
             model.
         figures: of each candidate, on held-out queries; Platt's order is that of the similarity itself.
         thresholds: what hits of some relevance are, on held-out queries.
+        gaps: between the first score and the tenth, below which 0, 5, … 100 % of the queries lie.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Calibration:
     seed: int
     figures: dict[str, Figures]
     thresholds: Sequence[Threshold]
+    gaps: tuple[float, ...] = ()
 
     @classmethod
     def load(cls, folder: str | Path) -> Calibration:
@@ -147,6 +149,7 @@ def _typed(value: dict[str, Any]) -> Calibration:
     read["query"], read["document"] = Side(**read["query"]), Side(**read["document"])
     read["figures"] = {name: Figures(**each) for name, each in read["figures"].items()}
     read["thresholds"] = [Threshold(**each) for each in read["thresholds"]]
+    read["gaps"] = tuple(read.get("gaps", ()))  # none, where an earlier version wrote it
     return Calibration(**read)
 
 

@@ -18,6 +18,7 @@ from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.search.bundling.space import check_space
 from emb.search.calibration.apply import Calibration, Side
 from emb.search.calibration.choose import choose_map
+from emb.search.calibration.doubt import noted
 from emb.search.calibration.judged import Asked, judged_by_model, read_asked
 from emb.search.calibration.pairs import Pairs, pair_up
 from emb.similarity import Vectors, truncated
@@ -61,6 +62,7 @@ def run(
         seed,
         chosen.figures,
         chosen.thresholds,
+        noted(pairs.scores),
     )
     found.save(folder)
     return found

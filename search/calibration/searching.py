@@ -42,14 +42,7 @@ def search_relevant(
         ArtifactError: no calibration, or one for other encoders.
         UsageError: an index of other dims, no share of 1, or what `Index.search` raises.
     """
-    calibration, known = Calibration.load(model), index.description
-    if not _indexed_by(Path(model), known.encoder.fingerprint):
-        calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
-    if known.space.dim != calibration.dim:
-        raise UsageError(
-            f"the index keeps {known.space.dim} dims, and relevance was fitted to scores of {calibration.dim}",
-            "index with as many dims as the query encoder has",
-        )
+    calibration = calibration_for(index, model)
     if index.encoder is None:
         raise UsageError("this index was opened without a query encoder", "name one with --query")
     vector = query_vector(index.encoder, text)
@@ -59,6 +52,24 @@ def search_relevant(
     relevance = calibration.relevance(vector[None], np.asarray([[score for _, score in pool]]))[0]
     of_id = dict(zip((name for name, _ in pool), relevance, strict=True))
     return relevant_hits(hits, np.asarray([of_id[hit.id] for hit in hits]), min_relevance)
+
+
+def calibration_for(index: Index, model: str | Path) -> Calibration:
+    """The calibration in the folder `model`, held against the `index` that is searched.
+
+    Raises:
+        ArtifactError: no calibration, or one for other encoders.
+        UsageError: an index of other dims.
+    """
+    calibration, known = Calibration.load(model), index.description
+    if not _indexed_by(Path(model), known.encoder.fingerprint):
+        calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
+    if known.space.dim != calibration.dim:
+        raise UsageError(
+            f"the index keeps {known.space.dim} dims, and relevance was fitted to scores of {calibration.dim}",
+            "index with as many dims as the query encoder has",
+        )
+    return calibration
 
 
 def _indexed_by(model: Path, fingerprint: str) -> bool:

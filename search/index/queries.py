@@ -29,7 +29,7 @@ def query_vector(encoder: Encoder, text: str) -> Vectors:
     if not text:
         raise UnsearchableQuery("the query is empty", "give a text to search for")
     read = _shortened(text, encoder.tokenizer)
-    if not _knows(encoder.tokenizer, read):
+    if not knows(encoder.tokenizer, read):
         raise UnsearchableQuery(
             f"the encoder knows no token of the query {read[:_SHOWN]!r}",
             "say it in words, in a language it was made for",
@@ -51,7 +51,7 @@ def _shortened(text: str, tokenizer: TextTokenizer) -> str:
     return text[:most] if tokenizer.truncation_side == "right" else text[-most:]
 
 
-def _knows(tokenizer: TextTokenizer, text: str) -> bool:
+def knows(tokenizer: TextTokenizer, text: str) -> bool:
     """Whether any token of `text` is more than the one for what is unknown."""
     inner = tokenizer.tokenizer
     encoding = inner.encode(text.lower() if tokenizer.lowercase else text, add_special_tokens=False)

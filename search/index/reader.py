@@ -17,6 +17,7 @@ from emb.search.index.description import Description
 from emb.search.index.filters import Where, matching
 from emb.search.index.hits import Hit
 from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.prefix import require_dim
 from emb.search.index.queries import query_vector
 from emb.search.index.ranking import DEPTH, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
@@ -64,18 +65,31 @@ class Index:
         return self.search_vector(query_vector(self.encoder, text), k, where=where, depth=depth)
 
     def search_vector(
-        self, vector: Vectors, k: int = 10, *, where: Where | None = None, depth: int = DEPTH
+        self,
+        vector: Vectors,
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        depth: int = DEPTH,
+        dim: int | None = None,
     ) -> list[Hit]:
         """The same for a vector `(dim,)` of the query encoder, or of the documents' own.
 
+        Args:
+            dim: search in the first dims alone, every document, of the finest vectors stored; the first such search
+                holds them in memory as floats (`prepare`).
+
         Raises:
-            UsageError: `k` below 1, a vector of another dim, or metadata that is not there.
+            UsageError: `k` below 1, a vector of another dim, metadata that is not there, or a `dim` that the index
+                cannot be searched in.
         """
         if k < 1:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
+        if dim is not None:
+            self.require_dim(dim)
         with self._lock, self._catalogue.reading() as sql:
             self._snapshot.renew(self._catalogue)
-            space = self._snapshot.space
+            space, segments = self._snapshot.cut(dim)
             query = np.asarray(vector, np.float32)
             if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
                 raise UsageError(
@@ -85,12 +99,32 @@ class Index:
             ranked = best_documents(
                 space.apply(query[None])[0],
                 k,
-                self._snapshot.segments,
+                segments,
                 matching(sql, where, self.description.layout.metadata),
                 lambda keys: _ids(sql, keys),
                 depth,
             )
             return [_hit(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+
+    def require_dim(self, dim: int) -> None:
+        """Make sure that it can be searched in its first `dim` dims.
+
+        Raises:
+            UsageError: it keeps fewer, or nothing that can be cut.
+        """
+        require_dim(self.description, dim)
+
+    def prepare(self, dim: int) -> int:
+        """Get ready for searches in the first `dim` dims; return the bytes that this takes beside the index's own.
+
+        Raises:
+            UsageError: the index cannot be searched in so many.
+        """
+        self.require_dim(dim)
+        with self._lock, self._catalogue.reading():
+            self._snapshot.renew(self._catalogue)
+            _, segments = self._snapshot.cut(dim)
+            return 0 if segments is self._snapshot.segments else sum(each.stored.candidates.size for each in segments)
 
     def __len__(self) -> int:
         """How many documents there are."""

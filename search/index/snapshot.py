@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description
 from emb.search.index.fitted import Fitted, load
 from emb.search.index.loaded import Segment, SegmentRow, Stored, members_of, segments_of, stored_of
+from emb.search.index.prefix import Prefixes
 from emb.search.index.space import Space
 
 
@@ -21,6 +22,7 @@ class Snapshot:
     state: int = -1
     fitted: Fitted | None = None
     segments: list[Segment] = field(default_factory=list)
+    _prefixes: Prefixes = field(default_factory=Prefixes)
 
     @property
     def space(self) -> Space:
@@ -29,6 +31,13 @@ class Snapshot:
             return self.fitted.space
         space = self.description.space
         return space.whole(self.description.encoder.dim) if self.description.layout.rotate else space
+
+    def cut(self, dim: int | None) -> tuple[Space, list[Segment]]:
+        """Its space and its segments in their first `dim` dims; None for all."""
+        if dim in (None, self.description.space.dim):
+            return self.space, self.segments
+        space = replace(self.space, dim=dim)
+        return space, self._prefixes.segments(self.segments, space)
 
     def renew(self, catalogue: Catalogue) -> None:
         """Load what was committed since; call it inside of `catalogue.reading()`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 import emb
 from emb.runtime.encoder import Encoder
-from emb.search.server.gate import Gate
+from emb.search.server.gate import OPEN, Gate
 from emb.search.server.openai_routes import openai_routes
 from emb.search.server.problems import failed_answer, invalid_answer, problem_answer
 from emb.search.server.service import Service
@@ -28,6 +28,7 @@ def create_app(
     *,
     key: bytes | None = None,
     about: dict[str, Any] | None = None,
+    free: Collection[str] = (),
 ) -> FastAPI:
     """An application that serves `encoder`.
 
@@ -35,6 +36,7 @@ def create_app(
         routers: further routes, behind the same gate; `request.app.state.service` is the `Service` of this one.
         key: what clients must send as a bearer token; None asks for none.
         about: what `/info` says of the model beyond what the encoder knows: its dtype, its pooling.
+        free: further paths that need no key, as `/health` does not.
 
     Raises:
         UsageError: the encoder's vectors are no floats.
@@ -57,7 +59,9 @@ def create_app(
     app.add_exception_handler(HTTPException, problem_answer)
     app.add_exception_handler(RequestValidationError, invalid_answer)
     app.add_exception_handler(Exception, failed_answer)
-    app.add_middleware(Gate, settings=settings, key=key, traffic=service.traffic, failed=service.failed)
+    app.add_middleware(
+        Gate, settings=settings, key=key, traffic=service.traffic, failed=service.failed, free={*OPEN, *free}
+    )
     return app
 
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -49,25 +48,22 @@ class _Job:
         self.taken += 1
         return self.taken - 1
 
-    def put(self, place: int, vector: Vectors) -> None:
-        """Take the vector of one text; with the last, answer."""
+    def put(self, place: int, vector: Vectors) -> Vectorised | None:
+        """Take the vector of one text; with the last, the answer."""
         self.vectors[place] = vector
         self.done += 1
-        if self.done == len(self.rows):
-            seconds = self.begun - self.entered, time.perf_counter() - self.begun
-            self._answer(self.future.set_result, Vectorised(np.stack(self.vectors), *seconds))
+        if self.done < len(self.rows):
+            return None
+        return Vectorised(np.stack(self.vectors), self.begun - self.entered, time.perf_counter() - self.begun)
 
-    def fail(self, error: Exception) -> None:
-        """Answer with an error."""
-        self._answer(self.future.set_exception, error)
-
-    def _answer(self, give: Callable[[Any], None], found: Any) -> None:
-        def settle() -> None:
-            if not self.future.done():  # a client that has gone, or an error that came first
-                give(found)
-
-        with suppress(RuntimeError):  # a loop that has ended: nobody waits
-            self.loop.call_soon_threadsafe(settle)
+    def settle(self, found: Vectorised | Exception) -> None:
+        """Give the answer, on the loop's own thread."""
+        if self.future.done():  # a client that has gone, or an error that came first
+            return
+        if isinstance(found, Exception):
+            self.future.set_exception(found)
+        else:
+            self.future.set_result(found)
 
 
 class Batcher:
@@ -174,14 +170,31 @@ class Batcher:
         except Exception as error:  # of whatever library computes
             self._one_by_one(batch, error)
             return
-        for (job, place), vector in zip(batch, vectors, strict=True):
-            job.put(place, vector)
+        found = [(job, job.put(place, vector)) for (job, place), vector in zip(batch, vectors, strict=True)]
+        _settle([(job, answer) for job, answer in found if answer is not None])
 
     def _one_by_one(self, batch: Sequence[tuple[_Job, int]], error: Exception) -> None:
         """Answer a batch that failed request by request: what one text did must not fall on the others."""
         jobs = dict.fromkeys(job for job, _ in batch)
         if len(jobs) == 1:
-            batch[0][0].fail(error)
+            _settle([(batch[0][0], error)])
             return
         for each in jobs:
             self._answer([(job, place) for job, place in batch if job is each])
+
+
+def _settle(answers: Sequence[tuple[_Job, Vectorised | Exception]]) -> None:
+    """Give all answers of a batch to each event loop at once.
+
+    One by one, the loop would wake at the first and hold the interpreter while it writes that answer, and the thread of
+    the encoder would wait with the next: a core idle for as long as the batch's answers take.
+    """
+    for loop in dict.fromkeys(job.loop for job, _ in answers):
+
+        def settle(loop: asyncio.AbstractEventLoop = loop) -> None:
+            for job, found in answers:
+                if job.loop is loop:
+                    job.settle(found)
+
+        with suppress(RuntimeError):  # a loop that has ended: nobody waits
+            loop.call_soon_threadsafe(settle)

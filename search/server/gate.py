@@ -5,7 +5,7 @@ take.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +14,7 @@ from emb.search.server.problems import NO_KEY, OVERLOADED, TIMEOUT, TOO_LARGE, P
 from emb.search.server.settings import Settings
 
 OPEN = ("/health", "/metrics")  # as with text-embeddings-inference: for those who watch the server
+_POLICY = 1008  # of RFC 6455: a connection that the server's rules do not allow
 
 
 class Traffic:
@@ -27,13 +28,23 @@ class Gate:
     """An ASGI application around another; of a body that is too large, no more than the limit is ever held."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, key: bytes | None, traffic: Traffic, failed: Callable[[Problem], None]
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        key: bytes | None,
+        traffic: Traffic,
+        failed: Callable[[Problem], None],
+        free: Collection[str] = OPEN,
     ) -> None:
         self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
+        self.free = free
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer why not."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        """Let a request in, or answer why not; no WebSocket is let in."""
+        if scope["type"] == "websocket":
+            # Before it is accepted: a 403. What streams for hours has no body to measure and no time to keep.
+            await send({"type": "websocket.close", "code": _POLICY})
+        elif scope["type"] != "http" or scope["path"] in self.free:
             await self.app(scope, receive, send)
         elif problem := self._objection(scope):
             await self._refuse(scope, receive, send, problem)
@@ -46,16 +57,19 @@ class Gate:
             return Problem(NO_KEY, "the API key is missing or wrong: send it as `Authorization: Bearer KEY`")
         length = next((value for name, value in headers if name == b"content-length"), b"0")
         if length.isdigit() and int(length[:20]) > self.settings.payload_limit:
-            return self._too_large()
+            return _too_large(self.settings.payload_limit)
         if self.traffic.at_work >= self.settings.max_concurrent_requests:
             return Problem(OVERLOADED, f"{self.traffic.at_work} requests are at work, and no more are taken")
         return None
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, ended = False, False
+        body = _Body(scope, receive, self.settings.payload_limit)
 
         async def watched(message: Message) -> None:
             nonlocal begun, ended
+            if not begun and body.unread:
+                message = _closing(message)
             begun = True
             ended = message["type"] == "http.response.body" and not message.get("more_body", False)
             await send(message)
@@ -64,7 +78,7 @@ class Gate:
         self.traffic.accepted += 1
         try:
             async with asyncio.timeout(self.settings.timeout):
-                await self.app(scope, self._counted(receive), watched)
+                await self.app(scope, body.receive, watched)
         except TimeoutError:
             if begun:
                 raise
@@ -74,24 +88,48 @@ class Gate:
             self.traffic.at_work -= 1
             self.traffic.answered += ended
 
-    def _counted(self, receive: Receive) -> Receive:
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self.settings.payload_limit:
-                raise self._too_large()
-            return message
-
-        return counted
-
-    def _too_large(self) -> Problem:
-        return Problem(TOO_LARGE, f"the body is larger than the {self.settings.payload_limit:,} bytes that are taken")
-
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, problem: Problem) -> None:
         self.failed(problem)
-        response = answer(scope["path"], problem)
-        response.headers["Connection"] = "close"  # what is left of the body is not read
-        await response(scope, receive, send)
+
+        async def closing(message: Message) -> None:
+            await send(_closing(message))
+
+        await answer(scope["path"], problem)(scope, receive, closing)
+
+
+class _Body:
+    """A request's body on its way in, of which no more than the limit is taken.
+
+    What is left `unread` when the answer begins would otherwise be read and thrown away for as long as the client
+    sends: the connection is closed instead.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, limit: int) -> None:
+        self._receive, self._limit, self._size = receive, limit, 0
+        named = dict(scope["headers"])
+        self.unread = b"transfer-encoding" in named or named.get(b"content-length", b"0") != b"0"
+
+    async def receive(self) -> Message:
+        """The next part.
+
+        Raises:
+            Problem: it goes beyond the limit.
+        """
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        self.unread = self.unread and message.get("more_body", False)
+        if self._size > self._limit:
+            raise _too_large(self._limit)
+        return message
+
+
+def _closing(message: Message) -> Message:
+    """The start of an answer that is the connection's last; any other message as it is."""
+    if message["type"] != "http.response.start":
+        return message
+    others = [(name, value) for name, value in message.get("headers", ()) if name != b"connection"]
+    return {**message, "headers": [*others, (b"connection", b"close")]}
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(TOO_LARGE, f"the body is larger than the {limit:,} bytes that are taken")

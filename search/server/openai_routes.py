@@ -9,6 +9,16 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from emb.search.server.answers import openai_list
+from emb.search.server.documented import (
+    Dimensions,
+    OpenAIEmbeddings,
+    OpenAIRefused,
+    Text,
+    Texts,
+    TokenLists,
+    Tokens,
+    answers,
+)
 from emb.search.server.problems import UNKNOWN_MODEL, Problem
 from emb.search.server.service import Service
 
@@ -28,12 +38,12 @@ class EmbeddingsRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    input: str | list[str] | list[int] | list[list[int]] = Field(
+    input: Text | Texts | Tokens | TokenLists = Field(
         description="One text or several, or their token ids by the model's own tokenizer, special tokens included."
     )
     model: str | None = Field(None, description="The model's name or an alias of it.")
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, description="Dimensions to keep; the vector is normalised again.")
+    dimensions: Dimensions | None = Field(None, description="Dimensions to keep; the vector is normalised again.")
     input_type: Literal["query", "document", "passage", "search_query", "search_document"] | None = Field(
         None, description="Which prompt texts get; an addition to OpenAI's API."
     )
@@ -46,7 +56,7 @@ def openai_routes(service: Service) -> APIRouter:
     name = str(service.settings.served_model_name)
     card = {"id": name, "object": "model", "created": started, "owned_by": "emb"}
 
-    @router.post("/embeddings")
+    @router.post("/embeddings", responses=answers(OpenAIRefused, 400, 404, 413, 500, found=OpenAIEmbeddings))
     async def embeddings(asked: EmbeddingsRequest, request: Request) -> Response:
         """Vectors of texts."""
         _require_model(service, asked.model)
@@ -58,12 +68,12 @@ def openai_routes(service: Service) -> APIRouter:
         body = openai_list(*given) if len(vectors) <= _FEW else await service.aside(openai_list, *given)
         return Response(body, media_type="application/json")
 
-    @router.get("/models")
+    @router.get("/models", responses=answers(OpenAIRefused))
     async def models() -> dict[str, Any]:
         """The model that is served."""
         return {"object": "list", "data": [card]}
 
-    @router.get("/models/{model:path}")
+    @router.get("/models/{model:path}", responses=answers(OpenAIRefused, 404))
     async def model(model: str) -> dict[str, Any]:
         """The model that is served, by its name or an alias."""
         _require_model(service, model)

@@ -51,15 +51,17 @@ class Problem(HTTPException):
     It is starlette's exception, because FastAPI takes any other for a body that it cannot parse.
     """
 
-    def __init__(self, kind: Kind, message: str, param: str | None = None) -> None:
-        super().__init__(kind.status, message)
+    def __init__(
+        self, kind: Kind, message: str, param: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(kind.status, message, headers)
         self.kind, self.message, self.param = kind, message, param
 
 
 def answer(path: str, problem: Problem) -> JSONResponse:
     """The response to a request for `path`."""
     kind = problem.kind
-    headers = {"Retry-After": "1"} if kind is OVERLOADED else {}
+    headers = dict(problem.headers or {}) | ({"Retry-After": "1"} if kind is OVERLOADED else {})
     if not path.startswith(OPENAI):
         return JSONResponse({"error": problem.message, "error_type": kind.error_type}, kind.status, headers)
     body = {"message": problem.message, "type": kind.type, "param": problem.param, "code": kind.code}
@@ -74,7 +76,7 @@ def problem_answer(request: Request, error: Exception) -> JSONResponse:
         return _told(request, error)
     assert isinstance(error, HTTPException)
     kind = Kind(error.status_code, "Validation", error.status_code)
-    return _told(request, Problem(kind, str(error.detail)))
+    return _told(request, Problem(kind, str(error.detail), headers=error.headers))  # a 405 names what is allowed
 
 
 def invalid_answer(request: Request, error: Exception) -> JSONResponse:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emb.artifact.bundle import QUERY
 from emb.artifact.manifest import Manifest
@@ -17,8 +17,11 @@ from emb.progress import note, warn
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import ArtifactEncoder, Encoder
 from emb.search.server.keys import VARIABLE, read_key
-from emb.search.server.settings import Settings
+from emb.search.server.settings import Searching, Settings
 from emb.search.sides import query_folder
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
 
 _KEEP_ALIVE = 60  # seconds that a client may leave a connection unused
 _BACKLOG = 2048  # connections that the system holds while the server is busy
@@ -43,9 +46,9 @@ class Served:
 
 
 def run(
-    load: Callable[[], Encoder], folder: Path, place: Place, settings: Settings, index: Path | None = None
+    load: Callable[[], Encoder], folder: Path, place: Place, settings: Settings, searching: Searching | None = None
 ) -> Served:
-    """Serve what `load` gives, until SIGTERM or Ctrl-C; of a bundle its query encoder. With an `index` it is searched.
+    """Serve what `load` gives, until SIGTERM or Ctrl-C; of a bundle its query encoder. `searching` brings an index.
 
     Raises:
         ArtifactError: no index, or one of another vector space.
@@ -57,29 +60,50 @@ def run(
         import uvicorn
 
         from emb.search.server.app import create_app
-        from emb.search.server.search_routes import open_for, search_routes
+        from emb.search.server.page_routes import PAGE
     key = read_key(place.api_key_file)
     name = settings.served_model_name or folder.resolve().name
     settings = dataclasses.replace(settings, served_model_name=name)
     with _listening(place) as listener:
-        encoder = load()
+        loaded = encoder = load()
         if isinstance(encoder, BundleEncoder):
             encoder, settings = encoder.query, dataclasses.replace(settings, kind=QUERY, only=QUERY)
         served = query_folder(folder)
-        routers = () if index is None else (search_routes(open_for(index, encoder, served)),)
-        app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served))
+        routers = [] if searching is None else search_routers(loaded, folder, searching, settings)
+        free = PAGE if searching else ()
+        app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served), free=free)
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
+            ws="none",  # no route has one, and which library is installed must not decide what an upgrade gets
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=round(settings.timeout) + 1,
         )
-        _say(listener, place, name, key, ["/v1/embeddings", "/embed", *(["/search"] if index else []), "/openapi.json"])
+        paths = ["/v1/embeddings", "/embed", *(["/search", "/ for a page"] if searching else []), "/openapi.json"]
+        _say(listener, place, name, key, paths)
         _until_stopped(lambda: uvicorn.Server(config).run(sockets=[listener]))
     traffic = app.state.service.traffic
     return Served(name, traffic.accepted, traffic.answered)
+
+
+def search_routers(served: Encoder, folder: Path, searching: Searching, settings: Settings) -> list[APIRouter]:
+    """`/search` and the page, for what is `served` and lies in `folder`.
+
+    Raises:
+        ArtifactError: no index, or an encoder of another vector space.
+        UsageError: nothing to compare with, or dims that the index cannot be searched in.
+    """
+    from emb.search.calibration.fallback import Fallback
+    from emb.search.server.offers import open_offers
+    from emb.search.server.page_routes import page_routes
+    from emb.search.server.search_routes import open_for, search_routes
+
+    encoder = served.query if isinstance(served, BundleEncoder) else served
+    index = open_for(searching.index, encoder, query_folder(folder))
+    fallback = None if searching.fallback is None else Fallback.load(folder, index, searching.fallback)
+    return [search_routes(index, open_offers(index, served, folder, searching, settings), fallback), page_routes()]
 
 
 def _listening(place: Place) -> socket.socket:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 from emb.errors import UsageError
 
@@ -51,7 +54,7 @@ class Settings:
         """
         if self.kind not in KINDS:
             raise UsageError(f"--kind {self.kind!r} is unknown", f"kinds are {' and '.join(KINDS)}")
-        for name in (field.name for field in fields(self) if field.name.startswith("max_")):
+        for name in (each.name for each in fields(self) if each.name.startswith("max_")):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} {getattr(self, name)} lets nothing pass", "choose 1 or more")
         if self.payload_limit < 1 or self.timeout <= 0:
@@ -63,3 +66,29 @@ class Settings:
     def named(self, model: str) -> bool:
         """Whether `model` is a name of the model that is served."""
         return model == self.served_model_name or model in self.alias
+
+
+@dataclass(frozen=True)
+class Searching:
+    """What `/search` has: an index, and which encoders and dims it offers beside the served one.
+
+    Attributes:
+        index: its folder.
+        compare: whether the documents' encoder of a bundle answers too, as the encoder of the queries.
+        also: further query encoders, each a folder or one file of an artifact.
+        dims: fewer dims than the index has, to be searched in.
+        options: of `emb.load`, for `also`.
+        fallback: the share of queries that the documents' encoder answers, because that of queries is unsure.
+    """
+
+    index: Path
+    compare: bool = False
+    also: Sequence[Path] = ()
+    dims: Sequence[int] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    fallback: float | None = None
+
+    @property
+    def teacher_for(self) -> str | None:
+        """The option that wants the documents' encoder."""
+        return "--compare" if self.compare else None if self.fallback is None else "--fallback"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from emb.search.server.answers import numbers
+from emb.search.server.documented import Dimensions, Refused, Text, Texts, answers
 from emb.search.server.problems import INVALID, STOPPING, Problem
 from emb.search.server.service import Embedded, Service
 
@@ -19,21 +21,21 @@ class EmbedRequest(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    inputs: str | list[str] = Field(description="One text or several.")
+    inputs: Text | Texts = Field(description="One text or several.")
     normalize: bool = Field(True, description="Scale vectors to length 1; false leaves them as the model gives them.")
     truncate: bool | None = Field(None, description="Cut texts that are too long, or refuse them.")
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
         None, description="Where texts are cut; only the model's own side is taken."
     )
     prompt_name: str | None = Field(None, description="Which prompt texts get.")
-    dimensions: int | None = Field(None, description="Dimensions to keep.")
+    dimensions: Dimensions | None = Field(None, description="Dimensions to keep.")
 
 
 def tei_routes(service: Service, info: dict[str, Any]) -> APIRouter:
     """The routes of `service`; `info` is what `/info` says."""
     router = APIRouter(tags=["text-embeddings-inference"])
 
-    @router.post("/embed")
+    @router.post("/embed", responses=answers(Refused, 400, 413, 422, 424, found=list[list[float]]))
     async def embed(asked: EmbedRequest, request: Request) -> Response:
         """Vectors of texts, a list of numbers each."""
         _require_side(service, asked.truncation_direction)
@@ -44,19 +46,19 @@ def tei_routes(service: Service, info: dict[str, Any]) -> APIRouter:
         body = numbers(vectors) if len(vectors) <= _FEW else await service.aside(numbers, vectors)
         return Response(body, media_type="application/json", headers=_spent(found))
 
-    @router.get("/info")
+    @router.get("/info", responses=answers(Refused))
     async def information() -> dict[str, Any]:
         """The model and the server's limits."""
         return info
 
-    @router.get("/health")
+    @router.get("/health", response_class=Response, responses={503: {"model": Refused}})
     async def health() -> Response:
         """200 with no body where vectors can be had, 503 where not."""
         if not service.batcher.healthy:
             raise Problem(STOPPING, "unhealthy")
         return Response()
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")

@@ -1,9 +1,9 @@
 // The page: what is typed is searched for, what is found is shown. Texts of documents go in as text, never as HTML.
 
+import { focus, result } from "./results.js";
 import { load, loadPage } from "./loading.js";
 
 const SHOWN = 10, PAUSE = 80; // results; milliseconds after a key before a search
-const TITLE = 90; // characters of a text that has no title
 const at = (id) => document.getElementById(id);
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const number = (value) => value.toLocaleString("en");
@@ -90,33 +90,14 @@ async function show() {
 }
 
 function shown({ row, score }, place) {
-  const item = at("hit").content.firstElementChild.cloneNode(true);
-  const [title, text] = titled(texts[row]), button = item.querySelector("button"), passage = item.querySelector(".passage");
+  const [title, text] = texts[row], item = result(at("hit"), { title, text, score }, `passage-${place}`);
   item.dataset.row = row;
-  button.textContent = title;
-  passage.textContent = text;
-  passage.id = `passage-${place}`;
-  button.setAttribute("aria-controls", passage.id);
-  button.addEventListener("click", () => {
-    const open = passage.classList.toggle("open");
-    button.setAttribute("aria-expanded", String(open));
-  });
-  item.querySelector(".score").textContent = score.toFixed(3);
   return item;
-}
-
-/** Title and passage; where there is no title, the first words of the text stand there instead of in the passage. */
-function titled([title, text]) {
-  if (title || text.length <= TITLE) return title ? [title, text] : [text, ""];
-  const end = text.lastIndexOf(" ", TITLE) > 0 ? text.lastIndexOf(" ", TITLE) : TITLE;
-  return [`${text.slice(0, end)}…`, `…${text.slice(end).trimStart()}`];
 }
 
 /** Move the focus by `step` among the field and the results' buttons. */
 function move(step) {
-  const stops = [at("query"), ...at("results").querySelectorAll("button")];
-  const next = stops.indexOf(document.activeElement) + step;
-  if (next >= 0 && next < stops.length) stops[next].focus();
+  focus([at("query"), ...at("results").querySelectorAll("button")], step);
 }
 
 const KEYS = { ArrowDown: () => go(1), ArrowUp: () => go(-1), Escape: clear };

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, WebSocket
 from serving import Held, asked, get, post, until
 
 from emb.errors import UsageError
@@ -174,3 +174,27 @@ def test_further_routes_stand_behind_the_same_gate(encoder: Encoder) -> None:
 def test_settings_that_cannot_be_carried_out_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize("headers", [[], [(b"authorization", b"Bearer secret")]], ids=["no key", "the key"])
+def test_a_websocket_does_not_go_round_the_gate(encoder: Encoder, headers: list[tuple[bytes, bytes]]) -> None:
+    router, reached, sent = APIRouter(), [], []
+
+    @router.websocket("/talk")
+    async def talk(socket: WebSocket) -> None:
+        reached.append(socket)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/talk", "headers": headers, "query_string": b"", "subprotocols": []}
+    asyncio.run(create_app(encoder, routers=[router], key=b"secret")(scope, receive, send))
+    assert (reached, sent) == ([], [{"type": "websocket.close", "code": 1008}])
+
+
+def test_a_method_that_is_not_there_is_told_which_are(encoder: Encoder) -> None:
+    answer = post(create_app(encoder), "/info")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")

@@ -14,45 +14,35 @@ import numpy as np
 import pytest
 import tiny
 import uvicorn
+from searchable import Searchable
 from serving import post, until
 
 import emb
 from emb.errors import ArtifactError
 from emb.runtime.encoder import load
 from emb.search.server.app import create_app
+from emb.search.server.offers import open_offers
 from emb.search.server.search_routes import open_for, search_routes
-from emb.search.server.settings import Settings
+from emb.search.server.settings import Searching, Settings
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.tiny_bert(tmp_path_factory.mktemp("teacher") / "teacher", layers=2)
+def bundle(searchable: Searchable) -> Path:
+    return searchable.bundle
 
 
 @pytest.fixture(scope="module")
-def bundle(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bundle")
-    (place / "texts.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
-    how = {"pairs": [[1, 32], [2, 32]], "training.epochs": 0}
-    run = emb.distill(teacher, data=[place / "texts.txt"], layers=2, out=place / "run", overrides=how)
-    [export] = emb.export(run.student, layers=[1], dims=[32], out=place / "q")
-    return emb.bundle(export, out=place / "both")
-
-
-@pytest.fixture(scope="module")
-def index(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("index")
-    rows = ["id,text,part"] + [f'{row},"{text}",{"ab"[row % 2]}' for row, text in enumerate(tiny.SENTENCES)]
-    (place / "docs.csv").write_text("\n".join(rows), encoding="utf-8")
-    emb.index(place / "docs.csv", place / "index", bundle, metadata=["part"])
-    return place / "index"
+def index(searchable: Searchable) -> Path:
+    return searchable.index
 
 
 @pytest.fixture(scope="module")
 def app(bundle: Path, index: Path) -> Any:
     query = load(bundle / "query", threads=1)
-    settings = Settings(kind="query", only="query")
-    return create_app(query, settings, [search_routes(open_for(index, query, bundle / "query"))])
+    settings = Settings("both", kind="query", only="query")
+    opened = open_for(index, query, bundle / "query")
+    offers = open_offers(opened, query, bundle / "query", Searching(index), settings)
+    return create_app(query, settings, [search_routes(opened, offers)])
 
 
 def test_search_finds_what_the_index_finds(app: Any, bundle: Path, index: Path) -> None:
@@ -80,6 +70,7 @@ def test_a_search_may_be_narrowed(app: Any) -> None:
         ({"query": "a", "k": 0}, "k"),
         ({"query": "a", "k": "3"}, "k"),
         ({"query": "a\0b"}, "NUL"),
+        ({"query": "\U0001f600 \U0001f680"}, "knows no token"),
         ({}, "query"),
     ],
 )

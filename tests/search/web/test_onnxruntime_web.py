@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from web_pages import browser_tools
+from browsing import tools
 
 from emb.errors import ArtifactError, HubError
 from emb.search.web import onnxruntime
@@ -41,7 +41,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setitem(onnxruntime._SHA256, name, hashlib.sha256(each).hexdigest())
     monkeypatch.setattr(onnxruntime, "_SHA512", base64.b64encode(hashlib.sha512(content).digest()).decode())
     monkeypatch.setattr(onnxruntime, "_BYTES", len(content))
-    with browser_tools().served(tmp_path / "registry") as address:
+    with tools.served(tmp_path / "registry") as address:
         monkeypatch.setattr(onnxruntime, "_URL", f"{address}/ort.tgz")
         yield file
 

@@ -31,8 +31,8 @@ from emb.tokens import TextTokenizer
 
 FILES = {
     *("index.html", "style.css", "icon.svg", "app.js", "search.js", "loading.js", "tokenizer.js", "encoder.js"),
-    *("documents.js", "page.json", "encoder.json.packed", "table.bin.packed", "documents.bin.packed"),
-    "texts.json.packed",
+    *("results.js", "documents.js", "page.json"),
+    *("encoder.json.packed", "table.bin.packed", "documents.bin.packed", "texts.json.packed"),
 }
 
 

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import FOCUS, MARKS, READY, STATUS, tools
 from tiny import SENTENCES
-from web_pages import BROKEN, LONG, NASTY, browser_tools, documents, static_encoder
+from web_pages import BROKEN, LONG, NASTY, documents, static_encoder
 
 import emb
 
-tools = browser_tools()
-pytestmark = [pytest.mark.interop, pytest.mark.skipif(tools.missing() is not None, reason=str(tools.missing()))]
-READY = "!document.getElementById('query').disabled"
-STATUS = "document.getElementById('status').textContent"
+pytestmark = MARKS
 TITLES = "Array.from(document.querySelectorAll('#results h2 button'), (each) => each.textContent)"
-FOCUS = "document.activeElement.id || document.activeElement.textContent"
 
 
 @pytest.fixture(scope="module")

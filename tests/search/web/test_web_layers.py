@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import READY, STATUS, tools
 from tiny import SENTENCES, tiny_bert
-from web_pages import browser_tools, documents, runtime_at_hand, static_encoder, unpacked
+from web_pages import documents, runtime_at_hand, static_encoder, unpacked
 
 import emb
 from emb.data.documents import read_documents
@@ -26,15 +27,21 @@ from emb.similarity import cosines
 
 FILES = {
     *("index.html", "style.css", "icon.svg", "app.js", "search.js", "loading.js", "tokenizer.js", "documents.js"),
-    *("layers.js", "remote.js", "worker.js", "onnxruntime.js", "onnxruntime.txt", "page.json", "encoder.json.packed"),
+    *(
+        "results.js",
+        "layers.js",
+        "remote.js",
+        "worker.js",
+        "onnxruntime.js",
+        "onnxruntime.txt",
+        "page.json",
+        "encoder.json.packed",
+    ),
     *("model.onnx.packed", "onnxruntime.wasm.packed", "documents.bin.packed", "texts.json.packed"),
 }
 DIM = 24
-READY = "!document.getElementById('query').disabled"
-STATUS = "document.getElementById('status').textContent"
 QUERIES = [*SENTENCES, "apples and pears", "the weather in Paris", "capital", "rain " * 100]
 
-tools = browser_tools()
 at_hand = runtime_at_hand()
 _lacking = tools.missing() or (
     None if at_hand else "onnxruntime-web is neither in $EMB_NODE_MODULES nor in emb's cache"

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from emb.distill import rotate
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
-from emb.search.index import index, open_index
+from emb.search.engines import open_index, sync
+from emb.search.index import index
 from emb.search.server import serve
 from emb.search.web import web
 from emb.validate.grid import export_grid
@@ -48,6 +49,7 @@ __all__ = [
     "open_index",
     "rotate",
     "serve",
+    "sync",
     "validate",
     "web",
 ]

@@ -22,6 +22,7 @@ from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
 from emb.commands.search import search
 from emb.commands.serve import serve
+from emb.commands.sync import sync
 from emb.commands.validate import validate
 from emb.commands.web import web
 from emb.report.tables import table
@@ -108,6 +109,7 @@ for _command in (
     bundle,
     index,
     search,
+    sync,
     calibrate,
     serve,
     web,

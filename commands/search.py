@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.errors import UsageError
 from emb.report.tables import table
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _condition(text: str) -> tuple[str, str]:
 @click.command()
 @click.argument("text", required=False, metavar="[TEXT]")
 @click.option(
-    "--index", "folder", required=True, type=click.Path(path_type=Path), metavar="INDEX", help="Folder of `emb index`."
+    "--index", "folder", required=True, metavar="INDEX", help="Folder of `emb index`, or where `emb sync` copied it to."
 )
 @click.option(
     "--query",
@@ -73,7 +74,7 @@ def _condition(text: str) -> tuple[str, str]:
 @reports
 def search(
     text: str | None,
-    folder: Path,
+    folder: str,
     query: str,
     k: int,
     where: Sequence[tuple[str, str]],
@@ -89,6 +90,7 @@ def search(
     """
     import emb
     from emb.search.index.batch import search_file
+    from emb.search.index.reader import Index
 
     if (text is None) == (queries is None) or (queries is None) != (out is None):
         raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
@@ -103,6 +105,8 @@ def search(
             return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
         if min_relevance is None:
             return _shown(text, [(hit, None) for hit in index.search(text or "", k, where=conditions, depth=depth)])
+        if not isinstance(index, Index):
+            raise UsageError("--min-relevance needs an index on disk", "name its folder with --index, or leave it out")
         from emb.search.calibration.searching import search_relevant
 
         how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}

@@ -49,6 +49,9 @@ class Milvus:
             target.file.parent.mkdir(parents=True, exist_ok=True)
         with self._errors(_unreachable(target)):
             self._client: Any = MilvusClient(**_address(target), timeout=_WAIT)
+            for name in (self._rows, self._space):  # a file opened anew, or a collection that somebody released
+                if self._client.has_collection(name):
+                    self._client.load_collection(name)
         _files[str(target.file)] += 1
 
     def hold(self) -> None:

@@ -186,7 +186,9 @@ class Milvus:
         index.add_index(field, index_type=kind, metric_type=metric, params=params)
         with self._errors():
             if not self._client.has_collection(name):
-                self._client.create_collection(name, schema=schema, index_params=index, consistency_level="Strong")
+                self._client.create_collection(name, schema=schema, consistency_level="Strong")
+                self._client.create_index(name, index, sync=False)  # nobody waits: there are no rows yet
+                self._client.load_collection(name)
 
     @contextmanager
     def _errors(self, hint: str = "try again when it answers; what is written is kept") -> Iterator[None]:

@@ -120,7 +120,7 @@ class Postgres:
                 return found
         condition, values = ask.condition_of(where)
         exact = ask.statement(ask.NEAREST, self._table, form, condition)
-        given = {"query": _vector(query, form), "count": count, **values}
+        given = _queries(query, form) | {"count": count, **values}
         return self._found(exact, given, {"enable_indexscan": "off"})
 
     def close(self) -> None:
@@ -133,7 +133,7 @@ class Postgres:
         settings = {"hnsw.ef_search": str(min(wanted, _WIDEST))}
         if wanted > _WIDEST and (self._version or _OLDEST) >= _ITERATES:
             settings["hnsw.iterative_scan"] = "strict_order"
-        given = {"query": _vector(query, form), "count": count, "depth": depth}
+        given = _queries(query, form) | {"count": count, "depth": depth}
         text = ask.statement(ask.NEAREST_BY_BITS if bits else ask.NEAREST, self._table, form)
         return self._found(text, given, settings)
 
@@ -224,6 +224,11 @@ def _values(row: Row, form: Form) -> tuple[Any, ...]:
 
 def _vector(vector: Vectors, form: Form) -> Any:
     return HalfVector(vector) if ask.type_of(form) == "halfvec" else np.asarray(vector, np.float32)
+
+
+def _queries(query: Vectors, form: Form) -> dict[str, Any]:
+    """A query as rows are put in order by, in halves where they are, and whole for the scores."""
+    return {"query": _vector(query, form), "whole": np.asarray(query, np.float32)}
 
 
 def _hint(error: psycopg.Error, target: Target) -> str:

@@ -34,10 +34,10 @@ INSERT INTO {rows} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (key)
     start = EXCLUDED.start, stop = EXCLUDED.stop, metadata = EXCLUDED.metadata, embedding = EXCLUDED.embedding"""
 REMOVE = "DELETE FROM {rows} WHERE key = ANY(%s)"
 NEAREST = """
-SELECT -(embedding {distance} %(query)s) AS score, id, title, passage, start, stop, metadata
+SELECT -(embedding::vector {distance} %(whole)s) AS score, id, title, passage, start, stop, metadata
 FROM {rows} WHERE {condition} ORDER BY embedding {distance} %(query)s LIMIT %(count)s"""
 NEAREST_BY_BITS = """
-SELECT -(embedding {distance} %(query)s) AS score, id, title, passage, start, stop, metadata
+SELECT -(embedding::vector {distance} %(whole)s) AS score, id, title, passage, start, stop, metadata
 FROM (SELECT * FROM {rows}
       ORDER BY binary_quantize(embedding)::bit({dim}) <~> binary_quantize(%(query)s)::bit({dim})
       LIMIT %(depth)s) AS candidates

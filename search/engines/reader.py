@@ -23,7 +23,7 @@ from emb.search.index.ranking import DEPTH
 from emb.similarity import Vectors
 
 _MORE = 32  # rows beyond k: ties, and further passages of one document
-_ROUNDING = 1e-5  # of an engine's sums
+_ROUNDING = 1e-3  # of scores that an engine puts rows in order by: queries are halves in PostgreSQL
 
 
 class EngineIndex:
@@ -119,7 +119,7 @@ class EngineIndex:
         while True:
             rows = self._engine.nearest(query, wanted, conditions, self.identity.form, depth)
             best = _by_document(rows)
-            if len(rows) < wanted or len(rows) == seen or _settled(best, k, rows[-1].score):
+            if len(rows) < wanted or len(rows) == seen or _settled(best, k, min(row.score for row in rows)):
                 return best[:k]
             wanted, seen = wanted * 4, len(rows)
 

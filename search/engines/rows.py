@@ -98,14 +98,14 @@ class CommittedRows:
         with self._catalogue.reading() as sql:
             facts = _facts(sql, keys)
         for key, vector in zip(keys, vectors, strict=True):
-            yield _row(*facts[key], vector)
+            yield _row(vector, *facts[key])
 
 
 def _facts(sql: sqlite3.Connection, keys: list[int]) -> dict[int, tuple[Any, ...]]:
     return {key: rest for key, *rest in sql.execute(_PASSAGES.format(",".join("?" * len(keys))), keys)}
 
 
-def _row(name: str, title: str, text: str, start: int, stop: int, facts: str, vector: Vectors) -> Row:
+def _row(vector: Vectors, name: str, title: str, text: str, start: int, stop: int, facts: str) -> Row:
     passage = text[start:stop].strip()
     key = _hash(json.dumps([name, start]).encode())
     stamp = _hash(json.dumps([title, passage, stop, facts]).encode() + vector.astype("<f4").tobytes())

@@ -149,6 +149,7 @@ class Postgres:
 
     def _one(self, text: str, *values: Any) -> Any:
         """The first value of the first row, or None."""
+        self._renew()
         with self._errors():
             row = self._connection.execute(ask.statement(text, self._table), values).fetchone()
         return row[0] if row else None
@@ -202,11 +203,14 @@ class Postgres:
     @contextmanager
     def _transaction(self) -> Iterator[psycopg.Cursor[Any]]:
         """All that is executed inside counts, or none of it. A connection that was lost is made anew."""
+        self._renew()
+        with self._errors(), self._connection.transaction(), self._connection.cursor() as cursor:
+            yield cursor
+
+    def _renew(self) -> None:
         if self._connection.closed:
             self._connection = self._connected()
             self._version = self._pgvector()
-        with self._errors(), self._connection.transaction(), self._connection.cursor() as cursor:
-            yield cursor
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -238,6 +242,10 @@ def _hint(error: psycopg.Error, target: Target) -> str:
         return "ask for the right to read that table, and for `emb sync` to create tables and write them"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn | psycopg.errors.UndefinedObject):
         return f"the table is not as it was made: emb sync INDEX {target} --overwrite"
+    if isinstance(error, psycopg.DataError):
+        return "take the character out of the documents, index them again and run the same command again"
+    if isinstance(error, psycopg.ProgrammingError) and "vector type not found" in str(error):
+        return "put the schema of the extension vector on the role's search_path"
     if isinstance(error, psycopg.OperationalError):
         return "try again when the server answers; what is written is kept"
     return "the server's own log says more"

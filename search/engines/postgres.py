@@ -130,7 +130,7 @@ class Postgres:
     def _by_graph(self, query: Vectors, count: int, form: Form, depth: int) -> list[Found]:
         bits = form.find == "bits"
         wanted = depth if bits else max(count, _WIDTH)
-        settings = {"hnsw.ef_search": str(min(wanted, _WIDEST))}
+        settings = {"hnsw.ef_search": str(min(wanted, _WIDEST)), "enable_seqscan": "off"}  # the graph, at any size
         if wanted > _WIDEST and (self._version or _OLDEST) >= _ITERATES:
             settings["hnsw.iterative_scan"] = "strict_order"
         given = _queries(query, form) | {"count": count, "depth": depth}

@@ -52,7 +52,9 @@ def main() -> None:
         facts: dict[str, tuple[float, float]] = {}
         for name, index, size, seconds in contenders(documents, Path(scratch), given.postgres, set(given.without)):
             searches[name], facts[name] = partial(_found, index), (size, seconds)
-        report(measured(searches, queries), facts, len(documents) * documents.shape[1] * 4, vars(given)).write(given.out)
+        report(measured(searches, queries), facts, len(documents) * documents.shape[1] * 4, vars(given)).write(
+            given.out
+        )
 
 
 def contenders(
@@ -99,7 +101,9 @@ def report(
     for row in rows:
         note("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()))
     figures = [Figure(f"{row['contender']}: recall@10 of exact", row["recall@10"]) for row in rows]
-    kept = {key: str(value) for key, value in settings.items() if key not in ("out", "postgres", "documents", "queries")}
+    kept = {
+        key: str(value) for key, value in settings.items() if key not in ("out", "postgres", "documents", "queries")
+    }
     return Report("engines", kept, [Series(name, "ms", milliseconds) for name, (milliseconds, _) in found.items()],
                   figures, rows)  # fmt: skip
 
@@ -130,7 +134,9 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _size(folder: Path) -> float:
-    return 1024 * float(subprocess.run(["du", "-sk", folder], capture_output=True, text=True, check=True).stdout.split()[0])
+    return 1024 * float(
+        subprocess.run(["du", "-sk", folder], capture_output=True, text=True, check=True).stdout.split()[0]
+    )
 
 
 def _table_size(target: str) -> float:

@@ -32,9 +32,7 @@ class EngineIndex:
     It may be used from several threads, which wait for one another.
     """
 
-    def __init__(
-        self, target: Target, query: str | Path | Encoder | None = None, *, any_encoder: bool = False
-    ) -> None:
+    def __init__(self, target: Target, query: str | Path | Encoder | None = None, *, any_encoder: bool = False) -> None:
         """Raises:
         EngineError: an engine that cannot be reached, or holds no index there.
         ArtifactError: a query encoder that does not fit to it.

@@ -54,7 +54,7 @@ def collection(milvus: str) -> str:
 @pytest.fixture(scope="session")
 def languages() -> dict[str, dict[str, str]]:
     """Documents with metadata that would end a condition, were it pasted into one."""
-    kinds = ["de", "it's", '") or array_length(tags) > 0 or array_contains_any(tags, ["', "a' OR '1'='1", "ü\\\""]
+    kinds = ["de", "it's", '") or array_length(tags) > 0 or array_contains_any(tags, ["', "a' OR '1'='1", 'ü\\"']
     return {f"d{n:03d}": {"text": f"w{n % 50} text {n}", "lang": kinds[n % 5], "n": str(n % 2)} for n in range(60)}
 
 

@@ -112,7 +112,9 @@ def test_filters_find_what_they_find_in_the_index(
 
 
 def test_a_filter_that_few_pass_finds_all_of_them(address: str, folder: Path) -> None:
-    documents = {f"d{n:04d}": {"text": f"w{n % 50} text {n}", "kind": "rare" if n % 97 == 0 else "x"} for n in range(600)}
+    documents = {
+        f"d{n:04d}": {"text": f"w{n % 50} text {n}", "kind": "rare" if n % 97 == 0 else "x"} for n in range(600)
+    }
     indexed(folder, documents, metadata=("kind",))
     emb.sync(folder, address, find="hnsw")
     same(found(folder, "w1", 5, where={"kind": "rare"}), found(address, "w1", 5, where={"kind": "rare"}))

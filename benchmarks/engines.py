@@ -43,6 +43,9 @@ def main() -> None:
     options.add_argument("--asked", type=int, default=200, help="how many queries")
     options.add_argument("--dim", type=int, default=768, help="of synthetic ones")
     options.add_argument("--postgres", metavar="ADDRESS", help="postgresql://USER@HOST/DATABASE")
+    options.add_argument(
+        "--work", type=Path, help="keep indexes and copies there, and go on with those of a run before"
+    )
     options.add_argument("--without", nargs="+", default=[], help="contenders to leave out, as the table names them")
     given = options.parse_args()
     faiss().omp_set_num_threads(given.threads)
@@ -50,11 +53,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="emb-engines-") as scratch:
         searches: dict[str, Callable[[Vectors], list[int]]] = {}
         facts: dict[str, tuple[float, float]] = {}
-        for name, index, size, seconds in contenders(documents, Path(scratch), given.postgres, set(given.without)):
+        place = given.work or Path(scratch)
+        for name, index, size, seconds in contenders(documents, place, given.postgres, set(given.without)):
             searches[name], facts[name] = partial(_found, index), (size, seconds)
-        report(measured(searches, queries), facts, len(documents) * documents.shape[1] * 4, vars(given)).write(
-            given.out
-        )
+        report(measured(searches, queries), facts, documents.nbytes, vars(given)).write(given.out)
 
 
 def contenders(
@@ -66,15 +68,14 @@ def contenders(
     for name, folder in folders.items():
         seconds = _timed(partial(_indexed, documents, folder, layouts[name]))
         yield name, emb.open_index(folder), _size(folder), seconds
-    addresses = {"milvus": f"milvus:{scratch / 'milvus.db'}", **({"postgres": postgres} if postgres else {})}
-    for engine, address in addresses.items():
+    for engine in ("milvus", *(["postgres"] if postgres else [])):
         for find in FINDS[engine]:
-            name, target = f"{engine} {find}", f"{address}#bench_{find}"
+            place = postgres if engine == "postgres" else f"milvus:{scratch}/{find}.db"
+            name, target = f"{engine} {find}", f"{place}#bench_{find}"
             if name not in without:
                 note(f"copying to {name}")
-                before = _size(scratch)
-                seconds = _timed(partial(emb.sync, folders[TWO_STAGES], target, find=find, overwrite=True))
-                size = _table_size(target) if engine == "postgres" else _size(scratch) - before
+                seconds = _timed(partial(emb.sync, folders[TWO_STAGES], target, find=find))
+                size = _table_size(target) if engine == "postgres" else _size(scratch / f"{find}.db")
                 yield name, emb.open_index(target), size, seconds
 
 
@@ -101,11 +102,10 @@ def report(
     for row in rows:
         note("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()))
     figures = [Figure(f"{row['contender']}: recall@10 of exact", row["recall@10"]) for row in rows]
-    kept = {
-        key: str(value) for key, value in settings.items() if key not in ("out", "postgres", "documents", "queries")
-    }
-    return Report("engines", kept, [Series(name, "ms", milliseconds) for name, (milliseconds, _) in found.items()],
-                  figures, rows)  # fmt: skip
+    private = ("out", "work", "postgres", "documents", "queries")
+    kept = {key: str(value) for key, value in settings.items() if key not in private}
+    series = [Series(name, "ms", milliseconds) for name, (milliseconds, _) in found.items()]
+    return Report("engines", kept, series, figures, rows)
 
 
 def _vectors(given: Any) -> tuple[Vectors, Vectors]:
@@ -116,6 +116,9 @@ def _vectors(given: Any) -> tuple[Vectors, Vectors]:
 
 
 def _indexed(documents: Vectors, folder: Path, layout: dict[str, str]) -> None:
+    if (folder / "index.json").is_file():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
     source = folder.with_suffix(".csv")
     source.write_text("id,text\n" + "".join(f"{row},{row}\n" for row in range(len(documents))), encoding="utf-8")
     encoder = Numbered(documents)
@@ -134,9 +137,8 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _size(folder: Path) -> float:
-    return 1024 * float(
-        subprocess.run(["du", "-sk", folder], capture_output=True, text=True, check=True).stdout.split()[0]
-    )
+    done = subprocess.run(["du", "-sk", folder], capture_output=True, text=True, check=True)
+    return 1024 * float(done.stdout.split()[0])
 
 
 def _table_size(target: str) -> float:

@@ -17,8 +17,8 @@ FINDS = ("hnsw", "bits", "exact")
 @click.option(
     "--find",
     type=click.Choice(FINDS),
-    help="How the nearest are found there: by a graph, by bits whose candidates whole vectors put in order (PostgreSQL),"
-    " or by looking at every vector. Default: hnsw. It stays as the table was begun.",
+    help="How the nearest are found there: by a graph, by bits that choose what whole vectors put in order (PostgreSQL"
+    " alone), or by looking at every vector. Default: hnsw. It stays as the table was begun.",
 )
 @click.option("--overwrite", is_flag=True, help="Remove what lies under that name first, whatever it is.")
 @reports

@@ -19,9 +19,8 @@ def main() -> int:
     if stack not in environment.STACKS:
         print(f"--stack {stack}: unknown; known: {', '.join(environment.STACKS)}", file=sys.stderr)
         return 2
-    commands = environment.prepare(
-        "train", "adapt", "minilm", "search", "serve", "milvus", "postgres", "dev", stack=stack
-    )
+    extras = ("train", "adapt", "minilm", "search", "serve", "milvus", "postgres", "dev")
+    commands = environment.prepare(*extras, stack=stack)
     # Nothing here may reach a hub; the tests that need one bring their own.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

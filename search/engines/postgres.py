@@ -240,9 +240,7 @@ def _hint(error: psycopg.Error, target: Target) -> str:
         return "free some space on the server and run the same command again; what is written is kept"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return "ask for the right to read that table, and for `emb sync` to create tables and write them"
-    if isinstance(
-        error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn | psycopg.errors.UndefinedObject
-    ):
+    if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         return f"the table is not as it was made: emb sync INDEX {target} --overwrite"
     if isinstance(error, psycopg.DataError):
         return "take the character out of the documents, index them again and run the same command again"

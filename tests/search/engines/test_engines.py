@@ -86,6 +86,16 @@ def test_a_copy_follows_its_index(address: str, folder: Path) -> None:
     assert (again.written, again.unchanged, again.removed) == (0, 42, 0)
 
 
+def test_vectors_that_change_are_written(address: str, folder: Path, tmp_path: Path) -> None:
+    """The same documents in an index whose codec was fitted to others."""
+    indexed(folder, texts(30), codec="int8")
+    indexed(tmp_path / "other", texts(300), codec="int8")
+    indexed(tmp_path / "other", {}, delete=list(texts(270, 30)))
+    emb.sync(folder, address)
+    assert emb.sync(tmp_path / "other", address).written == 30
+    same(found(tmp_path / "other", "w1"), found(address, "w1"), 2e-3)
+
+
 def test_metadata_that_changes_is_written(address: str, folder: Path) -> None:
     documents = {"a": {"text": "w1", "lang": "de"}, "b": {"text": "w2", "lang": "en"}}
     indexed(folder, documents, metadata=("lang",))

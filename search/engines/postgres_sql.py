@@ -73,6 +73,6 @@ def condition_of(where: Conditions) -> tuple[sql.Composable, dict[str, Any]]:
     for name, allowed in where.items():
         given = {f"value{len(values) + place}": Jsonb({name: value}) for place, value in enumerate(allowed)}
         each = [sql.SQL("metadata @> {}").format(sql.Placeholder(key)) for key in given]
-        parts.append(sql.SQL("({})").format(sql.SQL(" OR ").join(each) if each else sql.SQL("false")))
+        parts.append(sql.SQL("({})").format(sql.SQL(" OR ").join(each)))
         values |= given
     return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true"), values

@@ -87,7 +87,7 @@ class EngineIndex:
         query = self._placed(np.asarray(vector, np.float32))
         with self._lock:
             self._require_unchanged()
-            best = self._best(query, k, conditions, depth)
+            best = self._best(query, k, conditions, depth) if all(conditions.values()) else []
         return [_hit(rank, found) for rank, found in enumerate(best, 1)]
 
     def close(self) -> None:

@@ -84,6 +84,9 @@ def test_a_copy_follows_its_index(address: str, folder: Path) -> None:
     same(found(folder, "changed", 50), found(address, "changed", 50))
     again = emb.sync(folder, address)
     assert (again.written, again.unchanged, again.removed) == (0, 42, 0)
+    indexed(folder, {}, delete=[hit.id for hit in found(folder, "w1", 50)])
+    assert emb.sync(folder, address).removed == 42
+    assert found(address, "w1") == []
 
 
 def test_vectors_that_change_are_written(address: str, folder: Path, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """An index of `emb index` beside copies of it in Milvus and in PostgreSQL: recall, time of a query, size on the disk.
 
 Vectors come from files of cached ones (`--documents`, `--queries`, .npy) or are synthetic, as in `index_search.py`. One
-query goes through each contender, then the next. Every contender brings whole hits with their texts. PostgreSQL is
-taken where `--postgres` names a database; give one that may be thrown away.
+query goes through each contender, then the next. Every contender brings whole hits with their texts. Beside the clock,
+which says much about what else runs here, stands the time of processors that a query takes, that of PostgreSQL's own
+process too. PostgreSQL is taken where `--postgres` names a database on this machine; give one that may be thrown away.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -52,11 +54,13 @@ def main() -> None:
     documents, queries = _vectors(given)
     with tempfile.TemporaryDirectory(prefix="emb-engines-") as scratch:
         searches: dict[str, Callable[[Vectors], list[int]]] = {}
-        facts: dict[str, tuple[float, float]] = {}
+        facts: dict[str, tuple[float, float, int | None]] = {}
         place = given.work or Path(scratch)
         for name, index, size, seconds in contenders(documents, place, given.postgres, set(given.without)):
-            searches[name], facts[name] = partial(_found, index), (size, seconds)
-        report(measured(searches, queries), facts, documents.nbytes, vars(given)).write(given.out)
+            searches[name], facts[name] = partial(_found, index), (size, seconds, _process(index))
+        found = measured(searches, queries)
+        work = {name: _processor(search, queries, facts[name][2]) for name, search in searches.items()}
+        report(found, facts, work, documents.nbytes, vars(given)).write(given.out)
 
 
 def contenders(
@@ -81,7 +85,8 @@ def contenders(
 
 def report(
     found: Mapping[str, tuple[list[float], list[list[int]]]],
-    facts: Mapping[str, tuple[float, float]],
+    facts: Mapping[str, tuple[float, float, int | None]],
+    work: Mapping[str, float],
     floats: int,
     settings: Mapping[str, Any],
 ) -> Report:
@@ -92,6 +97,7 @@ def report(
             "contender": name,
             "recall@10": recall(truth, results),
             "p50 of emb's": median(milliseconds) / median(times),
+            "processor ms": work[name],
             "p50 ms": median(milliseconds),
             "p95 ms": float(np.percentile(milliseconds, 95)),
             "disk of float32": facts[name][0] / floats,
@@ -128,6 +134,28 @@ def _indexed(documents: Vectors, folder: Path, layout: dict[str, str]) -> None:
 
 def _found(index: Any, query: Vectors) -> list[int]:
     return [int(hit.id) for hit in index.search_vector(query, K)]
+
+
+def _process(index: Any) -> int | None:
+    """The process of a server on this machine that answers; None where the search runs in this one."""
+    engine = getattr(index, "_engine", None)
+    return int(engine._one("SELECT pg_backend_pid()")) if hasattr(engine, "_one") else None
+
+
+def _processor(search: Callable[[Vectors], list[int]], queries: Vectors, process: int | None) -> float:
+    """Milliseconds of processors for a query, here and in the server's process."""
+
+    def spent() -> float:
+        there = 0.0
+        if process is not None:
+            words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            there = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        return time.process_time() + there
+
+    before = spent()
+    for query in queries:
+        search(query)
+    return 1000 * (spent() - before) / len(queries)
 
 
 def _timed(work: Callable[[], object]) -> float:

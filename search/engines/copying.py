@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from emb.errors import EngineError
 from emb.progress import bar
+from emb.search.engines.bits import SAMPLE, warn_of_lost
 from emb.search.engines.identity import IDENTITY, STATE, Identity, read_identity
 from emb.search.engines.opening import opened
 from emb.search.engines.protocol import Engine, Form, Row
@@ -97,6 +98,8 @@ def _copied(rows: CommittedRows, engine: Engine, target: Target, find: str | Non
     known = None if overwrite else _known_identity(engine, target)
     identity = Identity(rows.description, find or (known.find if known else FIND), rows.rotation)
     _check(identity, known, rows, engine, target)
+    if identity.find == "bits":
+        warn_of_lost(rows.sample(SAMPLE), len(rows))
     if overwrite:
         engine.drop()
     engine.put(IDENTITY, identity.text())

@@ -73,6 +73,12 @@ class CommittedRows:
             for start in range(0, len(live), _BLOCK):
                 yield from self._block(segment, live[start : start + _BLOCK])
 
+    def sample(self, count: int) -> Vectors:
+        """At most so many vectors `(rows, dim)`, spread over all rows."""
+        step = max(1, -(-len(self) // count))
+        parts = [self._vectors(each, np.flatnonzero(each.members.live)[::step]) for each in self._snapshot.segments]
+        return np.concatenate(parts)[:count] if parts else np.empty((0, self.description.space.dim), np.float32)
+
     def require_texts_up_to(self, most_bytes: int, place: object) -> None:
         """Refuse texts that are longer than an engine keeps.
 
@@ -91,9 +97,12 @@ class CommittedRows:
         """Close the index's files."""
         self._catalogue.close()
 
-    def _block(self, segment: Segment, rows: Any) -> Iterator[Row]:
+    def _vectors(self, segment: Segment, rows: Any) -> Vectors:
         stored = segment.stored
-        vectors = np.asarray(stored.codec.decode(np.asarray(stored.codes[rows])), np.float32)
+        return np.asarray(stored.codec.decode(np.asarray(stored.codes[rows])), np.float32)
+
+    def _block(self, segment: Segment, rows: Any) -> Iterator[Row]:
+        vectors = self._vectors(segment, rows)
         keys = segment.members.passages[rows].tolist()
         with self._catalogue.reading() as sql:
             facts = _facts(sql, keys)

@@ -38,6 +38,7 @@ class Milvus:
         """Raises:
         EngineError: the server is out of reach, or another process has the file.
         """
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it tells of every connection that it makes anew
         from pymilvus import DataType, MilvusClient, MilvusException
 
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what it raises is told once, by us

@@ -10,7 +10,7 @@ from emb.similarity import unit
 
 _RANDOM = np.random.default_rng(0).standard_normal((1000, 64)).astype(np.float32)
 ALIKE = unit(np.repeat(_RANDOM[:100], 10, axis=0) + 0.5 * _RANDOM)
-FEW = unit(ALIKE * np.geomspace(1, 0.01, 64, dtype=np.float32))
+FEW = unit(_RANDOM * np.geomspace(1, 0.01, 64, dtype=np.float32))
 
 
 def test_signs_of_vectors_that_are_turned_along_their_axes_lose_more() -> None:

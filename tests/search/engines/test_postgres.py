@@ -61,7 +61,17 @@ def test_bits_choose_and_whole_vectors_decide(table: str, folder: Path) -> None:
     few = found(table, 3, depth=3)
     assert len(few) == 3
     assert [hit.score for hit in few] == sorted((hit.score for hit in few), reverse=True)
-    assert len(found(table, 250, depth=10)) == 250  # more than candidates: looked at row by row
+    assert len(found(table, 250, depth=10)) == 250  # more than candidates
+
+
+@pytest.mark.parametrize("iterates", [(0, 8), (9, 9)], ids=["it goes on", "an older pgvector"])
+def test_more_documents_than_a_graph_keeps_in_sight(
+    table: str, folder: Path, iterates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emb.search.engines.postgres._ITERATES", iterates)
+    indexed(folder, texts(1060), dim=8)
+    emb.sync(folder, table, find="hnsw")
+    assert {hit.id for hit in found(table, 1050)} == {hit.id for hit in found(folder, 1050)}
 
 
 def test_manhattan_distances(table: str, folder: Path) -> None:

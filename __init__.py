@@ -22,7 +22,8 @@ from emb.distill import rotate
 from emb.evaluate import mteb_model
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
-from emb.search.index import index, open_index
+from emb.search.engines import open_index, sync
+from emb.search.index import index
 from emb.search.server import serve
 from emb.search.web import web
 from emb.validate.grid import export_grid
@@ -53,6 +54,7 @@ __all__ = [
     "rotate",
     "serve",
     "sign",
+    "sync",
     "validate",
     "web",
 ]

@@ -24,6 +24,7 @@ from emb.commands.rotate import rotate
 from emb.commands.search import search
 from emb.commands.serve import serve
 from emb.commands.sign import sign
+from emb.commands.sync import sync
 from emb.commands.validate import validate
 from emb.commands.web import web
 from emb.report.tables import table
@@ -111,6 +112,7 @@ for _command in (
     sign,
     index,
     search,
+    sync,
     calibrate,
     serve,
     web,

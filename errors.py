@@ -10,6 +10,7 @@
     ├── ArtifactError        a folder that is not what it claims to be, or is in the way
     ├── DiskError            no room to write, or no permission
     ├── HubError             a hub that cannot be reached, or does not take what is sent
+    ├── EngineError          a vector engine that cannot be reached, or holds something else
     ├── MissingExtra         a dependency that the installed extra does not bring
     └── GateFailed           exit code 1: the work was done and did not pass
 
@@ -116,6 +117,10 @@ class HubError(EmbError):
     """A hub that cannot be reached, or does not take what is sent."""
 
 
+class EngineError(EmbError):
+    """A vector engine that cannot be reached, or holds something else than was asked for."""
+
+
 class MissingExtra(EmbError):
     """A dependency that the installed extra does not bring."""
 
@@ -156,6 +161,10 @@ _EXTRA_OF = dict.fromkeys(
     "llama_index": "llama-index",
     "haystack": "haystack",
     "mteb": "mteb",
+    "milvus_lite": "milvus",
+    "pymilvus": "milvus",
+    "pgvector": "postgres",
+    "psycopg": "postgres",
 }
 
 

@@ -35,6 +35,7 @@ _ON_INTERRUPT = {
     "distill": "finished work is kept: run the same command with --resume to go on",
     "encode": "finished work is kept: run the same command again to go on",
     "index": "what is committed is kept: run the same command again to go on",
+    "sync": "what is written is kept: run the same command again to go on",
 }
 
 

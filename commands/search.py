@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.errors import UsageError
 from emb.progress import note
 from emb.report.tables import table
 
@@ -29,7 +30,7 @@ def _condition(text: str) -> tuple[str, str]:
 @click.command()
 @click.argument("text", required=False, metavar="[TEXT]")
 @click.option(
-    "--index", "folder", required=True, type=click.Path(path_type=Path), metavar="INDEX", help="Folder of `emb index`."
+    "--index", "folder", required=True, metavar="INDEX", help="Folder of `emb index`, or where `emb sync` copied it to."
 )
 @click.option(
     "--query",
@@ -81,7 +82,7 @@ def _condition(text: str) -> tuple[str, str]:
 @reports
 def search(
     text: str | None,
-    folder: Path,
+    folder: str,
     query: str,
     k: int,
     where: Sequence[tuple[str, str]],
@@ -98,6 +99,7 @@ def search(
     """
     import emb
     from emb.search.index.batch import search_file
+    from emb.search.index.reader import Index
 
     if (text is None) == (queries is None) or (queries is None) != (out is None):
         raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
@@ -113,6 +115,9 @@ def search(
             count = search_file(index, queries, out, k, where=conditions, depth=depth)
             return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
         how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}
+        if (min_relevance, fallback) != (None, None) and not isinstance(index, Index):
+            asked = "--min-relevance" if fallback is None else "--fallback"
+            raise UsageError(f"{asked} needs an index on disk", "name its folder with --index, or leave it out")
         if fallback is not None:
             from emb.search.calibration.fallback import search_or_fall_back
 

@@ -26,6 +26,7 @@ _TWO = {
     "quantize.vectors",
     "quantize.weights",
     "search.bundling",
+    "search.engines",
     "search.index",
     "search.server",
     "search.web",

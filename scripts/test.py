@@ -20,7 +20,11 @@ def main() -> int:
         print(f"--stack {stack}: unknown; known: {', '.join(environment.STACKS)}", file=sys.stderr)
         return 2
     some = environment.STACKS[stack].tests
-    extras = ("train", "dev") if some else ("train", "adapt", "minilm", "search", "serve", "sign", "dev")
+    extras = (
+        ("train", "dev")
+        if some
+        else ("train", "adapt", "minilm", "search", "serve", "milvus", "postgres", "sign", "dev")
+    )
     commands = environment.prepare(*extras, stack=stack)
     # Nothing here may reach a hub; the tests that need one bring their own.
     os.environ["HF_HUB_OFFLINE"] = "1"

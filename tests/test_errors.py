@@ -23,6 +23,7 @@ from emb.quantize.vectors.codecs import CODECS, options_of
 from emb.runtime.streams import encode_file
 from emb.search.calibration.apply import relevant_hits
 from emb.search.calibration.searching import search_relevant
+from emb.search.engines.reader import EngineIndex
 from emb.search.index.reader import Index
 
 DOORS = (
@@ -41,7 +42,9 @@ DOORS = (
     emb.web,
     emb.index,
     emb.open_index,
+    emb.sync,
     Index.search,
+    EngineIndex.search,
     search_relevant,
     relevant_hits,
     evaluate,

@@ -29,6 +29,8 @@ RUNTIME = (
     "emb.runtime.encoder",
     "emb.runtime.streams",
     "emb.search.index.reader",
+    "emb.search.engines.reader",
+    "emb.search.engines.copying",
     "emb.search.index.run",
     "emb.quantize.vectors.codecs",
     "emb.search.calibration.apply",

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from emb.runtime.encoder import Encoder
     from emb.search.index.quality import Quality
-    from emb.search.index.reader import Index
 
 
 @dataclass(frozen=True)
@@ -103,21 +101,3 @@ def index(
         doc,
         options,
     )
-
-
-def open_index(path: str | Path, query: str | Path | Encoder | None = None, *, any_encoder: bool = False) -> Index:
-    """Open an index for `search("a text")`.
-
-    Args:
-        path: the folder of `index`.
-        query: the encoder of queries: a folder (an export needs no torch), or one that is loaded; None for
-            `search_vector` alone.
-        any_encoder: take an encoder that is not known to share the documents' vector space.
-
-    Raises:
-        ArtifactError: no index, one of another version, or a query encoder of another dim, normalisation, similarity
-            or teacher.
-    """
-    from emb.search.index.reader import Index
-
-    return Index(path, query, any_encoder=any_encoder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Protocol
 
 from emb.data.records import read_records, text_of
 from emb.errors import DataError
@@ -11,15 +12,22 @@ from emb.files import atomic_path
 from emb.progress import bar, warn
 from emb.search.index.documents import IDS
 from emb.search.index.filters import Where
+from emb.search.index.hits import Hit
 from emb.search.index.queries import UnsearchableQuery
 from emb.search.index.ranking import DEPTH
-from emb.search.index.reader import Index
 
 _FIELD = "text"
 
 
+class Searchable(Protocol):
+    """What finds documents for a text: an index on disk, or one in an engine."""
+
+    def search(self, text: str, k: int, *, where: Where | None, depth: int) -> list[Hit]:
+        """See `Index.search`."""
+
+
 def search_file(
-    index: Index, queries: Path, out: Path, k: int, *, where: Where | None = None, depth: int = DEPTH
+    index: Searchable, queries: Path, out: Path, k: int, *, where: Where | None = None, depth: int = DEPTH
 ) -> int:
     """Search for the text of every record of `queries`; write one line of JSON for each: its id, and its hits.
 

@@ -120,11 +120,20 @@ class Description:
                 f"{folder / FILE}: an index of version {schema!r}, this program reads version {SCHEMA}",
                 "build it anew: emb index DOCS --doc MODEL --out DIR",
             )
+        return cls.of(value, folder / FILE)
+
+    @classmethod
+    def of(cls, value: dict[str, Any], place: object) -> Description:
+        """The description that stands in JSON; `place` is where that was read.
+
+        Raises:
+            ArtifactError: something is missing, or there is something unknown.
+        """
         try:
             layout = Layout(**value["layout"] | {"metadata": tuple(value["layout"]["metadata"])})
             return cls(EncoderRecord(**value["encoder"]), layout)
         except (KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder / FILE}: not a whole description ({error})",
+                f"{place}: not a whole description ({error})",
                 "build it anew: emb index DOCS --doc MODEL --out DIR",
             ) from error

@@ -13,6 +13,20 @@ from emb.search.index.candidates import Rows
 Where = Mapping[str, str | Sequence[str]]
 
 
+def require_known(where: Where, known: Sequence[str]) -> None:
+    """Hold names against those that an index keeps.
+
+    Raises:
+        UsageError: a name that was not indexed.
+    """
+    for name in where:
+        if name not in known:
+            raise UsageError(
+                f"--where {name}: not in this index",
+                f"it has {', '.join(known) or 'no metadata'}; others are added where it is built, with --metadata",
+            )
+
+
 def matching(sql: sqlite3.Connection, where: Where | None, known: Sequence[str]) -> Rows | None:
     """Keys, sorted, of the documents that have one of the values under every name; None for all.
 
@@ -21,12 +35,7 @@ def matching(sql: sqlite3.Connection, where: Where | None, known: Sequence[str])
     """
     if not where:
         return None
-    for name in where:
-        if name not in known:
-            raise UsageError(
-                f"--where {name}: not in this index",
-                f"it has {', '.join(known) or 'no metadata'}; others are added where it is built, with --metadata",
-            )
+    require_known(where, known)
     selects, values = [], []
     for name, value in where.items():
         each = [value] if isinstance(value, str) else list(value)

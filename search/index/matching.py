@@ -9,8 +9,24 @@ from emb.progress import warn
 from emb.runtime.encoder import Encoder
 from emb.search.index.description import EncoderRecord, Layout
 from emb.search.origins import origins, sources
+from emb.search.sides import query_encoder, query_folder
 
 _ANYWAY = "take it as it is with --any-encoder"
+
+
+def fitting_encoder(
+    query: str | Path | Encoder, documents: EncoderRecord, layout: Layout, *, any_encoder: bool
+) -> Encoder:
+    """The encoder of queries that `query` names, or is, held against that of the documents.
+
+    Raises:
+        ArtifactError: no model there, or one that does not fit.
+    """
+    folder = None if isinstance(query, Encoder) else query_folder(query)
+    encoder = query if isinstance(query, Encoder) else query_encoder(query)
+    require_fitting(encoder, documents, layout)
+    require_same_space(encoder, folder, documents, any_encoder=any_encoder)
+    return encoder
 
 
 def require_fitting(encoder: Encoder, documents: EncoderRecord, layout: Layout) -> None:

@@ -16,12 +16,11 @@ from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description
 from emb.search.index.filters import Where, matching
 from emb.search.index.hits import Hit
-from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.matching import fitting_encoder
 from emb.search.index.prefix import require_dim
 from emb.search.index.queries import query_vector
 from emb.search.index.ranking import DEPTH, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
-from emb.search.sides import query_encoder, query_folder
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
@@ -44,7 +43,8 @@ class Index:
         self.description = Description.load(self.folder)
         self.encoder: Encoder | None = None
         if query is not None:
-            self.encoder = self._fitting(query, any_encoder)
+            known = self.description
+            self.encoder = fitting_encoder(query, known.encoder, known.layout, any_encoder=any_encoder)
         self._catalogue, self._lock = Catalogue(self.folder, write=False), threading.Lock()
         self._snapshot = Snapshot(self.folder, self.description)
 
@@ -153,13 +153,6 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _fitting(self, query: str | Path | Encoder, any_encoder: bool) -> Encoder:
-        folder = None if isinstance(query, Encoder) else query_folder(query)
-        encoder = query if isinstance(query, Encoder) else query_encoder(query)
-        require_fitting(encoder, self.description.encoder, self.description.layout)
-        require_same_space(encoder, folder, self.description.encoder, any_encoder=any_encoder)
-        return encoder
 
 
 def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:

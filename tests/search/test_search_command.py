@@ -13,6 +13,8 @@ import emb
 from emb.cli import cli
 from emb.commands import console
 from emb.commands.index import CODECS
+from emb.commands.sync import FINDS
+from emb.search.engines import protocol
 from emb.search.index.fitted import KINDS
 
 
@@ -94,9 +96,36 @@ def test_a_file_of_queries(artifact: Path, documents: Path, tmp_path: Path, caps
     assert "queries.jsonl:2" in "".join(capsys.readouterr().err.split())
 
 
+def test_a_copy_in_an_engine_is_searched_in_the_same_words(
+    artifact: Path, documents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pymilvus")
+    pytest.importorskip("milvus_lite")
+    index, there, queries = str(tmp_path / "i"), f"milvus:{tmp_path / 'engine.db'}#docs", tmp_path / "queries.jsonl"
+    queries.write_text(json.dumps({"_id": "q", "text": SENTENCES[3]}) + "\n", encoding="utf-8")
+    emb.index(documents, index, artifact, metadata=["language"])
+    assert console.run(cli, ["sync", index, there]) == 0
+    told = capsys.readouterr().out
+    assert "20 documents in 20 passages: 20 written, 0 unchanged, 0 removed" in told
+    assert f"next: emb search TEXT --index {there} --query MODEL" in told
+    found = []
+    for place in (index, there):
+        out = tmp_path / "run.jsonl"
+        words = ["search", "--index", place, "--query", str(artifact), "-k", "3", "--where", "language=en"]
+        assert console.run(cli, [*words, "--queries", str(queries), "--out", str(out)]) == 0
+        capsys.readouterr()
+        assert console.run(cli, [*words, SENTENCES[3]]) == 0
+        run = [[hit["id"] for hit in json.loads(line)["hits"]] for line in out.read_text().splitlines()]
+        found.append((run, capsys.readouterr().out))
+    assert found[0] == found[1]
+    assert console.run(cli, [*words, SENTENCES[3], "--min-relevance", "0.5"]) == 2
+    assert "--min-relevance needs an index on disk" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["sync", "nowhere", "qdrant://a"], "the engine 'qdrant' is unknown"),
         (["search", "--index", "i", "--query", "m"], "give a TEXT, or --queries FILE with --out RUN.jsonl"),
         (["search", "a", "--index", "i", "--query", "m", "--out", "o"], "give a TEXT"),
         (["search", "a", "--index", "i", "--query", "m", "--where", "x"], "not of the form key=value"),
@@ -112,3 +141,7 @@ def test_bad_usage_is_told(words: list[str], said: str, capsys: pytest.CaptureFi
 
 def test_the_command_knows_every_codec() -> None:
     assert CODECS == KINDS
+
+
+def test_the_command_knows_every_way_of_finding() -> None:
+    assert FINDS == protocol.FINDS

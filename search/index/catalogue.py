@@ -105,6 +105,16 @@ class Catalogue:
         """Set a value."""
         self.sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
+    def require_there(self) -> None:
+        """Raises:
+        ArtifactError: the file was removed while it was open: its documents are found no more by those that ask now.
+        """
+        if not self.path.is_file():
+            raise ArtifactError(
+                f"{self.path.parent}: this index was removed, or moved to another encoder, since it was opened",
+                "open it again, with a query encoder of the space that `emb migrate` moved it to",
+            )
+
     def close(self) -> None:
         """Close the connection."""
         self.sql.close()

@@ -1,8 +1,13 @@
-"""`index.json`: what an index holds, whose vectors they are, and how they are stored. Written once, when it begins."""
+"""`index.json`: what an index holds, whose vectors they are, and how they are stored. Written once, when it begins.
+
+An index that was moved to another encoder lies in a folder inside, and `index.json` names that instead: one small file
+that is the old one or the new one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,10 @@ from emb.files import read_json, write_json
 from emb.search.index.space import Space
 
 SCHEMA = 1
+MOVED = 2  # the schema of an `index.json` that names a folder inside
 FILE = "index.json"
+_INSIDE = re.compile(r"space-[0-9]+")
+_ANEW = "build it anew: emb index DOCS --doc MODEL --out DIR"
 
 
 @dataclass(frozen=True)
@@ -104,11 +112,12 @@ class Description:
 
     @classmethod
     def load(cls, folder: Path) -> Description:
-        """Read `folder/index.json`.
+        """Read `folder/index.json`, or that of the folder inside which it names.
 
         Raises:
             ArtifactError: no index, or one of another version.
         """
+        folder = home(folder)
         if not (folder / FILE).is_file():
             raise ArtifactError(
                 f"{folder}: no index here (no {FILE})", "build one: emb index DOCS --doc MODEL --out DIR"
@@ -118,7 +127,7 @@ class Description:
         if schema != SCHEMA:
             raise ArtifactError(
                 f"{folder / FILE}: an index of version {schema!r}, this program reads version {SCHEMA}",
-                "build it anew: emb index DOCS --doc MODEL --out DIR",
+                _ANEW,
             )
         try:
             layout = Layout(**value["layout"] | {"metadata": tuple(value["layout"]["metadata"])})
@@ -126,5 +135,25 @@ class Description:
         except (KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{folder / FILE}: not a whole description ({error})",
-                "build it anew: emb index DOCS --doc MODEL --out DIR",
+                _ANEW,
             ) from error
+
+
+def home(folder: Path) -> Path:
+    """Where an index's files lie: in its folder, or in the one inside that it was moved to.
+
+    Raises:
+        ArtifactError: `index.json` names no such folder.
+    """
+    value = read_json(folder / FILE) if (folder / FILE).is_file() else None
+    if not isinstance(value, dict) or value.get("schema") != MOVED or "at" not in value:
+        return folder
+    inside = str(value["at"])
+    if not _INSIDE.fullmatch(inside) or not (folder / inside).is_dir():
+        raise ArtifactError(f"{folder / FILE}: names {inside!r}, which is no folder of an index inside", _ANEW)
+    return folder / inside
+
+
+def settle_in(folder: Path, inside: str) -> None:
+    """Let the index of `folder` be that in the folder `inside` it, from this moment on."""
+    write_json(folder / FILE, {"schema": MOVED, "at": inside})

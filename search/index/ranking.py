@@ -26,6 +26,19 @@ class Ranked:
     passage: int
 
 
+@dataclass(frozen=True)
+class Aim:
+    """One segment, the query `(dim,)` in its space, and the rows that may be found there.
+
+    `offset` is added to its scores, where they stand for those of another space.
+    """
+
+    segment: Segment
+    query: Vectors
+    allowed: Mask
+    offset: float = 0.0
+
+
 class _Found(NamedTuple):
     """Documents by their best passages, the best first: arrays `(documents,)`."""
 
@@ -38,47 +51,41 @@ _NONE: Rows = np.empty(0, np.int64)
 
 
 def best_documents(
-    query: Vectors,
+    aims: Sequence[Aim],
     k: int,
-    segments: Sequence[Segment],
-    documents: Rows | None,
     names: Callable[[Sequence[int]], dict[int, str]],
     depth: int = DEPTH,
 ) -> list[Ranked]:
-    """The `k` best documents for a query `(dim,)` in the index's space, the best first; equal ones by their ids.
+    """The `k` best documents for a query, the best first; equal ones by their ids.
 
     Args:
-        query: the vector.
+        aims: all that is searched, and for what.
         k: how many; fewer where there are fewer.
-        segments: all that is searched.
-        documents: keys, sorted, of those that may be found; None for all.
         names: ids of documents by their keys, for what ties.
         depth: candidates of each segment where finer vectors decide.
     """
-    masks = [segment.allowed(documents) for segment in segments]
-    whole = all(segment.stored.candidates.whole for segment in segments)
+    whole = all(aim.segment.stored.candidates.whole for aim in aims)
     wanted = k + _MORE if whole else max(depth, k + _MORE)
     while True:
-        found, least = _candidates(query, wanted, segments, masks)
+        found, least = _candidates(aims, wanted)
         if least == -np.inf or (len(found.scores) >= k and _settled(found, k, least)):
             return _cut(found, k, names)
         wanted *= 4
 
 
-def _candidates(
-    query: Vectors, depth: int, segments: Sequence[Segment], masks: Sequence[Mask]
-) -> tuple[_Found, float | None]:
+def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
     """The best passage of each document found, the best first; and what no other row can exceed: -inf where all were
     looked at, None where that is not known.
     """
     passages, documents, scores = [_NONE], [_NONE], [np.empty(0, np.float32)]
     bounds: list[float | None] = []
-    for segment, mask in zip(segments, masks, strict=True):
-        near = segment.stored.candidates.find(query, depth, mask)
-        bounds.append(near.least)
+    for aim in aims:
+        segment = aim.segment
+        near = segment.stored.candidates.find(aim.query, depth, aim.allowed)
+        bounds.append(None if near.least is None else near.least + aim.offset)
         passages.append(segment.members.passages[near.rows])
         documents.append(segment.members.documents[near.rows])
-        scores.append(segment.scores(query, near.rows))
+        scores.append(segment.scores(aim.query, near.rows) + np.float32(aim.offset))
     least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
     return _by_document(np.concatenate(scores), np.concatenate(documents), np.concatenate(passages)), least
 

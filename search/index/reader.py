@@ -13,13 +13,14 @@ import numpy as np
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index.catalogue import Catalogue
-from emb.search.index.description import Description
+from emb.search.index.description import Description, home
 from emb.search.index.filters import Where, matching
 from emb.search.index.hits import Hit
 from emb.search.index.matching import require_fitting, require_same_space
 from emb.search.index.queries import query_vector
-from emb.search.index.ranking import DEPTH, Ranked, best_documents
+from emb.search.index.ranking import DEPTH, Aim, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
+from emb.search.index.space import Space
 from emb.search.sides import query_encoder, query_folder
 from emb.similarity import Vectors
 
@@ -39,7 +40,7 @@ class Index:
         """Raises:
         ArtifactError: no index, one of another version or damaged; or a query encoder that does not fit to it.
         """
-        self.folder = Path(folder)
+        self.folder = home(Path(folder))
         self.description = Description.load(self.folder)
         self.encoder: Encoder | None = None
         if query is not None:
@@ -74,23 +75,13 @@ class Index:
         if k < 1:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
         with self._lock, self._catalogue.reading() as sql:
+            self._catalogue.require_there()
             self._snapshot.renew(self._catalogue)
-            space = self._snapshot.space
-            query = np.asarray(vector, np.float32)
-            if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
-                raise UsageError(
-                    f"a query of shape {query.shape}, the index has {space.dim} dims",
-                    "give a vector of the encoder's own dim",
-                )
-            ranked = best_documents(
-                space.apply(query[None])[0],
-                k,
-                self._snapshot.segments,
-                matching(sql, where, self.description.layout.metadata),
-                lambda keys: _ids(sql, keys),
-                depth,
-            )
-            return [_hit(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+            documents = matching(sql, where, self.description.layout.metadata)
+            query = in_space(vector, self._snapshot.space)
+            aims = [Aim(segment, query, segment.allowed(documents)) for segment in self._snapshot.segments]
+            ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
+            return [hit_of(sql, rank, each) for rank, each in enumerate(ranked, 1)]
 
     def __len__(self) -> int:
         """How many documents there are."""
@@ -128,7 +119,22 @@ class Index:
         return encoder
 
 
-def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
+def in_space(vector: Vectors, space: Space) -> Vectors:
+    """A query `(dim,)` of an encoder in the space of an index.
+
+    Raises:
+        UsageError: too few dims.
+    """
+    query = np.asarray(vector, np.float32)
+    if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
+        raise UsageError(
+            f"a query of shape {query.shape}, the index has {space.dim} dims", "give a vector of the encoder's own dim"
+        )
+    return np.asarray(space.apply(query[None])[0])
+
+
+def ids_of(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
+    """Ids of documents by their keys."""
     found: dict[int, str] = {}
     for start in range(0, len(keys), _ASKED):
         part = keys[start : start + _ASKED]
@@ -136,7 +142,12 @@ def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _hit(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
+def hit_of(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
+    """What a search shows of a document, by its best passage.
+
+    Raises:
+        ArtifactError: the passage is not there.
+    """
     row = sql.execute(
         "SELECT id, title, text, facts, start, stop FROM documents JOIN passages ON document = documents.key"
         " WHERE passages.key = ?",

@@ -20,6 +20,7 @@ from emb.distill import rotate
 from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
 from emb.search.index import index, open_index
+from emb.search.migration import migrate
 from emb.search.server import serve
 from emb.search.web import web
 from emb.validate.grid import export_grid
@@ -45,6 +46,7 @@ __all__ = [
     "export_grid",
     "index",
     "load",
+    "migrate",
     "open_index",
     "rotate",
     "serve",

@@ -27,6 +27,7 @@ _TWO = {
     "quantize.weights",
     "search.bundling",
     "search.index",
+    "search.migration",
     "search.server",
     "search.web",
     "validate.grid",

@@ -35,6 +35,7 @@ DOORS = (
     emb.rotate,
     emb.validate,
     emb.load,
+    emb.migrate,
     emb.serve,
     emb.web,
     emb.index,

@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "search.calibration": {"artifact", "data", "runtime", "search", "search.bundling", "search.index", "teachers"},
     "search.bundling": {"artifact", "data", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
+    "search.migration": {"artifact", "data", "runtime", "search", "search.calibration", "search.index"},
     "search.server": {"artifact", "runtime", "search", "search.index"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
     "search.web": {"artifact", "data", "quantize.vectors", "runtime", "search", "search.bundling"},

@@ -43,6 +43,12 @@ def search_relevant(
         UsageError: an index of other dims, no share of 1, or what `Index.search` raises.
     """
     calibration, known = Calibration.load(model), index.description
+    if index.mapped:
+        raise UsageError(
+            f"{index.mapped:,} documents are searched through a map to {known.encoder.name}, and relevance was fitted to"
+            " scores of its own vectors",
+            "let `emb migrate` move all of them, and finish it",
+        )
     if not _indexed_by(Path(model), known.encoder.fingerprint):
         calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
     if known.space.dim != calibration.dim:

@@ -116,6 +116,6 @@ def open_index(path: str | Path, query: str | Path | Encoder | None = None, *, a
         ArtifactError: no index, one of another version, or a query encoder of another dim, normalisation, similarity
             or teacher.
     """
-    from emb.search.index.reader import Index
+    from emb.search.index.opening import opened
 
-    return Index(path, query, any_encoder=any_encoder)
+    return opened(Path(path), query, any_encoder=any_encoder)

@@ -152,6 +152,11 @@ def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield block
 
 
+def as_read(title: str, text: str, span: Span) -> str:
+    """What an encoder reads of a document: the title, and a piece of the text."""
+    return f"{title} {text[slice(*span)].strip()}".strip()
+
+
 def _chunker(layout: Layout, encoder: Encoder) -> Chunker | None:
     if layout.chunk_tokens is None:
         return None
@@ -193,7 +198,7 @@ class _Adding:
 
     def _encode(self, entries: Sequence[Entry], spans: Sequence[Sequence[Span]]) -> Vectors:
         pieces = [(entry, start, stop) for entry, each in zip(entries, spans, strict=True) for start, stop in each]
-        texts = [f"{entry.title} {entry.text[start:stop].strip()}".strip() for entry, start, stop in pieces]
+        texts = [as_read(entry.title, entry.text, (start, stop)) for entry, start, stop in pieces]
         try:
             found = self.encoder.encode(texts, kind="document", count=self.built.cuts.append)
         except NotFiniteError as error:

@@ -105,6 +105,12 @@ class Catalogue:
         """Set a value."""
         self.sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
+    def attach(self, folder: Path, name: str) -> None:
+        """Let statements name the tables of another index, to read them only: `name.documents`."""
+        with self._errors():
+            place = f"file:{quote(str((folder / FILE).absolute()))}?mode=ro"
+            self.sql.execute(f"ATTACH DATABASE ? AS {name}", (place,))
+
     def require_there(self) -> None:
         """Raises:
         ArtifactError: the file was removed while it was open: its documents are found no more by those that ask now.

@@ -102,6 +102,11 @@ class Description:
         encoder = self.encoder
         return Space.of(encoder.similarity, encoder.normalize, self.layout.dim or encoder.dim)
 
+    @property
+    def unrotated(self) -> Space:
+        """That of vectors whose rotation is not known yet: without a cut where there will be one."""
+        return self.space.whole(self.encoder.dim) if self.layout.rotate else self.space
+
     def write(self, folder: Path) -> None:
         """Write `folder/index.json`, with the facts that a reader looks for first."""
         space = self.space

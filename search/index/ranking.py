@@ -27,16 +27,39 @@ class Ranked:
 
 
 @dataclass(frozen=True)
-class Aim:
-    """One segment, the query `(dim,)` in its space, and the rows that may be found there.
+class Reached:
+    """What makes scores of a segment those of another space: `offset` is added, and `lengths` `(rows,)` divide them."""
 
-    `offset` is added to its scores, where they stand for those of another space.
+    offset: float
+    lengths: Vectors | None
+
+    def scores(self, found: Vectors, rows: Rows) -> Vectors:
+        """Scores of `rows`."""
+        moved = found + np.float32(self.offset)
+        return moved if self.lengths is None else moved / self.lengths[rows]
+
+    def least(self, found: float | None) -> float | None:
+        """What no row that was left out exceeds; rows of other lengths may."""
+        if found is None or found == -np.inf:
+            return found
+        return found + self.offset if self.lengths is None else None
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One segment, the query `(dim,)` in its space, the rows that may be found there, and what its scores stand for
+    if they are of another space than that of the others.
     """
 
     segment: Segment
     query: Vectors
     allowed: Mask
-    offset: float = 0.0
+    reached: Reached = Reached(0.0, None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether what finds candidates finds the very best."""
+        return self.segment.stored.candidates.whole and self.reached.lengths is None
 
 
 class _Found(NamedTuple):
@@ -64,7 +87,7 @@ def best_documents(
         names: ids of documents by their keys, for what ties.
         depth: candidates of each segment where finer vectors decide.
     """
-    whole = all(aim.segment.stored.candidates.whole for aim in aims)
+    whole = all(aim.whole for aim in aims)
     wanted = k + _MORE if whole else max(depth, k + _MORE)
     while True:
         found, least = _candidates(aims, wanted)
@@ -82,10 +105,10 @@ def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
     for aim in aims:
         segment = aim.segment
         near = segment.stored.candidates.find(aim.query, depth, aim.allowed)
-        bounds.append(None if near.least is None else near.least + aim.offset)
+        bounds.append(aim.reached.least(near.least))
         passages.append(segment.members.passages[near.rows])
         documents.append(segment.members.documents[near.rows])
-        scores.append(segment.scores(aim.query, near.rows) + np.float32(aim.offset))
+        scores.append(aim.reached.scores(segment.scores(aim.query, near.rows), near.rows))
     least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
     return _by_document(np.concatenate(scores), np.concatenate(documents), np.concatenate(passages)), least
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +36,23 @@ class Index:
     """
 
     def __init__(
-        self, folder: str | Path, query: str | Path | Encoder | None = None, *, any_encoder: bool = False
+        self,
+        folder: str | Path,
+        query: str | Path | Encoder | None = None,
+        *,
+        model: Path | None = None,
+        any_encoder: bool = False,
     ) -> None:
-        """Raises:
+        """`model` is the folder of a `query` that is loaded: what says whose vectors it gives.
+
+        Raises:
         ArtifactError: no index, one of another version or damaged; or a query encoder that does not fit to it.
         """
         self.folder = home(Path(folder))
         self.description = Description.load(self.folder)
         self.encoder: Encoder | None = None
         if query is not None:
-            self.encoder = self._fitting(query, any_encoder)
+            self.encoder = self._fitting(query, model, any_encoder)
         self._catalogue, self._lock = Catalogue(self.folder, write=False), threading.Lock()
         self._snapshot = Snapshot(self.folder, self.description)
 
@@ -95,11 +103,33 @@ class Index:
             self._snapshot.renew(self._catalogue)
             return sum(segment.size for segment in self._snapshot.segments)
 
+    @property
+    def mapped(self) -> int:
+        """Documents that are searched by vectors of another encoder; none, but while an index is being moved."""
+        return 0
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Its SQLite file; use it inside of `state`."""
+        return self._catalogue.sql
+
+    @property
+    def loaded(self) -> Snapshot:
+        """What was loaded last; use it inside of `state`."""
+        return self._snapshot
+
+    @contextmanager
+    def state(self) -> Iterator[Snapshot]:
+        """The last committed state, which stays as it is inside."""
+        with self._lock, self._catalogue.reading():
+            self._catalogue.require_there()
+            self._snapshot.renew(self._catalogue)
+            yield self._snapshot
+
     def snapshot(self) -> Snapshot:
         """The last committed state, loaded."""
-        with self._lock, self._catalogue.reading():
-            self._snapshot.renew(self._catalogue)
-            return self._snapshot
+        with self.state() as found:
+            return found
 
     def close(self) -> None:
         """Close its files."""
@@ -111,8 +141,8 @@ class Index:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _fitting(self, query: str | Path | Encoder, any_encoder: bool) -> Encoder:
-        folder = None if isinstance(query, Encoder) else query_folder(query)
+    def _fitting(self, query: str | Path | Encoder, model: Path | None, any_encoder: bool) -> Encoder:
+        folder = model if isinstance(query, Encoder) else query_folder(query)
         encoder = query if isinstance(query, Encoder) else query_encoder(query)
         require_fitting(encoder, self.description.encoder, self.description.layout)
         require_same_space(encoder, folder, self.description.encoder, any_encoder=any_encoder)

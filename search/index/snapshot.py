@@ -25,10 +25,7 @@ class Snapshot:
     @property
     def space(self) -> Space:
         """Of the vectors as they are searched now: without a cut while a rotation is not known yet."""
-        if self.fitted:
-            return self.fitted.space
-        space = self.description.space
-        return space.whole(self.description.encoder.dim) if self.description.layout.rotate else space
+        return self.fitted.space if self.fitted else self.description.unrotated
 
     def renew(self, catalogue: Catalogue) -> None:
         """Load what was committed since; call it inside of `catalogue.reading()`."""

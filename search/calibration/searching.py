@@ -45,8 +45,8 @@ def search_relevant(
     calibration, known = Calibration.load(model), index.description
     if index.mapped:
         raise UsageError(
-            f"{index.mapped:,} documents are searched through a map to {known.encoder.name}, and relevance was fitted to"
-            " scores of its own vectors",
+            f"{index.mapped:,} documents are searched through a map to {known.encoder.name}, and relevance was fitted"
+            " to scores of its own vectors",
             "let `emb migrate` move all of them, and finish it",
         )
     if not _indexed_by(Path(model), known.encoder.fingerprint):

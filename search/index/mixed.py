@@ -59,10 +59,10 @@ class MixedIndex(Index):
         self._moved: dict[int, int] = {}
         self._there: list[Segment] = []
         self._lengths: list[Vectors | None] = []
-        if self._matrix is None and self.mapped:
+        if self._matrix is None and (waiting := self.mapped):
             self.close()
             raise ArtifactError(
-                f"{folder}: {self.mapped:,} documents are not encoded by {self.description.encoder.name} yet, and no map"
+                f"{folder}: {waiting:,} documents are not encoded by {self.description.encoder.name} yet, and no map"
                 f" from {self.old_name} keeps enough of a search",
                 f"search with a query encoder of {self.old_name} until `emb migrate` has moved all of them",
             )

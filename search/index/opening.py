@@ -34,8 +34,8 @@ def _belongs_to_new(folder: Path, moving: Moving, model: Path | None) -> bool:
     old, new = (Description.load(place).encoder for place in (folder, folder / moving.at))
     if model is None:
         raise UsageError(
-            f"{folder}: is being moved from {old.name} to {new.name}, and a loaded encoder does not say whose vectors it"
-            " gives",
+            f"{folder}: is being moved from {old.name} to {new.name}, and a loaded encoder does not say whose vectors"
+            " it gives",
             "give its folder instead",
         )
     found = origins(model)

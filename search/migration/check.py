@@ -94,7 +94,7 @@ def check(
     encoded = encoders[0].encode(list(sample.texts), kind="document", show_progress_bar=True)
     renewed = _renewed(description, model)
     facts = (index.description.encoder.name, description.encoder.name, len(index), len(sample.entries))
-    if "dot" != index.description.space.measure or description.space.measure != "dot":
+    if {index.description.space.measure, description.space.measure} != {"dot"}:
         found = Check(*facts, len(asked.texts), asked.judged, [], RE_ENCODE, None, None, renewed)
         return Checked(found, None, sample, encoded)
     space = description.unrotated

@@ -102,7 +102,12 @@ def _moved(root: Path, moving: Moving, built: Built) -> Migrated:
     return Migrated(root, "moved", check_of(moving), _documents(root), left(root, moving), built.truncated)
 
 
-def _checked(root: Path, wanted: Wanted, models: Models) -> Checked:
+def check_with(root: Path, wanted: Wanted, models: Models) -> Checked:
+    """What the vectors of the index at `root` are worth with encoders that are loaded; nothing is changed.
+
+    Raises:
+        UsageError: no documents to look at, or dims that the new encoders do not have.
+    """
     if wanted.sample < 1:
         raise UsageError(f"--sample {wanted.sample}: not a number of documents", "choose 1 or more")
     encoders = (models.document, models.query)

@@ -55,8 +55,8 @@ def draw(index: Index, count: int, seed: int, first: Collection[str] = ()) -> Sa
             part = chosen[start : start + _ASKED]
             pieces += sql.execute(
                 "SELECT documents.key, id, title, text, facts, start, stop, segment, row"
-                f" FROM documents JOIN passages ON document = documents.key WHERE documents.key IN ({','.join('?' * len(part))})"
-                " ORDER BY documents.key, start",
+                " FROM documents JOIN passages ON document = documents.key"
+                f" WHERE documents.key IN ({','.join('?' * len(part))}) ORDER BY documents.key, start",
                 part,
             )
         return _sample(pieces, _decoded(state, [(piece[7], piece[8]) for piece in pieces]))

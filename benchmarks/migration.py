@@ -4,9 +4,9 @@
     python benchmarks/migration.py scifact --models a b --vectors vectors --codec binary --rescore int8
 
 Both ways between the two. `--vectors` is a folder that keeps what was encoded, as `MODEL-COLLECTION-queries.npy` and
-`…-documents.npy`; what is there already is not encoded again. nDCG@10 is that of the index itself, searched by queries of
-the new encoder: right after the map, when the documents looked at are moved, half-way, and at the end. "mapped" is of
-vectors that all went through a map that was not fitted to them: what the forecast is about.
+`…-documents.npy`; what is there already is not encoded again. nDCG@10 is that of the index itself, searched by queries
+of the new encoder: when the documents looked at are moved, half-way, and at the end. "mapped" is of vectors that all
+went through a map that was not fitted to them: what the forecast is about.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def main() -> None:
         for old, new in (sides, sides[::-1]):
             name = f"{task.name}: {old[0]} to {new[0]}"
             found[name] = moved(Path(path), task, old[1], new[1], given)
-            print(f"{name}\n{table([tuple(row.values()) for row in found[name]['rows']], list(found[name]['rows'][0]))}\n")
+            print(
+                f"{name}\n{table([tuple(row.values()) for row in found[name]['rows']], list(found[name]['rows'][0]))}\n"
+            )
     write_json(given.out, rounded({"command": command(), "machine": machine(), "scores": found}))
 
 

@@ -106,10 +106,9 @@ def check_with(root: Path, wanted: Wanted, models: Models) -> Checked:
     """What the vectors of the index at `root` are worth with encoders that are loaded; nothing is changed.
 
     Raises:
-        UsageError: no documents to look at, or dims that the new encoders do not have.
+        DataError: too few documents to look at.
+        UsageError: dims that the new encoders do not have.
     """
-    if wanted.sample < 1:
-        raise UsageError(f"--sample {wanted.sample}: not a number of documents", "choose 1 or more")
     encoders = (models.document, models.query)
     with Index(root) as index:
         description = _description(root, wanted, models)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, DataError
 from emb.search.index.build import as_read
 from emb.search.index.documents import Entry
 from emb.search.index.reader import Index
 from emb.search.index.snapshot import Snapshot
-from emb.search.migration.trial import Rows
+from emb.search.migration.trial import FOLDS, Rows
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
@@ -38,6 +38,7 @@ def draw(index: Index, count: int, seed: int, first: Collection[str] = ()) -> Sa
 
     Raises:
         ArtifactError: an index whose first run was not finished: its vectors are not stored yet.
+        DataError: too few documents.
     """
     with index.state() as state:
         if state.fitted is None:
@@ -50,6 +51,11 @@ def draw(index: Index, count: int, seed: int, first: Collection[str] = ()) -> Sa
             (name not in first, _lot(seed, name), key) for key, name in sql.execute("SELECT key, id FROM documents")
         ]
         chosen = sorted(key for *_, key in sorted(known)[:count])
+        if len(chosen) < FOLDS:
+            raise DataError(
+                f"{len(chosen)} documents are too few to fit a map to and try it on others",
+                f"look at {FOLDS} or more with --sample, or build the index anew: emb index DOCS --doc MODEL --out DIR",
+            )
         pieces: list[tuple[Any, ...]] = []
         for start in range(0, len(chosen), _ASKED):
             part = chosen[start : start + _ASKED]

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from emb.data.evaluation_sets import DEPTH, RetrievalTask
-from emb.errors import DataError
 from emb.search.migration.maps import AS_THEY_ARE, LinearMap, Moments, as_they_are, fit_maps
 from emb.similarity import Vectors, unit
 
@@ -63,16 +62,7 @@ class Way:
 
 
 def tried(trial: Trial) -> list[Way]:
-    """New vectors first, then every candidate: documents of a part by the map that was fitted to the other parts.
-
-    Raises:
-        DataError: fewer documents than parts.
-    """
-    if trial.documents < FOLDS:
-        raise DataError(
-            f"{trial.documents} documents are too few to fit a map to and try it on others",
-            f"index {FOLDS} or more, or build the index anew: emb index DOCS --doc MODEL --out DIR",
-        )
+    """New vectors first, then every candidate: documents of a part by the map that was fitted to the other parts."""
     task, truth = _task(trial), _ranked(trial, trial.new)
     best = task.score_rankings(truth)
     ways = [Way("re-encoded", 1.0, best, 1.0, 1.0)]

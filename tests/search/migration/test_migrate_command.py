@@ -10,8 +10,8 @@ from retrieval_set import write_set
 from tiny import SENTENCES
 
 import emb
-from emb.commands import console
 from emb.cli import cli
+from emb.commands import console
 from emb.search.index.mixed import MixedIndex
 
 

@@ -163,9 +163,10 @@ def test_a_killed_end_is_the_old_index_or_the_new_one(
     def dying(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(end, function, dying)
-        end.finish(tmp_path / "i")
+        with pytest.raises(KeyboardInterrupt):
+            end.finish(tmp_path / "i")
     finished = function == "tidy"
     assert (home(tmp_path / "i") != tmp_path / "i") == finished
     assert len(opened(tmp_path / "i", None)) == COUNT

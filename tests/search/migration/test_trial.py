@@ -11,7 +11,8 @@ import pytest
 from indexing import DIM, Hashed, texts
 from migrating import WANTED, Turned, begun, models, turn
 
-from emb.errors import DataError, EmbError, UsageError
+from emb.errors import ArtifactError, DataError, UsageError
+from emb.search.index import storing
 from emb.search.index.reader import Index
 from emb.search.migration import trial as trying
 from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Checked, best_of, verdict_on
@@ -25,7 +26,9 @@ RANDOM = np.random.default_rng(3)
 
 
 def _vectors(count: int, dim: int = DIM) -> Vectors:
-    return unit(RANDOM.standard_normal((count, dim)) + 2 * RANDOM.standard_normal((8, dim))[RANDOM.integers(0, 8, count)])
+    return unit(
+        RANDOM.standard_normal((count, dim)) + 2 * RANDOM.standard_normal((8, dim))[RANDOM.integers(0, 8, count)]
+    )
 
 
 def _trial(old: Vectors, new: Vectors) -> Trial:
@@ -105,11 +108,6 @@ def test_pieces_of_a_document_stay_together_and_count_by_the_best() -> None:
     assert (ways[1].kept, ways[1].overlap) == (1, 1)
 
 
-def test_too_few_documents() -> None:
-    with pytest.raises(DataError, match="4 documents are too few"):
-        tried(Trial(_vectors(4), _vectors(4), np.arange(4), _vectors(2), [{0: 1}, {1: 1}], True))
-
-
 def _way(name: str, kept: float, overlap: float) -> Way:
     return Way(name, overlap, 100 * kept, kept, 0.5)
 
@@ -122,9 +120,7 @@ def _way(name: str, kept: float, overlap: float) -> Way:
         ((0.97, 0.9), (0.89, 0.7), "ridge", RE_ENCODE),
     ],
 )
-def test_verdicts(
-    as_is: tuple[float, float], ridge: tuple[float, float], chosen: str, verdict: str
-) -> None:
+def test_verdicts(as_is: tuple[float, float], ridge: tuple[float, float], chosen: str, verdict: str) -> None:
     ways = [_way("re-encoded", 1, 1), _way(AS_THEY_ARE, *as_is), _way("procrustes", 0.99, 0.5), _way("ridge", *ridge)]
     assert best_of(ways).name == chosen
     assert verdict_on(best_of(ways)) == verdict
@@ -185,12 +181,22 @@ def test_judged_queries_are_asked_where_there_are_some(tmp_path: Path) -> None:
         _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=tmp_path / "i"))
 
 
-def test_an_index_that_stores_nothing_yet(tmp_path: Path) -> None:
-    from indexing import indexed
-
-    indexed(tmp_path / "i", {"a": "w1"})
-    indexed(tmp_path / "i", {}, delete=["a"])
-    with pytest.raises(EmbError):
+def test_too_few_documents(tmp_path: Path) -> None:
+    begun(tmp_path / "i", 4)
+    with pytest.raises(DataError, match="4 documents are too few"):
         _checked(tmp_path / "i", Turned(turn()))
-    with pytest.raises(UsageError, match="sample 0"):
-        _checked(tmp_path / "i", Turned(turn()), replace(WANTED, sample=0))
+    begun(tmp_path / "i", 5)
+    assert _checked(tmp_path / "i", Turned(turn())).check.sample == 5
+
+
+def test_an_index_that_stores_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "write", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            begun(tmp_path / "i")
+    with pytest.raises(ArtifactError, match="holds no stored vectors"):
+        _checked(tmp_path / "i", Turned(turn()))
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -31,16 +31,16 @@ def turn(new: int = DIM, old: int = DIM) -> Vectors:
 
 
 class Turned(Hashed):
-    """The hashed vectors times a matrix; with `noise`, as much of another hash is added."""
+    """The hashed vectors times a matrix; with `noise`, as much of another hash is added. `documents` counts those."""
 
     def __init__(self, matrix: Vectors, noise: float = 0.0, similarity: str = "cosine") -> None:
         super().__init__(similarity, dim=len(matrix))
-        self.matrix, self.noise, self.old = matrix, noise, Hashed()
+        self.matrix, self.noise, self.old, self.documents = matrix, noise, Hashed(), 0
 
     def encode(self, texts: Any, *, count: Callable[[Cut], None] | None = None, **options: Any) -> Any:
         """See `Encoder`."""
         several = [texts] if isinstance(texts, str) else list(texts)
-        self.encoded += len(several)
+        self.documents += len(several) if options.get("kind") == "document" else 0
         found = self.old.encode(several, count=count) @ self.matrix.T
         if self.noise:
             found = found + self.noise * Hashed(dim=self.dim).encode([f"noise {text}" for text in several])

@@ -12,21 +12,23 @@ import pytest
 from distilling import finish as ended
 from distilling import limited, start
 from indexing import Hashed, indexed, ranking, texts
-from migrating import BLOCK, COUNT, WANTED, Turned, begun, content, mixed, move_and_die, moved, turn
+from migrating import BLOCK, COUNT, WANTED, Turned, begun, content, mixed, models, move_and_die, moved, turn
 
 from emb.errors import ArtifactError, UsageError
 from emb.locks import locked
 from emb.search.calibration.searching import search_relevant
 from emb.search.index import build
 from emb.search.index.description import FILE as INDEX
-from emb.search.index.description import Description, home
+from emb.search.index.description import Description, Layout, home
 from emb.search.index.mixed import MixedIndex
 from emb.search.index.moving import FILE, MAP
 from emb.search.index.opening import opened
 from emb.search.index.reader import Index
 from emb.search.migration import end, move
-from emb.search.migration.run import Wanted
+from emb.search.migration.maps import LinearMap
+from emb.search.migration.run import Wanted, check_with
 from emb.search.migration.run import run as migrate_run
+from emb.similarity import unit
 
 TURN = turn()
 QUERIES = ["w1 query", "another", "w3 w4 w5"]
@@ -78,11 +80,14 @@ def test_what_was_moved_is_what_a_new_index_is(codec: str, rescore: str | None, 
     begun(tmp_path / "i", codec=codec, rescore=rescore)
     done = moved(tmp_path / "i", encoder)
     assert (done.state, done.documents, done.left) == ("moved", COUNT, 0)
-    move.with_lock(tmp_path / "i", lambda: end.finish(tmp_path / "i"))
     indexed(tmp_path / "anew", texts(COUNT), encoder, codec=codec, rescore=rescore)
-    for query in QUERIES:
-        with Index(tmp_path / "i") as index, Index(tmp_path / "anew") as anew:
-            assert index.search_vector(encoder.encode(query)) == anew.search_vector(encoder.encode(query))
+    with Index(tmp_path / "anew") as anew:
+        expected = [anew.search_vector(encoder.encode(query)) for query in QUERIES]
+    with mixed(tmp_path / "i", encoder) as index:
+        assert [index.search_vector(encoder.encode(query)) for query in QUERIES] == expected
+    move.with_lock(tmp_path / "i", lambda: end.finish(tmp_path / "i"))
+    with Index(tmp_path / "i") as index:
+        assert [index.search_vector(encoder.encode(query)) for query in QUERIES] == expected
     known = Description.load(tmp_path / "i")
     assert (known.encoder.fingerprint, known.layout.codec) == ("new", codec)
     left = {path.name for path in (tmp_path / "i").iterdir()}
@@ -109,7 +114,7 @@ def test_only_what_is_left_is_encoded(tmp_path: Path, monkeypatch: pytest.Monkey
     _stopped(begun(tmp_path / "i"), encoder, monkeypatch, 3)
     encoder = Turned(TURN)
     assert moved(tmp_path / "i", encoder).left == 0
-    assert encoder.encoded == COUNT - 3 * BLOCK
+    assert encoder.documents == COUNT - 3 * BLOCK
 
 
 def test_the_sample_goes_first_and_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,10 +124,31 @@ def test_the_sample_goes_first_and_is_encoded_once(tmp_path: Path, monkeypatch: 
         first = {hit.id for hit in index.new.search_vector(encoder.encode("w1"), COUNT)}
     assert first != set(list(texts(COUNT))[:BLOCK])
     other = Turned(TURN)
-    begun(tmp_path / "j")
-    moved(tmp_path / "j", other)
-    queries = len(other.old.tokenizer.tokenizer.get_vocab()) and other.encoded - COUNT
-    assert 0 < queries <= 500
+    moved(begun(tmp_path / "j"), other)
+    assert other.documents == COUNT
+
+
+def test_a_map_with_an_offset_is_searched_by_cosines_of_what_it_makes(tmp_path: Path) -> None:
+    encoder = Turned(turn(24))
+    begun(tmp_path / "i")
+    random = np.random.default_rng(5)
+    matrix = random.standard_normal((24, 33)).astype(np.float32)
+    with Index(tmp_path / "i") as index:
+        wanted = replace(WANTED, sample=20)
+        checked = check_with(tmp_path / "i", wanted, models(encoder))
+        description = Description(models(encoder).record, Layout())
+        move.start(index, tmp_path / "i", description, "new", replace(checked, map=LinearMap("any", matrix)))
+        old = Hashed().encode(list(texts(COUNT).values()))
+    vectors = unit(old @ matrix[:, :-1].T + matrix[:, -1])
+    query = encoder.encode("w1 query")
+    order = np.argsort(-(vectors @ query), kind="stable")[:20]
+    for cached in (True, False):
+        for path in (tmp_path / "i" / "space-1").glob("lengths-*"):
+            assert cached or path.unlink() is None
+        with mixed(tmp_path / "i", encoder) as found:
+            hits = found.search_vector(query, 20)
+        assert [hit.id for hit in hits] == [list(texts(COUNT))[row] for row in order]
+        np.testing.assert_allclose([hit.score for hit in hits], (vectors @ query)[order], atol=1e-4)
 
 
 @pytest.mark.parametrize(

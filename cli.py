@@ -13,6 +13,7 @@ from emb.commands.bundle import bundle
 from emb.commands.calibrate import calibrate
 from emb.commands.codec import codec
 from emb.commands.console import Outcome, reports
+from emb.commands.demo import demo
 from emb.commands.distill import distill
 from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
@@ -119,6 +120,7 @@ for _command in (
     card,
     push,
     doctor,
+    demo,
 ):
     cli.add_command(_command)
 

@@ -31,6 +31,7 @@ import click
 from emb.errors import EmbError, Terminated, UsageError, first_line, needs_extra
 
 _ON_INTERRUPT = {
+    "demo": "finished work is kept: run the same command again to go on",
     "distill": "finished work is kept: run the same command with --resume to go on",
     "encode": "finished work is kept: run the same command again to go on",
     "index": "what is committed is kept: run the same command again to go on",

@@ -65,6 +65,12 @@ CODECS = ("float32", "float16", "int8", "int4", "binary")
     help="What finds candidates, in faiss's words: IVF1024,Flat, HNSW32, BIVF1024. Default: every vector is looked at,"
     " and past 200,000 floats, or 10,000,000 codes of bits, an IVF.",
 )
+@click.option(
+    "--cached/--no-cached",
+    default=True,
+    show_default=True,
+    help="Take vectors that distilling has left in the cache, where there are any.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to encode with. Default: all.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Encode there: cpu, cuda.")
 @remote_code

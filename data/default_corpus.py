@@ -1,24 +1,22 @@
 """The corpus every machine has: Python's documentation topics and the docstrings of what is installed.
 
 Technical English, a few ten thousand texts, no download. The first line of a docstring plays the query, its
-paragraphs play documents. Files are parsed, never imported.
+paragraphs play documents.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from emb.data.corpus import Corpus, Text, checked
+from emb.data.docstrings import docstrings, source_files, standard_library
 
 DEFAULT_LIMIT = 50_000
 _MIN_CHARACTERS = 20
-_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "__pycache__"}
 
 
 def default_corpus(limit: int | None = None) -> Corpus:
@@ -30,12 +28,10 @@ def default_corpus(limit: int | None = None) -> Corpus:
 
 def _texts() -> Iterator[Text]:
     yield from _topics()
-    for folder in (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")):
-        for path in sorted(Path(folder).rglob("*.py")):
-            if not _SKIPPED & set(path.relative_to(folder).parts) and (
-                "site-packages" not in path.relative_to(folder).parts
-            ):
-                yield from _docstrings(path)
+    for folder in (standard_library(), Path(sysconfig.get_path("purelib"))):
+        for path in source_files(folder):
+            for _, text in docstrings(path):
+                yield from _from_docstring(text)
 
 
 def _topics() -> Iterator[Text]:
@@ -43,19 +39,6 @@ def _topics() -> Iterator[Text]:
 
     for name in sorted(topics):
         yield from _paragraphs(topics[name])
-
-
-def _docstrings(path: Path) -> Iterator[Text]:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError, RecursionError):
-        return  # templates and files for other versions of Python
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
-            text := ast.get_docstring(node)
-        ):
-            yield from _from_docstring(text)
 
 
 def _from_docstring(text: str) -> Iterator[Text]:

@@ -9,17 +9,20 @@ from typing import Any
 from emb.artifact.bundle import Bundle, EncoderRecord, is_bundle
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import Encoder, load
+from emb.search.known_vectors import with_known_vectors
 from emb.teachers.registry import resolve
 
 
-def document_encoder(path: str | Path, **options: Any) -> Encoder:
-    """What encodes documents, of a bundle its documents' encoder; `options` are those of `emb.load`.
+def document_encoder(path: str | Path, *, cached: bool = False, **options: Any) -> Encoder:
+    """What encodes documents, of a bundle its documents' encoder; `cached` takes vectors that distilling left in the
+    cache where there are any, and `options` are those of `emb.load`.
 
     Raises:
         ArtifactError: no model there.
     """
     found = load(_located(path), **options)
-    return found.document if isinstance(found, BundleEncoder) else found
+    encoder = found.document if isinstance(found, BundleEncoder) else found
+    return with_known_vectors(encoder, document_folder(path)) if cached else encoder
 
 
 def document_folder(path: str | Path) -> Path:

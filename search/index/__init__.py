@@ -52,6 +52,7 @@ def index(
     codec: str | None = None,
     rescore: str | None = None,
     factory: str | None = None,
+    cached: bool = True,
     device: str = "cpu",
     threads: int | None = None,
     trust_remote_code: bool = False,
@@ -76,6 +77,7 @@ def index(
         rescore: a codec for finer vectors that stay on the disk and put candidates in order.
         factory: faiss's string for what finds candidates, such as "IVF1024,Flat"; None looks at every vector up to
             some size.
+        cached: take vectors that distilling has left in the cache: same weights, same text, same prompt.
         device, threads, trust_remote_code: of the encoder, as in `emb.load`.
 
     What is chosen of `metadata` to `factory` stays: a later call may leave it out.
@@ -94,7 +96,7 @@ def index(
         "overlap": overlap,
         "metadata": None if metadata is None else tuple(metadata),
     }
-    options = {"device": device, "threads": threads, "trust_remote_code": trust_remote_code}
+    options = {"cached": cached, "device": device, "threads": threads, "trust_remote_code": trust_remote_code}
     return run(
         Path(out),
         Choices([str(each) for each in sources], Columns(field, title, id), list(delete), given | layout),

@@ -16,6 +16,7 @@ from emb.search.index.description import Description, EncoderRecord, Layout, hom
 from emb.search.index.documents import Columns
 from emb.search.index.quality import judge
 from emb.search.index.reader import Index
+from emb.search.known_vectors import KnownVectors
 from emb.search.origins import origins
 from emb.search.sides import document_encoder, document_folder, shared_dim
 
@@ -41,7 +42,10 @@ def run(folder: Path, choices: Choices, model: str | Path | None, options: Mappi
     encoder = document_encoder(model, **options)
     dim = choices.layout.get("dim") or shared_dim(model)
     choices = replace(choices, layout={**choices.layout, "dim": dim})
-    return index_with(folder, choices, encoder, record_of(encoder, document_folder(model)))
+    done = index_with(folder, choices, encoder, record_of(encoder, document_folder(model)))
+    if isinstance(encoder, KnownVectors):
+        encoder.tell()
+    return done
 
 
 def record_of(encoder: Encoder, folder: Path) -> EncoderRecord:

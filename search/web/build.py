@@ -13,6 +13,7 @@ from emb.files import refuse_existing
 from emb.progress import note, warn
 from emb.runtime.encoder import Encoder, load
 from emb.search.bundling.space import check_space
+from emb.search.known_vectors import KnownVectors
 from emb.search.sides import document_encoder, document_folder, query_folder
 from emb.search.web.codes import CODECS
 from emb.search.web.query_side import query_side
@@ -88,11 +89,13 @@ def _require_known(encoder: Encoder, codec: str, look: Look) -> None:
 def _vectors(
     encoder: Encoder, folder: Path, doc: Path, documents: Sequence[Document], trust_remote_code: bool
 ) -> Vectors:
-    large = document_encoder(doc, trust_remote_code=trust_remote_code)
+    large = document_encoder(doc, cached=True, trust_remote_code=trust_remote_code)
     check_space(encoder, large, (folder, document_folder(doc)))
     note(f"{doc.name}: {len(documents):,} documents")
     cuts: list[Cut] = []
     texts = [each.whole for each in documents]
     vectors: Vectors = large.encode(texts, kind="document", show_progress_bar=True, count=cuts.append)
     tell(cuts[0], doc.name)
+    if isinstance(large, KnownVectors):
+        large.tell()
     return vectors

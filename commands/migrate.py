@@ -45,6 +45,12 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of their draw.")
 @click.option("--dim", type=click.IntRange(min=1), metavar="N", help="Dimensions to keep. Default: as before.")
+@click.option(
+    "--cached/--no-cached",
+    default=True,
+    show_default=True,
+    help="Take vectors of documents that distilling has left in the cache.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to encode with. Default: all.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Encode there: cpu, cuda.")
 @remote_code

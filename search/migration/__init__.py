@@ -43,6 +43,7 @@ def migrate(
     sample: int = 2000,
     seed: int = 0,
     dim: int | None = None,
+    cached: bool = True,
     device: str = "cpu",
     threads: int | None = None,
     trust_remote_code: bool = False,
@@ -63,6 +64,7 @@ def migrate(
         data: a BEIR folder whose judged queries say what a search keeps; None cuts queries from documents.
         sample, seed: how many documents are encoded to see what the old vectors are worth, and their draw.
         dim: dimensions to keep of the new vectors; None for as many as before.
+        cached: take vectors of documents that distilling has left in the cache, as `emb.index` does.
         device, threads, trust_remote_code: of the encoders, as in `emb.load`.
 
     Raises:
@@ -72,5 +74,5 @@ def migrate(
     from emb.search.migration.run import Wanted, run
 
     options = {"device": device, "threads": threads, "trust_remote_code": trust_remote_code}
-    wanted = Wanted(to, query, data, sample, seed, dim, options)
+    wanted = Wanted(to, query, data, sample, seed, dim, cached, options)
     return run(Path(index), wanted, look=check, end=finish, back=undo)

@@ -39,6 +39,7 @@ def finish(root: Path) -> Moving:
     """
     moving = Moving.load(root)
     if moving is None:
+        tidy(root)  # what a kill right after finishing left
         raise UsageError(f"{root}: {_NOTHING}", _BEGIN)
 
     def end() -> None:

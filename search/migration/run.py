@@ -25,7 +25,7 @@ from emb.search.sides import document_encoder, document_folder, query_encoder, s
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a call asks for: the models, what is looked at, and the options of the encoders."""
+    """What a call asks for: the models, what is looked at, dims to keep, and how the encoders are opened."""
 
     to: str | Path | None = None
     query: str | Path | None = None
@@ -33,6 +33,7 @@ class Wanted:
     sample: int = 2000
     seed: int = 0
     dim: int | None = None
+    cached: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -122,7 +123,7 @@ def _models(wanted: Wanted, moving: Moving | None) -> Models:
     if to is None:
         raise UsageError("no model to move to", "name one with --to MODEL")
     query = wanted.query or to
-    document = document_encoder(to, **wanted.options)
+    document = document_encoder(to, cached=wanted.cached, **wanted.options)
     record = record_of(document, document_folder(to))
     return Models(document, query_encoder(query, **wanted.options), record, Path(query))
 

@@ -85,6 +85,12 @@ def test_forecasts_are_of_documents_that_no_map_has_seen() -> None:
     assert ways["ridge 0.01"].kept < 0.5
 
 
+def test_pieces_of_a_document_lie_in_one_part() -> None:
+    old, new = np.repeat(_vectors(60), 2, axis=0), np.repeat(_vectors(60), 2, axis=0)
+    found = Trial(old, new, np.repeat(np.arange(60), 2), new[:40], [{row // 2: 1} for row in range(40)], True)
+    assert {way.name: way for way in tried(found)}["ridge 0.01"].cosine < 0.4
+
+
 def test_a_part_is_tried_by_a_map_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     whole = trying.fit_maps

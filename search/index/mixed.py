@@ -158,7 +158,7 @@ class MixedIndex(Index):
                 segment,
                 np.ascontiguousarray(reached[:-1]),
                 segment.allowed(documents) & ~np.isin(segment.members.documents, moved),
-                Reached(float(reached[-1]), lengths),
+                Reached(float(reached[-1]), lengths, *self.moving.level),
             )
             for segment, lengths in zip(self._snapshot.segments, self._lengths, strict=True)
         ]

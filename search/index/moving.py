@@ -35,12 +35,14 @@ class Moving:
         at: folder of the new index, inside the old one.
         to: the model that documents move to, as it was named.
         map: sha256 of the matrix's file, or None where no map keeps enough of a search.
+        level: scale and shift of mapped scores, which bring them to the height of those of new vectors.
         check: what was found before it began.
     """
 
     at: str
     to: str
     map: str | None
+    level: list[float]
     check: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -58,7 +60,7 @@ class Moving:
             raise ArtifactError(f"{path}: not a migration of version {SCHEMA}", _UNDO)
         if value.get("digest") != _digest(value):
             raise ArtifactError(f"{path}: changed since it was written", _UNDO)
-        found = cls(**{name: value[name] for name in ("at", "to", "map", "check")})
+        found = cls(**{name: value[name] for name in ("at", "to", "map", "level", "check")})
         return None if home(folder) == folder / found.at else found
 
     def save(self, folder: Path) -> None:

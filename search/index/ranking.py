@@ -28,21 +28,26 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Reached:
-    """What makes scores of a segment those of another space: `offset` is added, and `lengths` `(rows,)` divide them."""
+    """What makes scores of a segment those of another space: `offset` is added, `lengths` `(rows,)` divide them, and
+    `scale` and `shift` bring them to the height that scores have there.
+    """
 
     offset: float
     lengths: Vectors | None
+    scale: float = 1.0
+    shift: float = 0.0
 
     def scores(self, found: Vectors, rows: Rows) -> Vectors:
         """Scores of `rows`."""
         moved = found + np.float32(self.offset)
-        return moved if self.lengths is None else moved / self.lengths[rows]
+        moved = moved if self.lengths is None else moved / self.lengths[rows]
+        return moved * np.float32(self.scale) + np.float32(self.shift)
 
     def least(self, found: float | None) -> float | None:
         """What no row that was left out exceeds; rows of other lengths may."""
         if found is None or found == -np.inf:
             return found
-        return found + self.offset if self.lengths is None else None
+        return (found + self.offset) * self.scale + self.shift if self.lengths is None else None
 
 
 @dataclass(frozen=True)

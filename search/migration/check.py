@@ -33,7 +33,7 @@ class Check:
     Attributes:
         old, new: the encoders of documents, by name.
         documents: of the index; `sample` of them were encoded anew.
-        queries: that were searched for, `judged` by people or cut from the documents.
+        queries: that were searched for, `judged` by people or cut from the documents, which the new vectors judge.
         ways: of searching, the first with new vectors; empty where no map carries the similarity.
         verdict: on the old vectors: usable as they are, through a map, or not.
         map: the best that is not the vectors as they are, or those where they are usable; None without any.
@@ -56,10 +56,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Checked:
-    """The findings, the map fitted to all of the sample, and the sample's vectors by the new encoder as they came."""
+    """The findings, the map fitted to all of the sample, the level of its scores, and the sample's vectors by the new
+    encoder as they came.
+    """
 
     check: Check
     map: LinearMap | None
+    level: Sequence[float]
     sample: Sample
     encoded: Vectors
 
@@ -93,10 +96,11 @@ def check(
     note(f"{description.encoder.name}: {len(sample.entries):,} documents, to see what their old vectors are worth")
     encoded = encoders[0].encode(list(sample.texts), kind="document", show_progress_bar=True)
     renewed = _renewed(description, model)
+    judged = asked.relevant is not None
     facts = (index.description.encoder.name, description.encoder.name, len(index), len(sample.entries))
     if {index.description.space.measure, description.space.measure} != {"dot"}:
-        found = Check(*facts, len(asked.texts), asked.judged, [], RE_ENCODE, None, None, renewed)
-        return Checked(found, None, sample, encoded)
+        found = Check(*facts, len(asked.texts), judged, [], RE_ENCODE, None, None, renewed)
+        return Checked(found, None, (1.0, 0.0), sample, encoded)
     space = description.unrotated
     queries = space.apply(encoders[1].encode(list(asked.texts), kind="query"))
     new = space.apply(np.asarray(encoded, np.float32))
@@ -105,8 +109,8 @@ def check(
     best = best_of(ways)
     verdict = verdict_on(best)
     chosen = fitted(trial, best.name) if verdict != RE_ENCODE else None
-    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, best.kept, renewed)
-    return Checked(found, chosen, sample, encoded)
+    found = Check(*facts, len(asked.texts), judged, ways, verdict, best.name, best.kept, renewed)
+    return Checked(found, chosen, best.level, sample, encoded)
 
 
 def best_of(ways: Sequence[Way]) -> Way:

@@ -58,7 +58,7 @@ def start(index: Index, root: Path, description: Description, to: str, checked: 
         digest = save_matrix(checked.map.matrix, inside)
         if description.space.length_one:
             write_lengths(index.snapshot().segments, checked.map.matrix, inside)
-    moving = Moving(inside.name, to, digest, asdict(checked.check))
+    moving = Moving(inside.name, to, digest, list(checked.level), asdict(checked.check))
     moving.save(root)
     return moving
 

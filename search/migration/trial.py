@@ -10,7 +10,7 @@ import numpy as np
 
 from emb.data.evaluation_sets import DEPTH, RetrievalTask
 from emb.search.migration.maps import AS_THEY_ARE, LinearMap, Moments, as_they_are, fit_maps
-from emb.similarity import Vectors, unit
+from emb.similarity import Vectors, dots, unit
 
 FOLDS = 5
 _FIRST = 10
@@ -25,7 +25,7 @@ class Trial:
         old, new: vectors `(pieces, old dim)` and `(pieces, new dim)`.
         owner: the document `(pieces,)` of each, rows from 0, ascending.
         queries: vectors `(queries, new dim)`.
-        relevant: grades by document for each query.
+        relevant: grades by document for each query; None where nobody judged, and the new encoder's own scores do.
         length_one: whether new vectors are compared by their directions.
     """
 
@@ -33,7 +33,7 @@ class Trial:
     new: Vectors
     owner: Rows
     queries: Vectors
-    relevant: Sequence[Mapping[int, int]]
+    relevant: Sequence[Mapping[int, int]] | None
     length_one: bool
 
     @property
@@ -49,9 +49,11 @@ class Way:
     Attributes:
         name: of the map, or "re-encoded".
         overlap: mean share of the ten documents found with new vectors that it finds too.
-        ndcg: nDCG@10 × 100.
+        ndcg: nDCG@10 × 100; where nobody judged, a document's gain is what the score of its new vector is above the mean
+            of all.
         kept: the share of the nDCG with new vectors.
         cosine: mean cosine of what it takes for a new vector and that.
+        level: scale and shift that bring its scores to the height of those of new vectors.
     """
 
     name: str
@@ -59,18 +61,20 @@ class Way:
     ndcg: float
     kept: float
     cosine: float
+    level: Sequence[float] = (1.0, 0.0)
 
 
 def tried(trial: Trial) -> list[Way]:
     """New vectors first, then every candidate: documents of a part by the map that was fitted to the other parts."""
-    task, truth = _task(trial), _ranked(trial, trial.new)
-    best = task.score_rankings(truth)
+    truth = _scores(trial, trial.new)
+    best = _ndcg(trial, truth, truth)
     ways = [Way("re-encoded", 1.0, best, 1.0, 1.0)]
     for name, vectors in _held_out(trial).items():
-        found = _ranked(trial, vectors)
-        score = task.score_rankings(found)
+        found = _scores(trial, vectors)
+        score = _ndcg(trial, truth, found)
         close = float((unit(vectors) * unit(trial.new)).sum(axis=1).mean())
-        ways.append(Way(name, _overlap(truth, found), score, score / best if best else 0.0, close))
+        kept = score / best if best else 0.0
+        ways.append(Way(name, _overlap(_ranked(truth), _ranked(found)), score, kept, close, _level(truth, found)))
     return ways
 
 
@@ -95,23 +99,48 @@ def _held_out(trial: Trial) -> dict[str, Vectors]:
     return {name: unit(each) if trial.length_one else each for name, each in found.items()}
 
 
-def _ranked(trial: Trial, vectors: Vectors) -> list[Rows]:
-    """The best documents of each query by their best pieces, equal ones in order."""
+def _scores(trial: Trial, vectors: Vectors) -> Vectors:
+    """Scores `(queries, documents)` of documents by their best pieces."""
     first = np.flatnonzero(np.diff(trial.owner, prepend=-1))
-    documents = vectors.astype(np.float64).T
-    scores = [np.maximum.reduceat((query @ documents).astype(np.float32), first) for query in trial.queries]
-    return [np.argsort(-each, kind="stable")[:DEPTH] for each in scores]
+    return np.maximum.reduceat(dots(trial.queries, vectors), first, axis=1)
 
 
-def _task(trial: Trial) -> RetrievalTask:
-    names = [str(row) for row in range(trial.documents)]
+def _ranked(scores: Vectors) -> Rows:
+    """The best documents `(queries, at most 11)` of each query, equal ones in order."""
+    return np.asarray(np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH])
+
+
+def _level(truth: Vectors, found: Vectors) -> tuple[float, float]:
+    """Scale and shift that give the mean of the best ten, and that of all, the height that they have with new vectors:
+    so a document on its way comes before one that is there as often as if it were there too.
+    """
+    best = [np.sort(scores, axis=1)[:, -_FIRST:].mean() for scores in (truth, found)]
+    scale = (best[0] - truth.mean()) / max(best[1] - found.mean(), 1e-6)
+    return float(scale), float(best[0] - scale * best[1])
+
+
+def _ndcg(trial: Trial, truth: Vectors, found: Vectors) -> float:
+    ranking = _ranked(found)
+    if trial.relevant is not None:
+        return _task(trial.documents, trial.relevant).score_rankings(ranking)
+    gains = np.maximum(truth - truth.mean(axis=1, keepdims=True), 0)
+    reached, most = (_discounted(gains, rows) for rows in (ranking, _ranked(truth)))
+    return 100 * float(np.mean(reached / np.maximum(most, 1e-12)))
+
+
+def _discounted(gains: Vectors, ranking: Rows) -> Vectors:
+    first = np.take_along_axis(gains, ranking[:, :_FIRST], axis=1)
+    return np.asarray((first / np.log2(np.arange(2, first.shape[1] + 2))).sum(axis=1))
+
+
+def _task(documents: int, grades: Sequence[Mapping[int, int]]) -> RetrievalTask:
+    names = [str(row) for row in range(documents)]
     relevant = {
-        str(row): {str(document): grade for document, grade in graded.items()}
-        for row, graded in enumerate(trial.relevant)
+        str(row): {str(document): grade for document, grade in graded.items()} for row, graded in enumerate(grades)
     }
     return RetrievalTask("sample", dict.fromkeys(relevant, " "), dict.fromkeys(names, ""), relevant)
 
 
-def _overlap(truth: Sequence[Rows], found: Sequence[Rows]) -> float:
+def _overlap(truth: Rows, found: Rows) -> float:
     pairs = zip(truth, found, strict=True)
     return float(np.mean([len(np.intersect1d(a[:_FIRST], b[:_FIRST])) / len(a[:_FIRST]) for a, b in pairs]))

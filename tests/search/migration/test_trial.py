@@ -114,6 +114,21 @@ def test_pieces_of_a_document_stay_together_and_count_by_the_best() -> None:
     assert (ways[1].kept, ways[1].overlap) == (1, 1)
 
 
+def test_scores_of_a_map_are_brought_to_the_height_of_new_ones() -> None:
+    new = _vectors(100)
+    truth = trying._scores(_trial(new, new), new)
+    scale, shift = trying._level(truth, 0.25 * truth - 0.5)
+    assert (scale, shift) == pytest.approx((4, 2), abs=1e-4)
+
+
+def test_where_nobody_judged_the_new_vectors_do() -> None:
+    new = _vectors(100)
+    found = replace(_trial(new, new), relevant=None)
+    assert [way.ndcg for way in tried(found)][:2] == pytest.approx([100, 100])
+    near, far = (tried(replace(found, old=unit(new + noise * _vectors(100))))[1] for noise in (0.3, 3))
+    assert 0.2 < far.kept < near.kept - 0.1 < 0.9
+
+
 def _way(name: str, kept: float, overlap: float) -> Way:
     return Way(name, overlap, 100 * kept, kept, 0.5)
 

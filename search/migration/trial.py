@@ -49,8 +49,8 @@ class Way:
     Attributes:
         name: of the map, or "re-encoded".
         overlap: mean share of the ten documents found with new vectors that it finds too.
-        ndcg: nDCG@10 × 100; where nobody judged, a document's gain is what the score of its new vector is above the mean
-            of all.
+        ndcg: nDCG@10 × 100; where nobody judged, a gain is how far the score of the new vector lies above the mean
+            of all documents.
         kept: the share of the nDCG with new vectors.
         cosine: mean cosine of what it takes for a new vector and that.
         level: scale and shift that bring its scores to the height of those of new vectors.

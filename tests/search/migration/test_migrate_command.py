@@ -55,6 +55,6 @@ def test_it_looks_moves_and_finishes(
     assert emb.open_index(index, student_folder).search(query, 3) == expected
     code, _, err = _said(capsys, "search", query, "--index", index, "--query", bert_folder)
     assert code == 2
-    assert "which encoded the documents" in " ".join(err.split())
+    assert "the query encoder has 32 dims, the documents' encoder 48" in " ".join(err.split())
     code, _, err = _said(capsys, "migrate", index, "--undo")
     assert (code, "a finished one cannot be undone" in " ".join(err.split())) == (2, True)

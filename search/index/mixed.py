@@ -58,7 +58,7 @@ class MixedIndex(Index):
         self._state = (-1, -1)
         self._moved: dict[int, int] = {}
         self._there: list[Segment] = []
-        self._lengths: list[Vectors | None] = []
+        self._on_their_way: list[tuple[Segment, Vectors | None]] = []
         if self._matrix is None and (waiting := self.mapped):
             self.close()
             raise ArtifactError(
@@ -141,9 +141,17 @@ class MixedIndex(Index):
         self._there = [
             Segment(each.row, _under_old_keys(each.members, pairs), each.stored, each.space) for each in new.segments
         ]
-        matrix, old = self._matrix, self._snapshot.segments
-        measure = matrix is not None and self.description.space.length_one
-        self._lengths = [lengths_of(each, matrix, self.new.folder) if measure else None for each in old]
+        moved = np.sort(pairs[:, 0])
+        self._on_their_way = [
+            (Segment(each.row, _without(each.members, moved), each.stored, each.space), self._measured(each))
+            for each in (self._snapshot.segments if self._matrix is not None else ())
+        ]
+
+    def _measured(self, segment: Segment) -> Vectors | None:
+        """Lengths of its rows behind the map, where vectors are compared by their directions."""
+        if self._matrix is None or not self.description.space.length_one:
+            return None
+        return lengths_of(segment, self._matrix, self.new.folder)
 
     def _aims(self, vector: Vectors, documents: Rows | None) -> list[Aim]:
         new = self.new.loaded
@@ -152,16 +160,17 @@ class MixedIndex(Index):
         if self._matrix is None:
             return aims
         reached = in_space(vector, self.description.unrotated) @ self._matrix
-        moved = np.fromiter(self._moved, np.int64, len(self._moved))
+        query, offset = np.ascontiguousarray(reached[:-1]), float(reached[-1])
         return aims + [
-            Aim(
-                segment,
-                np.ascontiguousarray(reached[:-1]),
-                segment.allowed(documents) & ~np.isin(segment.members.documents, moved),
-                Reached(float(reached[-1]), lengths, *self.moving.level),
-            )
-            for segment, lengths in zip(self._snapshot.segments, self._lengths, strict=True)
+            Aim(segment, query, segment.allowed(documents), Reached(offset, lengths, *self.moving.level))
+            for segment, lengths in self._on_their_way
         ]
+
+
+def _without(members: Members, moved: Rows) -> Members:
+    """Rows of the old index whose documents are not among those that moved (keys, sorted)."""
+    gone = np.isin(members.documents, moved)
+    return Members(np.where(gone, -1, members.passages), np.where(gone, -1, members.documents))
 
 
 def _under_old_keys(members: Members, pairs: Rows) -> Members:

@@ -59,21 +59,20 @@ class MixedIndex(Index):
         self._moved: dict[int, int] = {}
         self._there: list[Segment] = []
         self._on_their_way: list[tuple[Segment, Vectors | None]] = []
-        if self._matrix is None and (waiting := self.mapped):
+        self._waiting = 0
+        try:
+            self._require_a_way(self.mapped)
+        except ArtifactError:
             self.close()
-            raise ArtifactError(
-                f"{folder}: {waiting:,} documents are not encoded by {self.description.encoder.name} yet, and no map"
-                f" from {self.old_name} keeps enough of a search",
-                f"search with a query encoder of {self.old_name} until `emb migrate` has moved all of them",
-            )
+            raise
 
     @property
     def mapped(self) -> int:
         """Documents that are searched through the map."""
         if self._finished():
             return 0
-        with self._states() as sql:
-            return int(sql.execute("SELECT count(*) FROM documents").fetchone()[0]) - len(self._moved)
+        with self._states():
+            return self._waiting
 
     def search_vector(
         self, vector: Vectors, k: int = 10, *, where: Where | None = None, depth: int = DEPTH
@@ -84,6 +83,7 @@ class MixedIndex(Index):
         if k < 1:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
         with self._states() as sql:
+            self._require_a_way(self._waiting)
             aims = self._aims(vector, matching(sql, where, self.description.layout.metadata))
             ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
             new = self.new.connection
@@ -104,6 +104,14 @@ class MixedIndex(Index):
         """Close the files of both."""
         self.new.close()
         super().close()
+
+    def _require_a_way(self, waiting: int) -> None:
+        if self._matrix is None and waiting:
+            raise ArtifactError(
+                f"{self.root}: {waiting:,} documents are not encoded by {self.description.encoder.name} yet, and no map"
+                f" from {self.old_name} keeps enough of a search",
+                f"search with a query encoder of {self.old_name} until `emb migrate` has moved all of them",
+            )
 
     def _finished(self) -> bool:
         """Whether the new index is all there is now.
@@ -138,6 +146,7 @@ class MixedIndex(Index):
         pairs = np.fromiter(sql.execute(PAIRS), np.dtype((np.int64, 2)))
         pairs = pairs[np.argsort(pairs[:, 1])]
         self._moved = dict(pairs.tolist())
+        self._waiting = int(sql.execute("SELECT count(*) FROM main.documents").fetchone()[0]) - len(pairs)
         self._there = [
             Segment(each.row, _under_old_keys(each.members, pairs), each.stored, each.space) for each in new.segments
         ]

@@ -263,6 +263,9 @@ def test_without_a_map_new_queries_wait(tmp_path: Path, monkeypatch: pytest.Monk
     assert done.check.verdict == "must be re-encoded"
     with mixed(tmp_path / "i", encoder) as index:
         assert len(_ids(index, encoder, "w1 query")) == 10
+        indexed(tmp_path / "i", {"added": "w1"})
+        with pytest.raises(ArtifactError, match="1 documents are not encoded by new yet"):
+            _ids(index, encoder, "w1 query")
 
 
 def test_relevance_is_refused_until_all_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

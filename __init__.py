@@ -24,6 +24,7 @@ from emb.search.bundling import bundle
 from emb.search.calibration import calibrate
 from emb.search.engines import open_index, sync
 from emb.search.index import index
+from emb.search.migration import migrate
 from emb.search.server import serve
 from emb.search.web import web
 from emb.validate.grid import export_grid
@@ -49,6 +50,7 @@ __all__ = [
     "export_grid",
     "index",
     "load",
+    "migrate",
     "mteb_model",
     "open_index",
     "rotate",

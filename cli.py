@@ -19,6 +19,7 @@ from emb.commands.encode import encode
 from emb.commands.evaluate import evaluate
 from emb.commands.export import export
 from emb.commands.index import index
+from emb.commands.migrate import migrate
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
 from emb.commands.search import search
@@ -114,6 +115,7 @@ for _command in (
     search,
     sync,
     calibrate,
+    migrate,
     serve,
     web,
     encode,

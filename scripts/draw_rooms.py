@@ -28,6 +28,7 @@ _TWO = {
     "search.bundling",
     "search.engines",
     "search.index",
+    "search.migration",
     "search.server",
     "search.web",
     "validate.grid",

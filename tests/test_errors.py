@@ -37,6 +37,7 @@ DOORS = (
     emb.validate,
     emb.load,
     emb.mteb_model,
+    emb.migrate,
     emb.serve,
     emb.sign,
     emb.web,

@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "search.bundling": {"artifact", "data", "report", "runtime", "search", "teachers"},
     "publish": {"artifact", "evaluate", "runtime", "teachers"},
     "search.engines": {"runtime", "search", "search.index"},
+    "search.migration": {"artifact", "data", "runtime", "search", "search.calibration", "search.index"},
     "search.server": {"artifact", "runtime", "search", "search.calibration", "search.index", "search.web"},
     "search.index": {"artifact", "data", "quantize.vectors", "runtime", "search"},
     "search.web": {"artifact", "data", "quantize.vectors", "runtime", "search", "search.bundling"},

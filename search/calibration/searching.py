@@ -59,9 +59,15 @@ def calibration_for(index: Index, model: str | Path) -> Calibration:
 
     Raises:
         ArtifactError: no calibration, or one for other encoders.
-        UsageError: an index of other dims.
+        UsageError: an index of other dims, or one that is on its way to another encoder.
     """
     calibration, known = Calibration.load(model), index.description
+    if index.mapped:
+        raise UsageError(
+            f"{index.mapped:,} documents are searched through a map to {known.encoder.name}, and relevance was fitted"
+            " to scores of its own vectors",
+            "let `emb migrate` move all of them, and finish it",
+        )
     if not _indexed_by(Path(model), known.encoder.fingerprint):
         calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
     if known.space.dim != calibration.dim:

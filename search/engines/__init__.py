@@ -58,6 +58,6 @@ def open_index(
         from emb.search.engines.reader import EngineIndex
 
         return EngineIndex(read_target(str(path)), query, any_encoder=any_encoder)
-    from emb.search.index.reader import Index
+    from emb.search.index.opening import opened
 
-    return Index(path, query, any_encoder=any_encoder)
+    return opened(Path(path), query, any_encoder=any_encoder)

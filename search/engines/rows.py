@@ -14,7 +14,7 @@ import numpy as np
 from emb.errors import ArtifactError, UsageError
 from emb.search.engines.protocol import Row
 from emb.search.index.catalogue import Catalogue
-from emb.search.index.description import Description
+from emb.search.index.description import Description, home
 from emb.search.index.loaded import Segment
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
@@ -44,6 +44,7 @@ class CommittedRows:
         """Raises:
         ArtifactError: no index, one whose first run has not come to its end, or one without documents.
         """
+        folder = home(folder)
         self.description = Description.load(folder)
         self._catalogue = Catalogue(folder, write=False)
         self._snapshot = Snapshot(folder, self.description)

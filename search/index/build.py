@@ -21,7 +21,7 @@ from emb.search.index.additions import Counts, compared, put, remove
 from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.chunks import Chunker, Span
-from emb.search.index.description import FILE, Description, EncoderRecord, Layout
+from emb.search.index.description import FILE, Description, EncoderRecord, Layout, home
 from emb.search.index.documents import Columns, Entry, read_entries, survey
 from emb.search.index.graphs import check_factory
 from emb.search.index.segments import RAW, append, place
@@ -76,7 +76,7 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
 
 def is_index(folder: Path) -> bool:
     """Whether documents were ever given to an index there: what was chosen for one that got none does not bind."""
-    return (folder / FILE).is_file() and (folder / SQLITE).is_file()
+    return (folder / FILE).is_file() and (home(folder) / SQLITE).is_file()
 
 
 def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
@@ -110,16 +110,28 @@ def change(
         NotFiniteError: a vector that is not finite; its document is named.
         DiskError: no room; what was committed is kept.
     """
+    total = survey(read_entries(sources, columns)) if sources else 0
+    entries = read_entries(sources, columns) if sources else ()
+    return put_in(folder, description, encoder, entries, total, deleted)
+
+
+def put_in(
+    folder: Path,
+    description: Description,
+    encoder: Encoder | None,
+    entries: Iterable[Entry],
+    total: int,
+    deleted: Sequence[str] = (),
+) -> Built:
+    """The same for documents that were looked over already; `folder` is where the index's files lie."""
     built = Built()
     chunker = _chunker(description.layout, encoder) if encoder else None
-    total = survey(read_entries(sources, columns)) if sources else 0
     with disk_errors(folder), closing(Catalogue(folder, write=True)) as catalogue:
         if deleted:
             with catalogue.writing() as sql:
                 built.counts.deleted = remove(sql, deleted)
-        if sources and encoder:
-            adding = _Adding(folder, description, encoder, catalogue, built, chunker)
-            _add(adding, read_entries(sources, columns), total)
+        if encoder:
+            _add(_Adding(folder, description, encoder, catalogue, built, chunker), entries, total)
         Storing(folder, description, catalogue).settle()
     if built.cuts:
         mend = "" if description.layout.chunk_tokens else "--chunk-tokens N cuts documents in pieces"
@@ -138,6 +150,11 @@ def _blocks(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
     source = iter(entries)
     while block := list(islice(source, BLOCK)):
         yield block
+
+
+def as_read(title: str, text: str, span: Span) -> str:
+    """What an encoder reads of a document: the title, and a piece of the text."""
+    return f"{title} {text[slice(*span)].strip()}".strip()
 
 
 def _chunker(layout: Layout, encoder: Encoder) -> Chunker | None:
@@ -181,7 +198,7 @@ class _Adding:
 
     def _encode(self, entries: Sequence[Entry], spans: Sequence[Sequence[Span]]) -> Vectors:
         pieces = [(entry, start, stop) for entry, each in zip(entries, spans, strict=True) for start, stop in each]
-        texts = [f"{entry.title} {entry.text[start:stop].strip()}".strip() for entry, start, stop in pieces]
+        texts = [as_read(entry.title, entry.text, (start, stop)) for entry, start, stop in pieces]
         try:
             found = self.encoder.encode(texts, kind="document", count=self.built.cuts.append)
         except NotFiniteError as error:

@@ -55,11 +55,9 @@ class Catalogue:
         self.path = folder / FILE
         if not write and not self.path.is_file():
             raise ArtifactError(f"{self.path}: no such file", "build it anew: emb index DOCS --doc MODEL --out DIR")
-        # Who reads may have to undo what a writer that was killed left, if the folder allows it.
-        mode = "rwc" if write else "rw" if os.access(folder, os.W_OK) and os.access(self.path, os.W_OK) else "ro"
         with self._errors():
             self.sql = sqlite3.connect(
-                f"file:{quote(str(self.path.absolute()))}?mode={mode}",
+                _address(self.path, "rwc" if write else _reading(self.path)),
                 uri=True,
                 timeout=_WAIT,
                 isolation_level=None,
@@ -105,6 +103,21 @@ class Catalogue:
         """Set a value."""
         self.sql.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
+    def attach(self, folder: Path, name: str) -> None:
+        """Let statements read the tables of another index: `name.documents`."""
+        with self._errors():
+            self.sql.execute(f"ATTACH DATABASE ? AS {name}", (_address(folder / FILE, _reading(folder / FILE)),))
+
+    def require_there(self) -> None:
+        """Raises:
+        ArtifactError: the file was removed while it was open: its documents are found no more by those that ask now.
+        """
+        if not self.path.is_file():
+            raise ArtifactError(
+                f"{self.path.parent}: this index was removed, or moved to another encoder, since it was opened",
+                "open it again, with a query encoder of the space that `emb migrate` moved it to",
+            )
+
     def close(self) -> None:
         """Close the connection."""
         self.sql.close()
@@ -128,3 +141,12 @@ class Catalogue:
                     f"{self.path}: damaged ({error})", "build it anew: emb index DOCS --doc MODEL --out DIR"
                 ) from error
             raise
+
+
+def _reading(path: Path) -> str:
+    """SQLite's mode for who reads: they may have to undo what a killed writer left, if the folder allows it."""
+    return "rw" if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK) else "ro"
+
+
+def _address(path: Path, mode: str) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"

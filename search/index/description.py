@@ -1,8 +1,13 @@
-"""`index.json`: what an index holds, whose vectors they are, and how they are stored. Written once, when it begins."""
+"""`index.json`: what an index holds, whose vectors they are, and how they are stored. Written once, when it begins.
+
+An index that was moved to another encoder lies in a folder inside, and `index.json` names that instead: one small file
+that is the old one or the new one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,10 @@ from emb.files import read_json, write_json
 from emb.search.index.space import Space
 
 SCHEMA = 1
+MOVED = 2  # the schema of an `index.json` that names a folder inside
 FILE = "index.json"
+_INSIDE = re.compile(r"space-[0-9]+")
+_ANEW = "build it anew: emb index DOCS --doc MODEL --out DIR"
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,11 @@ class Description:
         encoder = self.encoder
         return Space.of(encoder.similarity, encoder.normalize, self.layout.dim or encoder.dim)
 
+    @property
+    def unrotated(self) -> Space:
+        """That of vectors whose rotation is not known yet: without a cut where there will be one."""
+        return self.space.whole(self.encoder.dim) if self.layout.rotate else self.space
+
     def write(self, folder: Path) -> None:
         """Write `folder/index.json`, with the facts that a reader looks for first."""
         space = self.space
@@ -104,11 +117,12 @@ class Description:
 
     @classmethod
     def load(cls, folder: Path) -> Description:
-        """Read `folder/index.json`.
+        """Read `folder/index.json`, or that of the folder inside which it names.
 
         Raises:
             ArtifactError: no index, or one of another version.
         """
+        folder = home(folder)
         if not (folder / FILE).is_file():
             raise ArtifactError(
                 f"{folder}: no index here (no {FILE})", "build one: emb index DOCS --doc MODEL --out DIR"
@@ -118,7 +132,7 @@ class Description:
         if schema != SCHEMA:
             raise ArtifactError(
                 f"{folder / FILE}: an index of version {schema!r}, this program reads version {SCHEMA}",
-                "build it anew: emb index DOCS --doc MODEL --out DIR",
+                _ANEW,
             )
         return cls.of(value, folder / FILE)
 
@@ -135,5 +149,25 @@ class Description:
         except (KeyError, TypeError) as error:
             raise ArtifactError(
                 f"{place}: not a whole description ({error})",
-                "build it anew: emb index DOCS --doc MODEL --out DIR",
+                _ANEW,
             ) from error
+
+
+def home(folder: Path) -> Path:
+    """Where an index's files lie: in its folder, or in the one inside that it was moved to.
+
+    Raises:
+        ArtifactError: `index.json` names no such folder.
+    """
+    value = read_json(folder / FILE) if (folder / FILE).is_file() else None
+    if not isinstance(value, dict) or value.get("schema") != MOVED or "at" not in value:
+        return folder
+    inside = str(value["at"])
+    if not _INSIDE.fullmatch(inside) or not (folder / inside).is_dir():
+        raise ArtifactError(f"{folder / FILE}: names {inside!r}, which is no folder of an index inside", _ANEW)
+    return folder / inside
+
+
+def settle_in(folder: Path, inside: str) -> None:
+    """Let the index of `folder` be that in the folder `inside` it, from this moment on."""
+    write_json(folder / FILE, {"schema": MOVED, "at": inside})

@@ -15,14 +15,20 @@ _ANYWAY = "take it as it is with --any-encoder"
 
 
 def fitting_encoder(
-    query: str | Path | Encoder, documents: EncoderRecord, layout: Layout, *, any_encoder: bool
+    query: str | Path | Encoder,
+    documents: EncoderRecord,
+    layout: Layout,
+    *,
+    model: Path | None = None,
+    any_encoder: bool,
 ) -> Encoder:
-    """The encoder of queries that `query` names, or is, held against that of the documents.
+    """The encoder of queries that `query` names, or is, held against that of the documents; `model` is the folder of
+    one that is loaded.
 
     Raises:
         ArtifactError: no model there, or one that does not fit.
     """
-    folder = None if isinstance(query, Encoder) else query_folder(query)
+    folder = model if isinstance(query, Encoder) else query_folder(query)
     encoder = query if isinstance(query, Encoder) else query_encoder(query)
     require_fitting(encoder, documents, layout)
     require_same_space(encoder, folder, documents, any_encoder=any_encoder)

@@ -9,7 +9,7 @@ import numpy as np
 
 from emb.search.index.candidates import Rows
 from emb.search.index.loaded import Segment
-from emb.search.index.ranking import DEPTH, best_documents
+from emb.search.index.ranking import DEPTH, Aim, best_documents
 from emb.search.index.reader import Index
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors, similarities
@@ -50,7 +50,8 @@ def recall(snapshot: Snapshot, queries: int = _QUERIES, depth: int = DEPTH) -> f
     documents, vectors = _samples(snapshot.segments, queries)
     shares = []
     for document, query, truth in zip(documents, vectors, _exact(vectors, snapshot.segments), strict=True):
-        found = best_documents(query, _K + 1, snapshot.segments, None, _by_key, depth)
+        aims = [Aim(segment, query, segment.members.live) for segment in snapshot.segments]
+        found = best_documents(aims, _K + 1, _by_key, depth)
         near, right = (
             [each for each in keys if each != document][:_K] for keys in ([x.document for x in found], truth)
         )

@@ -26,6 +26,47 @@ class Ranked:
     passage: int
 
 
+@dataclass(frozen=True)
+class Reached:
+    """What makes scores of a segment those of another space: `offset` is added, `lengths` `(rows,)` divide them, and
+    `scale` and `shift` bring them to the height that scores have there.
+    """
+
+    offset: float
+    lengths: Vectors | None
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def scores(self, found: Vectors, rows: Rows) -> Vectors:
+        """Scores of `rows`."""
+        moved = found + np.float32(self.offset)
+        moved = moved if self.lengths is None else moved / self.lengths[rows]
+        return moved * np.float32(self.scale) + np.float32(self.shift)
+
+    def least(self, found: float | None) -> float | None:
+        """What no row that was left out exceeds; rows of other lengths may."""
+        if found is None or found == -np.inf:
+            return found
+        return (found + self.offset) * self.scale + self.shift if self.lengths is None else None
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One segment, the query `(dim,)` in its space, the rows that may be found there, and what its scores stand for
+    if they are of another space than that of the others.
+    """
+
+    segment: Segment
+    query: Vectors
+    allowed: Mask
+    reached: Reached = Reached(0.0, None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether what finds candidates finds the very best."""
+        return self.segment.stored.candidates.whole and self.reached.lengths is None
+
+
 class _Found(NamedTuple):
     """Documents by their best passages, the best first: arrays `(documents,)`."""
 
@@ -38,47 +79,41 @@ _NONE: Rows = np.empty(0, np.int64)
 
 
 def best_documents(
-    query: Vectors,
+    aims: Sequence[Aim],
     k: int,
-    segments: Sequence[Segment],
-    documents: Rows | None,
     names: Callable[[Sequence[int]], dict[int, str]],
     depth: int = DEPTH,
 ) -> list[Ranked]:
-    """The `k` best documents for a query `(dim,)` in the index's space, the best first; equal ones by their ids.
+    """The `k` best documents for a query, the best first; equal ones by their ids.
 
     Args:
-        query: the vector.
+        aims: all that is searched, and for what.
         k: how many; fewer where there are fewer.
-        segments: all that is searched.
-        documents: keys, sorted, of those that may be found; None for all.
         names: ids of documents by their keys, for what ties.
         depth: candidates of each segment where finer vectors decide.
     """
-    masks = [segment.allowed(documents) for segment in segments]
-    whole = all(segment.stored.candidates.whole for segment in segments)
+    whole = all(aim.whole for aim in aims)
     wanted = k + _MORE if whole else max(depth, k + _MORE)
     while True:
-        found, least = _candidates(query, wanted, segments, masks)
+        found, least = _candidates(aims, wanted)
         if least == -np.inf or (len(found.scores) >= k and _settled(found, k, least)):
             return _cut(found, k, names)
         wanted *= 4
 
 
-def _candidates(
-    query: Vectors, depth: int, segments: Sequence[Segment], masks: Sequence[Mask]
-) -> tuple[_Found, float | None]:
+def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
     """The best passage of each document found, the best first; and what no other row can exceed: -inf where all were
     looked at, None where that is not known.
     """
     passages, documents, scores = [_NONE], [_NONE], [np.empty(0, np.float32)]
     bounds: list[float | None] = []
-    for segment, mask in zip(segments, masks, strict=True):
-        near = segment.stored.candidates.find(query, depth, mask)
-        bounds.append(near.least)
+    for aim in aims:
+        segment = aim.segment
+        near = segment.stored.candidates.find(aim.query, depth, aim.allowed)
+        bounds.append(aim.reached.least(near.least))
         passages.append(segment.members.passages[near.rows])
         documents.append(segment.members.documents[near.rows])
-        scores.append(segment.scores(query, near.rows))
+        scores.append(aim.reached.scores(segment.scores(aim.query, near.rows), near.rows))
     least = None if None in bounds else max((bound for bound in bounds if bound is not None), default=-np.inf)
     return _by_document(np.concatenate(scores), np.concatenate(documents), np.concatenate(passages)), least
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import numpy as np
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index.catalogue import Catalogue
-from emb.search.index.description import Description
+from emb.search.index.description import Description, home
 from emb.search.index.filters import Where, matching
 from emb.search.index.hits import Hit
 from emb.search.index.matching import fitting_encoder
 from emb.search.index.prefix import require_dim
 from emb.search.index.queries import query_vector
-from emb.search.index.ranking import DEPTH, Ranked, best_documents
+from emb.search.index.ranking import DEPTH, Aim, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
+from emb.search.index.space import Space
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
@@ -34,17 +36,24 @@ class Index:
     """
 
     def __init__(
-        self, folder: str | Path, query: str | Path | Encoder | None = None, *, any_encoder: bool = False
+        self,
+        folder: str | Path,
+        query: str | Path | Encoder | None = None,
+        *,
+        model: Path | None = None,
+        any_encoder: bool = False,
     ) -> None:
-        """Raises:
+        """`model` is the folder of a `query` that is loaded: what says whose vectors it gives.
+
+        Raises:
         ArtifactError: no index, one of another version or damaged; or a query encoder that does not fit to it.
         """
-        self.folder = Path(folder)
+        self.folder = home(Path(folder))
         self.description = Description.load(self.folder)
         self.encoder: Encoder | None = None
         if query is not None:
             known = self.description
-            self.encoder = fitting_encoder(query, known.encoder, known.layout, any_encoder=any_encoder)
+            self.encoder = fitting_encoder(query, known.encoder, known.layout, model=model, any_encoder=any_encoder)
         self._catalogue, self._lock = Catalogue(self.folder, write=False), threading.Lock()
         self._snapshot = Snapshot(self.folder, self.description)
 
@@ -88,23 +97,14 @@ class Index:
         if dim is not None:
             self.require_dim(dim)
         with self._lock, self._catalogue.reading() as sql:
+            self._catalogue.require_there()
             self._snapshot.renew(self._catalogue)
             space, segments = self._snapshot.cut(dim)
-            query = np.asarray(vector, np.float32)
-            if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
-                raise UsageError(
-                    f"a query of shape {query.shape}, the index has {space.dim} dims",
-                    "give a vector of the encoder's own dim",
-                )
-            ranked = best_documents(
-                space.apply(query[None])[0],
-                k,
-                segments,
-                matching(sql, where, self.description.layout.metadata),
-                lambda keys: _ids(sql, keys),
-                depth,
-            )
-            return [_hit(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+            documents = matching(sql, where, self.description.layout.metadata)
+            query = in_space(vector, space)
+            aims = [Aim(segment, query, segment.allowed(documents)) for segment in segments]
+            ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
+            return [hit_of(sql, rank, each) for rank, each in enumerate(ranked, 1)]
 
     def require_dim(self, dim: int) -> None:
         """Make sure that it can be searched in its first `dim` dims.
@@ -138,11 +138,33 @@ class Index:
             self._snapshot.renew(self._catalogue)
             return sum(segment.size for segment in self._snapshot.segments)
 
+    @property
+    def mapped(self) -> int:
+        """Documents that are searched by vectors of another encoder; none, but while an index is being moved."""
+        return 0
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Its SQLite file; use it inside of `state`."""
+        return self._catalogue.sql
+
+    @property
+    def loaded(self) -> Snapshot:
+        """What was loaded last; use it inside of `state`."""
+        return self._snapshot
+
+    @contextmanager
+    def state(self) -> Iterator[Snapshot]:
+        """The last committed state, which stays as it is inside."""
+        with self._lock, self._catalogue.reading():
+            self._catalogue.require_there()
+            self._snapshot.renew(self._catalogue)
+            yield self._snapshot
+
     def snapshot(self) -> Snapshot:
         """The last committed state, loaded."""
-        with self._lock, self._catalogue.reading():
-            self._snapshot.renew(self._catalogue)
-            return self._snapshot
+        with self.state() as found:
+            return found
 
     def close(self) -> None:
         """Close its files."""
@@ -155,7 +177,22 @@ class Index:
         self.close()
 
 
-def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
+def in_space(vector: Vectors, space: Space) -> Vectors:
+    """A query `(dim,)` of an encoder in the space of an index.
+
+    Raises:
+        UsageError: too few dims.
+    """
+    query = np.asarray(vector, np.float32)
+    if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
+        raise UsageError(
+            f"a query of shape {query.shape}, the index has {space.dim} dims", "give a vector of the encoder's own dim"
+        )
+    return np.asarray(space.apply(query[None])[0])
+
+
+def ids_of(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
+    """Ids of documents by their keys."""
     found: dict[int, str] = {}
     for start in range(0, len(keys), _ASKED):
         part = keys[start : start + _ASKED]
@@ -163,7 +200,12 @@ def _ids(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def _hit(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
+def hit_of(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
+    """What a search shows of a document, by its best passage.
+
+    Raises:
+        ArtifactError: the passage is not there.
+    """
     row = sql.execute(
         "SELECT id, title, text, facts, start, stop FROM documents JOIN passages ON document = documents.key"
         " WHERE passages.key = ?",

@@ -12,7 +12,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index import Indexed
 from emb.search.index.build import Built, begin, change, is_index, with_lock
-from emb.search.index.description import Description, EncoderRecord, Layout
+from emb.search.index.description import Description, EncoderRecord, Layout, home
 from emb.search.index.documents import Columns
 from emb.search.index.quality import judge
 from emb.search.index.reader import Index
@@ -76,7 +76,7 @@ def index_with(folder: Path, choices: Choices, encoder: Encoder | None, record: 
 def _changed(folder: Path, choices: Choices, encoder: Encoder | None, record: EncoderRecord | None) -> Built:
     description = _description(folder, choices, record)
     columns = replace(choices.columns, metadata=description.layout.metadata)
-    return change(folder, description, encoder, choices.documents, columns, choices.delete)
+    return change(home(folder), description, encoder, choices.documents, columns, choices.delete)
 
 
 def _description(folder: Path, choices: Choices, record: EncoderRecord | None) -> Description:

@@ -27,10 +27,7 @@ class Snapshot:
     @property
     def space(self) -> Space:
         """Of the vectors as they are searched now: without a cut while a rotation is not known yet."""
-        if self.fitted:
-            return self.fitted.space
-        space = self.description.space
-        return space.whole(self.description.encoder.dim) if self.description.layout.rotate else space
+        return self.fitted.space if self.fitted else self.description.unrotated
 
     def cut(self, dim: int | None) -> tuple[Space, list[Segment]]:
         """Its space and its segments in their first `dim` dims; None for all."""

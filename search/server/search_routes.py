@@ -17,7 +17,7 @@ from emb.errors import UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.calibration.fallback import Fallback
 from emb.search.index.hits import Hit
-from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.opening import opened
 from emb.search.index.queries import knows
 from emb.search.index.reader import Index
 from emb.search.server.documented import Refused, answers
@@ -90,11 +90,7 @@ def open_for(folder: Path, encoder: Encoder, model: Path) -> Index:
     Raises:
         ArtifactError: no index, or one of another vector space.
     """
-    index = Index(folder)
-    known = index.description
-    require_fitting(encoder, known.encoder, known.layout)
-    require_same_space(encoder, model, known.encoder)
-    return index
+    return opened(folder, encoder, model=model)
 
 
 def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | None = None) -> APIRouter:

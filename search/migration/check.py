@@ -1,0 +1,153 @@
+"""Whether an index's vectors remain usable with another encoder: what a search keeps, and by which map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from emb.artifact.bundle import is_bundle
+from emb.errors import EmbError
+from emb.progress import note
+from emb.runtime.encoder import Encoder
+from emb.search.calibration.apply import FILE as CALIBRATION
+from emb.search.calibration.apply import Calibration
+from emb.search.index.description import Description
+from emb.search.index.reader import Index
+from emb.search.migration.asked import asked_of, judged_documents, read_judged
+from emb.search.migration.maps import AS_THEY_ARE, LinearMap
+from emb.search.migration.sample import Sample, draw
+from emb.search.migration.trial import Trial, Way, fitted, tried
+from emb.similarity import Vectors
+
+USABLE, MAPPED = 0.98, 0.90  # of the nDCG that re-encoding gives
+AS_IS, THROUGH_A_MAP, RE_ENCODE = "usable as they are", "usable through a map", "must be re-encoded"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        old, new: the encoders of documents, by name.
+        documents: of the index; `sample` of them were encoded anew.
+        queries: that were searched for, `judged` by people or cut from the documents, which the new vectors judge.
+        ways: of searching, the first with new vectors; empty where no map carries the similarity.
+        verdict: on the old vectors: usable as they are, through a map, or not.
+        map: the best that is not the vectors as they are, or those where they are usable; None without any.
+        forecast: the share of the nDCG@10 of re-encoding that it keeps on documents that it was not fitted to.
+        renewed: what does not hold for new vectors, and what becomes of it.
+    """
+
+    old: str
+    new: str
+    documents: int
+    sample: int
+    queries: int
+    judged: bool
+    ways: Sequence[Way]
+    verdict: str
+    map: str | None
+    forecast: float | None
+    renewed: Sequence[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The findings, the map fitted to all of the sample, the level of its scores, and the sample's vectors by the new
+    encoder as they came.
+    """
+
+    check: Check
+    map: LinearMap | None
+    level: Sequence[float]
+    sample: Sample
+    encoded: Vectors
+
+
+def check(
+    index: Index,
+    description: Description,
+    encoders: tuple[Encoder, Encoder],
+    model: Path,
+    *,
+    data: str | Path | None,
+    count: int,
+    seed: int,
+) -> Checked:
+    """Encode `count` documents anew, fit every map to parts of them and try it on the others.
+
+    Args:
+        index: the old one, opened.
+        description: of the new one.
+        encoders: of documents and of queries, the new ones.
+        model: what was named as the new one.
+        data: a BEIR folder with judged queries; None cuts them from the documents.
+        count, seed: of the documents that are drawn.
+
+    Raises:
+        ArtifactError, DataError, UsageError: too little to look at, or data that cannot be used.
+    """
+    task = read_judged(data)
+    sample = draw(index, count, seed, judged_documents(task))
+    asked = asked_of(task, sample.entries, seed)
+    note(f"{description.encoder.name}: {len(sample.entries):,} documents, to see what their old vectors are worth")
+    encoded = encoders[0].encode(list(sample.texts), kind="document", show_progress_bar=True)
+    renewed = _renewed(description, model)
+    judged = asked.relevant is not None
+    facts = (index.description.encoder.name, description.encoder.name, len(index), len(sample.entries))
+    if {index.description.space.measure, description.space.measure} != {"dot"}:
+        found = Check(*facts, len(asked.texts), judged, [], RE_ENCODE, None, None, renewed)
+        return Checked(found, None, (1.0, 0.0), sample, encoded)
+    space = description.unrotated
+    queries = space.apply(encoders[1].encode(list(asked.texts), kind="query"))
+    new = space.apply(np.asarray(encoded, np.float32))
+    trial = Trial(sample.old, new, sample.owner, queries, asked.relevant, space.length_one)
+    ways = tried(trial)
+    best = best_of(ways)
+    verdict = verdict_on(best)
+    chosen = fitted(trial, best.name) if verdict != RE_ENCODE else None
+    found = Check(*facts, len(asked.texts), judged, ways, verdict, best.name, best.kept, renewed)
+    return Checked(found, chosen, best.level, sample, encoded)
+
+
+def best_of(ways: Sequence[Way]) -> Way:
+    """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find.
+
+    Which documents are found says more about a map than nDCG, to which most of them are nothing.
+    """
+    for way in ways:
+        if way.name == AS_THEY_ARE and way.kept >= USABLE:
+            return way
+    return max((way for way in ways[1:] if way.name != AS_THEY_ARE), key=lambda way: way.overlap)
+
+
+def verdict_on(way: Way) -> str:
+    """What to do with old vectors that can be searched in this way at best."""
+    if way.name == AS_THEY_ARE and way.kept >= USABLE:
+        return AS_IS
+    return THROUGH_A_MAP if way.kept >= MAPPED else RE_ENCODE
+
+
+def _renewed(description: Description, model: Path) -> list[str]:
+    layout = description.layout
+    codecs = " and ".join(dict.fromkeys([layout.codec, layout.finest]))
+    found = [f"codec {codecs}: fitted anew to the new vectors"]
+    if layout.rotate:
+        found.append("the index's rotation: fitted anew to the new vectors")
+    return [*found, _calibration(model, description.encoder.fingerprint)]
+
+
+def _calibration(model: Path, fingerprint: str) -> str:
+    again = f"fit it when the migration is finished: emb calibrate {model} --data PATH"
+    if not (model / CALIBRATION).is_file():
+        return f"relevance: {model.name} has no {CALIBRATION}; {again}"
+    try:
+        known = Calibration.load(model)
+        if not is_bundle(model):
+            known.require(known.query.fingerprint, fingerprint)
+    except EmbError as error:
+        return f"relevance: refused ({error.message}); {again}"
+    return f"relevance: {CALIBRATION} of {model.name} holds once the migration is finished, and is refused until then"

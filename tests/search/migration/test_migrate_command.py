@@ -1,0 +1,60 @@
+"""`emb migrate` from end to end, with models that are opened from their folders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from retrieval_set import write_set
+from tiny import SENTENCES
+
+import emb
+from emb.cli import cli
+from emb.commands import console
+from emb.search.index.mixed import MixedIndex
+
+
+@pytest.fixture(scope="module")
+def place(bert_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of the tiny model, and a model of another space."""
+    folder = tmp_path_factory.mktemp("migrate")
+    write_set(folder / "set", [f"{each} {number}" for number in range(5) for each in SENTENCES])
+    emb.index(folder / "set", folder / "index", bert_folder)
+    return folder
+
+
+def _said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = console.run(cli, [str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_it_looks_moves_and_finishes(
+    place: Path, bert_folder: Path, student_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = place / "index"
+    code, out, err = _said(capsys, "migrate", index, "--to", student_folder, "--dry-run", "--json", "--sample", 60)
+    assert code == 0, err
+    found = json.loads(out)
+    assert (found["state"], found["check"]["sample"], found["left"]) == ("checked", 60, 0)
+    assert not list(index.glob("space-*"))
+    code, out, err = _said(capsys, "migrate", index, "--to", student_folder)
+    assert code == 0, err
+    assert "--finish, or --undo" in out
+    assert "documents are encoded anew" in out
+    assert "relevance:" in out
+    query = SENTENCES[2]
+    with emb.open_index(index, bert_folder) as old, emb.open_index(index, student_folder) as new:
+        assert not isinstance(old, MixedIndex)
+        assert isinstance(new, MixedIndex)
+        expected = new.search(query, 3)
+        assert old.search(query, 3)
+    code, out, err = _said(capsys, "migrate", index, "--finish")
+    assert code == 0, err
+    assert emb.open_index(index, student_folder).search(query, 3) == expected
+    code, _, err = _said(capsys, "search", query, "--index", index, "--query", bert_folder)
+    assert code == 2
+    assert "the query encoder has 32 dims, the documents' encoder 48" in " ".join(err.split())
+    code, _, err = _said(capsys, "migrate", index, "--undo")
+    assert (code, "a finished one cannot be undone" in " ".join(err.split())) == (2, True)

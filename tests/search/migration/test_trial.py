@@ -1,0 +1,223 @@
+"""Maps between spaces, and what is told of them: forecasts are of documents that no map was fitted to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from indexing import DIM, Hashed, texts
+from migrating import WANTED, Turned, begun, models, turn
+
+from emb.errors import ArtifactError, DataError, UsageError
+from emb.search.index import storing
+from emb.search.index.reader import Index
+from emb.search.migration import trial as trying
+from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Checked, best_of, verdict_on
+from emb.search.migration.maps import AS_THEY_ARE, LinearMap, Moments, fit_maps, procrustes
+from emb.search.migration.run import Wanted, check_with
+from emb.search.migration.sample import draw
+from emb.search.migration.trial import Trial, Way, fitted, tried
+from emb.similarity import Vectors, unit
+
+RANDOM = np.random.default_rng(3)
+
+
+def _vectors(count: int, dim: int = DIM) -> Vectors:
+    return unit(
+        RANDOM.standard_normal((count, dim)) + 2 * RANDOM.standard_normal((8, dim))[RANDOM.integers(0, 8, count)]
+    )
+
+
+def _trial(old: Vectors, new: Vectors) -> Trial:
+    queries = unit(new[:40] + 0.1 * RANDOM.standard_normal(new[:40].shape))
+    return Trial(old, new, np.arange(len(old)), queries, [{row: 1} for row in range(40)], True)
+
+
+def _checked(folder: Path, encoder: Hashed, wanted: Wanted = WANTED) -> Checked:
+    return check_with(folder, wanted, models(encoder))
+
+
+@pytest.mark.parametrize(("new", "old"), [(32, 32), (24, 32), (32, 24)])
+def test_a_rotation_is_found_whatever_the_dims(new: int, old: int) -> None:
+    matrix = turn(new, old)
+    vectors = _vectors(200, old)
+    found = procrustes(Moments.of(vectors, vectors @ matrix.T))
+    np.testing.assert_allclose(found.matrix[:, :-1], matrix, atol=1e-5) if new >= old else None
+    if new >= old:
+        np.testing.assert_allclose(found.apply(vectors), vectors @ matrix.T, atol=1e-5)
+    else:
+        ridge = next(each for each in fit_maps(Moments.of(vectors, vectors @ matrix.T)) if each.kind == "ridge 0.01")
+        assert np.abs(ridge.apply(vectors) - vectors @ matrix.T).mean() < 0.02
+
+
+def test_a_map_of_documents_is_one_of_queries() -> None:
+    found = LinearMap("any", RANDOM.standard_normal((24, 33)).astype(np.float32))
+    vectors, query = _vectors(10), _vectors(1, 24)[0]
+    reached = query @ found.matrix
+    np.testing.assert_allclose(vectors @ reached[:-1] + reached[-1], found.apply(vectors) @ query, rtol=1e-4, atol=1e-4)
+
+
+def test_moments_add_up_over_parts() -> None:
+    old, new = _vectors(50), _vectors(50, 24)
+    whole, first = Moments.of(old, new), Moments.of(old[:20], new[:20])
+    rest = Moments.of(old[20:], new[20:])
+    for left, right in zip(fit_maps(whole - first), fit_maps(rest), strict=True):
+        np.testing.assert_allclose(left.matrix, right.matrix, atol=1e-5)
+
+
+def test_ridges_have_an_offset() -> None:
+    old = _vectors(200)
+    new = old @ turn().T + 0.5
+    kinds = {each.kind: each for each in fit_maps(Moments.of(old, new))}
+    assert np.abs(kinds["ridge 0.01"].apply(old) - new).mean() < 0.02
+    assert np.abs(kinds["procrustes"].apply(old) - new).mean() > 0.1
+
+
+def test_forecasts_are_of_documents_that_no_map_has_seen() -> None:
+    old, new = _vectors(60), _vectors(60)  # nothing to learn, but by heart
+    ways = {way.name: way for way in tried(_trial(old, new))}
+    by_heart = fitted(_trial(old, new), "ridge 0.01").apply(old)
+    assert (unit(by_heart) * new).sum(axis=1).mean() > 0.6
+    assert ways["ridge 0.01"].cosine < 0.4
+    assert ways["ridge 0.01"].kept < 0.5
+
+
+def test_pieces_of_a_document_lie_in_one_part() -> None:
+    old, new = np.repeat(_vectors(60), 2, axis=0), np.repeat(_vectors(60), 2, axis=0)
+    found = Trial(old, new, np.repeat(np.arange(60), 2), new[:40], [{row // 2: 1} for row in range(40)], True)
+    assert {way.name: way for way in tried(found)}["ridge 0.01"].cosine < 0.4
+
+
+def test_a_part_is_tried_by_a_map_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    whole = trying.fit_maps
+
+    def watched(moments: Moments) -> object:
+        seen.append(moments.count)
+        return whole(moments)
+
+    monkeypatch.setattr(trying, "fit_maps", watched)
+    tried(_trial(_vectors(50), _vectors(50)))
+    assert seen == [40] * 5
+
+
+def test_pieces_of_a_document_stay_together_and_count_by_the_best() -> None:
+    new = _vectors(60)
+    owner = np.repeat(np.arange(30), 2)
+    found = Trial(new, new, owner, new[1::2], [{row: 1} for row in range(30)], True)
+    ways = tried(found)
+    assert ways[0].ndcg == 100
+    assert ways[1].name == AS_THEY_ARE
+    assert (ways[1].kept, ways[1].overlap) == (1, 1)
+
+
+def test_scores_of_a_map_are_brought_to_the_height_of_new_ones() -> None:
+    new = _vectors(100)
+    truth = trying._scores(_trial(new, new), new)
+    scale, shift = trying._level(truth, 0.25 * truth - 0.5)
+    assert (scale, shift) == pytest.approx((4, 2), abs=1e-4)
+
+
+def test_where_nobody_judged_the_new_vectors_do() -> None:
+    new = _vectors(100)
+    found = replace(_trial(new, new), relevant=None)
+    assert [way.ndcg for way in tried(found)][:2] == pytest.approx([100, 100])
+    near, far = (tried(replace(found, old=unit(new + noise * _vectors(100))))[1] for noise in (0.3, 3))
+    assert 0.2 < far.kept < near.kept - 0.1 < 0.9
+
+
+def _way(name: str, kept: float, overlap: float) -> Way:
+    return Way(name, overlap, 100 * kept, kept, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("as_is", "ridge", "chosen", "verdict"),
+    [
+        ((0.99, 0.6), (1.0, 0.9), AS_THEY_ARE, AS_IS),
+        ((0.97, 0.9), (0.95, 0.7), "ridge", THROUGH_A_MAP),
+        ((0.97, 0.9), (0.89, 0.7), "ridge", RE_ENCODE),
+    ],
+)
+def test_verdicts(as_is: tuple[float, float], ridge: tuple[float, float], chosen: str, verdict: str) -> None:
+    ways = [_way("re-encoded", 1, 1), _way(AS_THEY_ARE, *as_is), _way("procrustes", 0.99, 0.5), _way("ridge", *ridge)]
+    assert best_of(ways).name == chosen
+    assert verdict_on(best_of(ways)) == verdict
+
+
+@pytest.mark.parametrize(
+    ("encoder", "verdict", "kind"),
+    [
+        (Turned(np.eye(DIM)), AS_IS, AS_THEY_ARE),
+        (Turned(turn()), THROUGH_A_MAP, "procrustes"),
+        (Turned(turn(), 20.0), RE_ENCODE, None),
+        (Turned(turn(), similarity="euclidean"), RE_ENCODE, None),
+    ],
+)
+def test_what_old_vectors_are_worth(encoder: Hashed, verdict: str, kind: str | None, tmp_path: Path) -> None:
+    folder = begun(tmp_path / "i", rescore="float32", codec="binary")
+    found = _checked(folder, encoder)
+    assert found.check.verdict == verdict
+    assert (found.check.sample, found.check.documents, found.check.judged) == (100, 120, False)
+    assert any("codec binary and float32: fitted anew" in line for line in found.check.renewed)
+    if kind:
+        assert found.check.map == kind
+        assert found.check.forecast == pytest.approx(1, abs=1e-6)
+    else:
+        assert found.map is None
+    assert not list(folder.glob("space-*"))
+
+
+def test_a_sample_is_drawn_by_its_seed_with_what_was_asked_for_first(tmp_path: Path) -> None:
+    with Index(begun(tmp_path / "i")) as index:
+        names = [{each.id for each in draw(index, 20, seed).entries} for seed in (0, 0, 1)]
+        assert names[0] == names[1] != names[2]
+        wanted = {"d0003", "d0099", "nobody"}
+        some = draw(index, 20, 0, wanted)
+    assert wanted - {"nobody"} <= {each.id for each in some.entries}
+    assert len(some.entries) == 20
+    np.testing.assert_allclose(some.old, Hashed().encode(some.texts), atol=1e-6)
+
+
+def _judged(folder: Path, queries: int) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": name, "text": text} for name, text in texts(120).items()]
+    asked = [{"_id": f"q{number}", "text": f"w1 query {number}"} for number in range(queries)]
+    for name, records in (("corpus", rows), ("queries", asked)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records), encoding="utf-8")
+    lines = [f"q{number}\td{number:04d}\t1\n" for number in range(queries)]
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
+    return folder
+
+
+def test_judged_queries_are_asked_where_there_are_some(tmp_path: Path) -> None:
+    begun(tmp_path / "i")
+    found = _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=_judged(tmp_path / "set", 30), sample=40))
+    assert (found.check.judged, found.check.queries, found.check.sample) == (True, 30, 40)
+    with pytest.raises(UsageError, match="19 judged queries have a relevant document"):
+        _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=_judged(tmp_path / "few", 19)))
+    with pytest.raises(UsageError, match="no judged queries"):
+        _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=tmp_path / "i"))
+
+
+def test_too_few_documents(tmp_path: Path) -> None:
+    begun(tmp_path / "i", 4)
+    with pytest.raises(DataError, match="4 documents are too few"):
+        _checked(tmp_path / "i", Turned(turn()))
+    begun(tmp_path / "i", 5)
+    assert _checked(tmp_path / "i", Turned(turn())).check.sample == 5
+
+
+def test_an_index_that_stores_nothing_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(storing, "write", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            begun(tmp_path / "i")
+    with pytest.raises(ArtifactError, match="holds no stored vectors"):
+        _checked(tmp_path / "i", Turned(turn()))
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt

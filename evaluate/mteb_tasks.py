@@ -18,7 +18,6 @@ from emb.evaluate.mteb_files import choose_split, fill
 from emb.evaluate.mteb_models import EncoderModel, Facts, SearchModel
 from emb.evaluate.scores import Output
 from emb.evaluate.subjects import Subject
-from emb.progress import note
 from emb.similarity import Vectors, truncated
 from emb.teachers.registry import OF_THE_CLIENT
 
@@ -72,11 +71,8 @@ def find_tasks(named: Sequence[Any], split: str | None = None) -> list[MtebTask]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other names for a task, and of its age
         found = [_found(mteb, each, split) if isinstance(each, str) else MtebTask(each) for each in named]
-    for each in found:
-        if split is not None:
-            choose_split(each.task, split)
-        if newer := each.task.superseded_by:
-            note(f"{each.name}: mteb has {newer} in its place by now")
+    for each in found if split is not None else ():
+        choose_split(each.task, str(split))
     names = [each.name for each in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"--task {twice[0]}: named twice", "name it once")
@@ -177,7 +173,7 @@ def run_task(
     model = SearchModel(encode, facts) if documents is not None else EncoderModel(encode, facts)
     options = {"batch_size": 1024, "show_progress_bar": False}  # of the loader of texts; a model has batches of its own
     with _no_bars(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".* is superseded by")  # a note has said so
+        warnings.filterwarnings("ignore", message=".* is superseded by")  # mteb's log says so too
         found = mteb.evaluate(
             model, given.task, cache=None, co2_tracker=False, show_progress_bar=False, encode_kwargs=options
         )

@@ -18,7 +18,8 @@ from emb.artifact.manifest import Manifest
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory: pytest.TempPathFactory, sentences: list[str]) -> dict[str, Path]:
     """Files for search, pairs and labels."""
-    return write_sets(tmp_path_factory.mktemp("sets"), sentences)
+    found: dict[str, Path] = write_sets(tmp_path_factory.mktemp("sets"), sentences)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +44,7 @@ def test_a_folder_has_its_own_name(bert_folder: Path, tmp_path: Path, monkeypatc
 
 def test_every_command_says_the_same_of_a_run_without_a_student(run: Path, bert_folder: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "student")
-    commands = {
+    commands: dict[str, Callable[[Any], object]] = {
         "evaluate": lambda model: open_subject(model, (), "fp32", (), 1),
         "bundle": lambda model: bundle(model, bert_folder, out=tmp_path / "bundle"),
         "adapt": lambda model: adapt_vocab(model, data=["none.txt"], out=tmp_path / "adapted"),

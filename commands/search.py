@@ -115,7 +115,9 @@ def search(
             count = search_file(index, queries, out, k, where=conditions, depth=depth)
             return Outcome({"queries": count, "out": out}, f"{count:,} queries: {out}")
         how: dict[str, Any] = {"k": k, "where": conditions, "depth": depth}
-        if (min_relevance, fallback) != (None, None) and not isinstance(index, Index):
+        if (min_relevance, fallback) == (None, None):
+            return _shown(text, [(hit, None) for hit in index.search(text or "", **how)])
+        if not isinstance(index, Index):
             asked = "--min-relevance" if fallback is None else "--fallback"
             raise UsageError(f"{asked} needs an index on disk", "name its folder with --index, or leave it out")
         if fallback is not None:
@@ -124,11 +126,9 @@ def search(
             hits, encoder = search_or_fall_back(index, query, text or "", fallback, **how)
             note(f"the query was read by {encoder}")
             return _shown(text, [(hit, None) for hit in hits], encoder=encoder)
-        if min_relevance is None:
-            return _shown(text, [(hit, None) for hit in index.search(text or "", **how)])
         from emb.search.calibration.searching import search_relevant
 
-        return _shown(text, search_relevant(index, query, text or "", min_relevance, **how))
+        return _shown(text, search_relevant(index, query, text or "", min_relevance or 0.0, **how))
 
 
 def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]], **more: str) -> Outcome:

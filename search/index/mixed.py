@@ -161,7 +161,7 @@ class MixedIndex(Index):
 
     def _pair(self, sql: sqlite3.Connection, new: Snapshot) -> None:
         """Find out which documents are there, by the keys of both."""
-        pairs = np.fromiter(sql.execute(PAIRS), np.dtype((np.int64, 2)))
+        pairs: Rows = np.fromiter(sql.execute(PAIRS), np.dtype((np.int64, 2))).astype(np.int64, copy=False)
         pairs = pairs[np.argsort(pairs[:, 1])]
         self._moved = dict(pairs.tolist())
         self._waiting = int(sql.execute("SELECT count(*) FROM main.documents").fetchone()[0]) - len(pairs)

@@ -39,7 +39,7 @@ class Reached:
 
     def scores(self, found: Vectors, rows: Rows) -> Vectors:
         """Scores of `rows`."""
-        moved = found + np.float32(self.offset)
+        moved: Vectors = found + np.float32(self.offset)
         moved = moved if self.lengths is None else moved / self.lengths[rows]
         return moved * np.float32(self.scale) + np.float32(self.shift)
 

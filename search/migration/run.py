@@ -56,8 +56,8 @@ def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Mig
         with_lock(root, lambda: undo(root))
         return Migrated(root, "undone", None, _documents(root), 0, 0)
     if end:
-        moving = with_lock(root, lambda: finish(root))
-        return Migrated(root, "finished", check_of(moving), _documents(root), 0, 0)
+        ended = with_lock(root, lambda: finish(root))
+        return Migrated(root, "finished", check_of(ended), _documents(root), 0, 0)
     moving = Moving.load(root)
     models = _models(wanted, moving)
     if look:

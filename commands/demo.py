@@ -134,7 +134,7 @@ def _run(command: Sequence[str]) -> None:
 
 def _serve(bundle: Path, index: Path, port: int, browser: bool) -> None:
     """The page until Ctrl-C, which the server gets too, and ends after what it has accepted."""
-    command = ["serve", str(bundle), "--index", str(index), "--port", str(port)]
+    command = ["serve", str(bundle), "--index", str(index), "--compare", "--port", str(port)]
     with _started(command) as server:
         if browser:
             threading.Thread(target=_show, args=(f"http://127.0.0.1:{port}", server), daemon=True).start()

@@ -28,7 +28,7 @@ def opened(
         place = model if isinstance(query, Encoder) else query_folder(query)
         if _belongs_to_new(folder, moving, place):
             return MixedIndex(folder, moving, query, model=place, any_encoder=any_encoder)
-    return Index(folder, query, model=place, any_encoder=any_encoder)
+    return Index(folder, query, model=model, any_encoder=any_encoder)
 
 
 def _belongs_to_new(folder: Path, moving: Moving, model: Path | None) -> bool:

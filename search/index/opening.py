@@ -24,10 +24,11 @@ def opened(
         UsageError: an index that is being moved, and an encoder that does not say whose vectors it gives.
     """
     moving = Moving.load(folder)
-    place = model if query is None or isinstance(query, Encoder) else query_folder(query)
-    if moving is not None and query is not None and _belongs_to_new(folder, moving, place):
-        return MixedIndex(folder, moving, query, model=place, any_encoder=any_encoder)
-    return Index(folder, query, model=place, any_encoder=any_encoder)
+    if moving is not None and query is not None:
+        place = model if isinstance(query, Encoder) else query_folder(query)
+        if _belongs_to_new(folder, moving, place):
+            return MixedIndex(folder, moving, query, model=place, any_encoder=any_encoder)
+    return Index(folder, query, model=model, any_encoder=any_encoder)
 
 
 def _belongs_to_new(folder: Path, moving: Moving, model: Path | None) -> bool:

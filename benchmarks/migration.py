@@ -134,7 +134,9 @@ def _stages(folder: Path, task: RetrievalTask, wanted: Wanted, new: Models) -> d
         try:
             move_with(folder, wanted, new)
         except Stopped:
-            found[name] = _searched(folder, task, new)
+            moving = Moving.load(folder)
+            if moving is not None and moving.map is not None:  # without a map new queries wait for all documents
+                found[name] = _searched(folder, task, new)
     encoder.left = 10**9
     move_with(folder, wanted, new)
     return {**found, "moved": _searched(folder, task, new)}

@@ -104,7 +104,9 @@ def check(
     space = description.unrotated
     queries = space.apply(encoders[1].encode(list(asked.texts), kind="query"))
     new = space.apply(np.asarray(encoded, np.float32))
-    trial = Trial(sample.old, new, sample.owner, queries, asked.relevant, space.length_one)
+    owner = np.concatenate([sample.owner, sample.rival_owner + len(sample.entries)])
+    old = np.concatenate([sample.old, sample.rivals])
+    trial = Trial(old, new, owner, queries, asked.relevant, space.length_one)
     ways = tried(trial)
     best = best_of(ways)
     verdict = verdict_on(best)

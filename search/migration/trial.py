@@ -19,10 +19,13 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Trial:
-    """Pieces of documents by both encoders, and queries by the new one.
+    """Pieces of documents by both encoders, or behind those by the old one alone, and queries by the new one.
+
+    Documents of which there is no new vector stand in the way of the right ones, as all of the index will.
 
     Attributes:
-        old, new: vectors `(pieces, old dim)` and `(pieces, new dim)`.
+        old: vectors `(pieces, old dim)`.
+        new: vectors `(first pieces, new dim)` of whole documents.
         owner: the document `(pieces,)` of each, rows from 0, ascending.
         queries: vectors `(queries, new dim)`.
         relevant: grades by document for each query; None where nobody judged, and the new encoder's own scores do.
@@ -40,6 +43,11 @@ class Trial:
     def documents(self) -> int:
         """How many there are."""
         return int(self.owner[-1]) + 1
+
+    @property
+    def both(self) -> int:
+        """How many of them, the first ones, have new vectors."""
+        return int(self.owner[len(self.new) - 1]) + 1
 
 
 @dataclass(frozen=True)
@@ -65,16 +73,25 @@ class Way:
 
 
 def tried(trial: Trial) -> list[Way]:
-    """New vectors first, then every candidate: documents of a part by the map that was fitted to the other parts."""
-    truth = _scores(trial, trial.new)
-    best = _ndcg(trial, truth, truth)
-    ways = [Way("re-encoded", 1.0, best, 1.0, 1.0)]
-    for name, vectors in _held_out(trial).items():
-        found = _scores(trial, vectors)
+    """New vectors first, then every candidate: documents of a part by the map that was fitted to the other parts.
+
+    With new vectors, documents that have none yet stand where the best candidate puts them: without them the right
+    documents would have few rivals, and every map would look better than it is.
+    """
+    held_out, known = _held_out(trial), trial.both
+    scores = {name: _scores(trial, vectors) for name, vectors in held_out.items()}
+    new = _scores(trial, trial.new)
+    levels = {name: _level(new, found[:, :known]) for name, found in scores.items()}
+    best = max(scores, key=lambda name: _overlap(_ranked(new), _ranked(scores[name][:, :known])))
+    scale, shift = levels[best]
+    truth = np.concatenate([new, scale * scores[best][:, known:] + shift], axis=1)
+    most = _ndcg(trial, truth, truth)
+    ways = [Way("re-encoded", 1.0, most, 1.0, 1.0)]
+    for name, found in scores.items():
         score = _ndcg(trial, truth, found)
-        close = float((unit(vectors) * unit(trial.new)).sum(axis=1).mean())
-        kept = score / best if best else 0.0
-        ways.append(Way(name, _overlap(_ranked(truth), _ranked(found)), score, kept, close, _level(truth, found)))
+        close = float((unit(held_out[name][: len(trial.new)]) * unit(trial.new)).sum(axis=1).mean())
+        kept = score / most if most else 0.0
+        ways.append(Way(name, _overlap(_ranked(truth), _ranked(found)), score, kept, close, levels[name]))
     return ways
 
 
@@ -82,26 +99,30 @@ def fitted(trial: Trial, name: str) -> LinearMap:
     """The map of that name, fitted to all documents."""
     if name == AS_THEY_ARE:
         return as_they_are(trial.new.shape[1], trial.old.shape[1])
-    return next(each for each in fit_maps(Moments.of(trial.old, trial.new)) if each.kind == name)
+    moments = Moments.of(trial.old[: len(trial.new)], trial.new)
+    return next(each for each in fit_maps(moments) if each.kind == name)
 
 
 def _held_out(trial: Trial) -> dict[str, Vectors]:
-    """By candidate, what it takes for the new vectors `(pieces, new dim)`."""
-    part = trial.owner % FOLDS
-    moments = [Moments.of(trial.old[part == each], trial.new[part == each]) for each in range(FOLDS)]
+    """By candidate, what it takes for the new vectors `(pieces, new dim)`; documents without new ones are seen by no
+    map, and go through that of all the others.
+    """
+    known, shape = len(trial.new), (len(trial.old), trial.new.shape[1])
+    part = np.where(np.arange(len(trial.old)) < known, trial.owner % FOLDS, FOLDS)
+    moments = [Moments.of(trial.old[part == each], trial.new[part[:known] == each]) for each in range(FOLDS)]
     whole = sum(moments[1:], moments[0])
     found: dict[str, Vectors] = {}
-    for each in range(FOLDS):
+    for each in range(FOLDS + 1):
         rows = part == each
-        for candidate in fit_maps(whole - moments[each]):
-            vectors = found.setdefault(candidate.kind, np.empty(trial.new.shape, np.float32))
+        for candidate in fit_maps(whole - moments[each] if each < FOLDS else whole):
+            vectors = found.setdefault(candidate.kind, np.empty(shape, np.float32))
             vectors[rows] = candidate.apply(trial.old[rows])
     return {name: unit(each) if trial.length_one else each for name, each in found.items()}
 
 
 def _scores(trial: Trial, vectors: Vectors) -> Vectors:
-    """Scores `(queries, documents)` of documents by their best pieces."""
-    first = np.flatnonzero(np.diff(trial.owner, prepend=-1))
+    """Scores `(queries, documents)` of the first documents, whose pieces have these vectors, by their best ones."""
+    first = np.flatnonzero(np.diff(trial.owner[: len(vectors)], prepend=-1))
     return np.maximum.reduceat(dots(trial.queries, vectors), first, axis=1)
 
 

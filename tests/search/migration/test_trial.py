@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from indexing import DIM, Hashed, texts
-from migrating import WANTED, Turned, begun, models, turn
+from migrating import COUNT, WANTED, Turned, begun, models, turn
 
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.search.index import storing
 from emb.search.index.reader import Index
+from emb.search.migration import check as checking
 from emb.search.migration import trial as trying
 from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Checked, best_of, verdict_on
 from emb.search.migration.maps import AS_THEY_ARE, LinearMap, Moments, fit_maps, procrustes
@@ -51,6 +52,24 @@ def test_a_rotation_is_found_whatever_the_dims(new: int, old: int) -> None:
     else:
         ridge = next(each for each in fit_maps(Moments.of(vectors, vectors @ matrix.T)) if each.kind == "ridge 0.01")
         assert np.abs(ridge.apply(vectors) - vectors @ matrix.T).mean() < 0.02
+
+
+def test_documents_without_new_vectors_stand_in_the_way() -> None:
+    """What is forecast is what the whole index keeps, though few documents were encoded anew."""
+    old = _vectors(6000)
+    new = unit(old @ turn(DIM, DIM).T + 0.03 * RANDOM.standard_normal(old.shape))
+    queries = unit(new[:150] + 0.15 * RANDOM.standard_normal((150, DIM)))
+    few = Trial(old[:200], new[:200], np.arange(200), queries, [{row: 1} for row in range(150)], True)
+    with_rivals = replace(few, old=old, owner=np.arange(len(old)))
+    whole = replace(with_rivals, new=new)
+    [found] = [each for each in fit_maps(Moments.of(old[200:], new[200:])) if each.kind == "ridge 0.01"]
+    truth, mapped = (trying._scores(whole, vectors) for vectors in (new, unit(found.apply(old))))
+    kept = trying._ndcg(whole, truth, mapped) / trying._ndcg(whole, truth, truth)
+    without, forecast = (
+        next(way for way in tried(each) if way.name == "ridge 0.01").kept for each in (few, with_rivals)
+    )
+    assert without > kept + 0.06
+    assert kept - 0.09 < forecast < kept + 0.03
 
 
 def test_a_map_of_documents_is_one_of_queries() -> None:
@@ -101,7 +120,7 @@ def test_a_part_is_tried_by_a_map_of_the_others(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(trying, "fit_maps", watched)
     tried(_trial(_vectors(50), _vectors(50)))
-    assert seen == [40] * 5
+    assert seen == [*[40] * 5, 50]  # that of all is for documents of which there is no new vector
 
 
 def test_pieces_of_a_document_stay_together_and_count_by_the_best() -> None:
@@ -200,6 +219,22 @@ def test_judged_queries_are_asked_where_there_are_some(tmp_path: Path) -> None:
         _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=_judged(tmp_path / "few", 19)))
     with pytest.raises(UsageError, match="no judged queries"):
         _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=tmp_path / "i"))
+
+
+def test_all_of_the_index_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Trial] = []
+
+    def watched(trial: Trial) -> list[Way]:
+        seen.append(trial)
+        return tried(trial)
+
+    monkeypatch.setattr(checking, "tried", watched)
+    begun(tmp_path / "i")
+    _checked(tmp_path / "i", Turned(turn()), replace(WANTED, sample=40))
+    [trial] = seen
+    assert (trial.both, trial.documents, len(trial.new)) == (40, COUNT, 40)
+    everything = unit(Hashed().encode(list(texts(COUNT).values())))
+    assert sorted(map(tuple, trial.old.round(4))) == sorted(map(tuple, everything.round(4)))
 
 
 def test_too_few_documents(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from emb.artifact.runs import run_status
 from emb.commands.console import Outcome, reports
 from emb.errors import EmbError, UsageError
 from emb.files import atomic_path
-from emb.progress import is_quiet, note
 
 TEACHER, DIM = "all-MiniLM-L6-v2", 256
 _PATIENCE = 120  # seconds until the server has its models in memory
@@ -144,6 +143,8 @@ def _serve(bundle: Path, index: Path, port: int, browser: bool) -> None:
 
 
 def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    from emb.progress import is_quiet, note
+
     note(f"\n$ emb {shlex.join(command)}")
     quiet = ["--quiet"] if is_quiet() else []
     return subprocess.Popen([sys.executable, "-m", "emb.cli", *command, *quiet], stdout=_STDERR)

@@ -134,6 +134,8 @@ def evaluate(
     """
     from emb.evaluate.evaluate import evaluate as score
 
+    if not options["data"] and not options["tasks"]:
+        raise click.UsageError("give --data PATH or --task NAME")
     found = score(models, dims=flat(dims), layers=flat(layers), verify=not no_verify, **options)
     if out:
         found.save(out)

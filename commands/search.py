@@ -11,7 +11,6 @@ import click
 
 from emb.commands.console import Outcome, reports
 from emb.errors import UsageError
-from emb.progress import note
 from emb.report.tables import table
 
 if TYPE_CHECKING:
@@ -121,6 +120,7 @@ def search(
             asked = "--min-relevance" if fallback is None else "--fallback"
             raise UsageError(f"{asked} needs an index on disk", "name its folder with --index, or leave it out")
         if fallback is not None:
+            from emb.progress import note
             from emb.search.calibration.fallback import search_or_fall_back
 
             hits, encoder = search_or_fall_back(index, query, text or "", fallback, **how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -38,15 +39,20 @@ RUNTIME = (
 FORBIDDEN = ("torch", "transformers", "sentence_transformers", "pydantic", "onnx", "datasets", "matplotlib", "scipy")
 
 
-def shipped() -> set[str]:
+@functools.cache
+def shipped() -> frozenset[str]:
     """Files of the package in the working tree: every module and every piece of data outside the other folders."""
-    files = (path.relative_to(ROOT) for pattern in _KINDS for path in ROOT.rglob(pattern))
-    return {
-        path.as_posix()
-        for path in files
-        if not {path.parts[0]} & ELSEWHERE
-        and not any(part.startswith(".") or part.endswith(".egg-info") for part in path.parts)
+    rooms = [path for path in ROOT.iterdir() if path.is_dir() and path.name not in ELSEWHERE and not _hidden(path)]
+    files = {
+        path for kind in _KINDS for path in (*ROOT.glob(kind), *(found for room in rooms for found in room.rglob(kind)))
     }
+    return frozenset(
+        path.as_posix() for path in (file.relative_to(ROOT) for file in files) if not any(map(_hidden, path.parents))
+    )
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.endswith(".egg-info")
 
 
 @pytest.fixture(scope="module")

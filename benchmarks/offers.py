@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """What `/search` of a running `emb serve … --compare` costs and finds, by each encoder and dims that it offers.
 
     emb serve BUNDLE --index INDEX --compare --also EXPORT --dim 128 &
@@ -11,14 +10,15 @@ teacher's first ten (in all dims) that is found.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+from common import Report, parser
 
 from emb.data.records import read_records, text_of
+from emb.report.tables import table
 
 _TEN = 10
 
@@ -58,21 +58,22 @@ def row(pair: tuple[str, int], answers: list[dict[str, Any]], teacher: list[dict
 
 
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("address")
-    parser.add_argument("queries", type=Path)
-    parser.add_argument("--limit", type=int, default=100)
-    given = parser.parse_args()
+    """Print the table and write the JSON."""
+    options = parser(__doc__, texts=None, rounds=None)
+    options.add_argument("address", help="where the server listens")
+    options.add_argument("queries", type=Path, help="records with a text")
+    options.add_argument("--limit", type=int, default=100, help="queries of them")
+    given = options.parse_args()
     queries = [text_of(record, "text", place) for place, record in read_records(given.queries, "text")][: given.limit]
     with httpx.Client(base_url=given.address, timeout=120) as client:
         rows = measured(client, queries)
-    print(f"{len(queries)} queries\n| encoder | dims | p50 ms | p95 ms | encoding | searching | of the teacher's ten |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
-    for each in rows:
-        shared = "" if each["shared"] is None else f"{each['shared']:.0%}"
-        times = " | ".join(f"{each[name]:.1f}" for name in ("p50", "p95", "encode", "search"))
-        print(f"| {each['encoder']} | {each['dim']} | {times} | {shared} |")
+    print(
+        table(
+            [tuple(f"{each:.3g}" if isinstance(each, float) else each for each in row.values()) for row in rows],
+            tuple(rows[0]),
+        )
+    )
+    Report("offers", {"queries": len(queries)}, rows=rows).write(given.out)
 
 
 if __name__ == "__main__":

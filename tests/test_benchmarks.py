@@ -73,6 +73,8 @@ def test_every_benchmark_is_here() -> None:
         "rotation",
         "serving",
         "soak",
+        "engines",
+        "migration",
         "smaller_tables",
         "stream",
     } == set(SCRIPTS)

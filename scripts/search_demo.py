@@ -5,6 +5,7 @@
 Called again, it goes on where it was, and shows the page at once where nothing is left to do.
 """
 
+import signal
 import sys
 
 import environment
@@ -13,6 +14,8 @@ import environment
 def main() -> int:
     """Run `emb demo search` in the environment that it needs."""
     commands = environment.prepare("train", "minilm", "search", "serve")
+    # Ctrl-C ends the server, which answers what it has accepted; this process waits for it.
+    signal.signal(signal.SIGINT, lambda number, frame: None)
     return environment.run(commands / "emb", "demo", "search", *sys.argv[1:])
 
 

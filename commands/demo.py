@@ -48,7 +48,7 @@ def demo() -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path("demo-search"),
+    default=Path("runs/demo-search"),
     show_default=True,
     help="Folder for all of it.",
 )

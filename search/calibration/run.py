@@ -11,8 +11,9 @@ from emb.artifact.bundle import Bundle, is_bundle
 from emb.artifact.fingerprints import fingerprint
 from emb.artifact.lineage import TeacherRecord
 from emb.artifact.manifest import Manifest, is_artifact
+from emb.artifact.signature import is_signed
 from emb.errors import UsageError
-from emb.progress import note
+from emb.progress import note, warn
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.search.bundling.space import check_space
@@ -65,6 +66,8 @@ def run(
         noted(pairs.scores),
     )
     found.save(folder)
+    if is_signed(folder):
+        warn(f"{folder}: its signature is of the files before; sign it again: emb sign {folder} --key KEY")
     return found
 
 

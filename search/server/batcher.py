@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice, repeat, zip_longest
 
 import numpy as np
 
@@ -32,21 +33,25 @@ class Vectorised:
     computed: float
 
 
+_LOOKED_AT = 4  # batches' worth of waiting texts, of which those of like length are put together
+
+
 class _Job:
-    """One request's texts: those before `taken` are with the encoder or done."""
+    """One request's texts; the places of those that are neither with the encoder nor done are `left`."""
 
     def __init__(self, rows: Rows) -> None:
-        self.rows, self.vectors, self.taken, self.done = rows, [np.empty(0)] * len(rows), 0, 0
+        self.rows, self.vectors, self.done = rows, [np.empty(0)] * len(rows), 0
+        self.left = list(range(len(rows)))
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Vectorised] = self.loop.create_future()
         self.entered = self.begun = time.perf_counter()
 
-    def take(self) -> int:
-        """The place of the next text."""
-        if not self.taken:
+    def take(self, place: int) -> int:
+        """Hand the text at `place` over; the tokens it has."""
+        if len(self.left) == len(self.rows):
             self.begun = time.perf_counter()
-        self.taken += 1
-        return self.taken - 1
+        self.left.remove(place)
+        return len(self.rows[place])
 
     def put(self, place: int, vector: Vectors) -> Vectorised | None:
         """Take the vector of one text; with the last, the answer."""
@@ -70,7 +75,8 @@ class Batcher:
     """A queue before an encoder.
 
     Requests take turns, a text each: a query is not kept waiting behind the thousand texts of another request. A batch
-    is whatever waits when the encoder is free, up to its limits: nothing ever waits for a batch to fill.
+    is the text whose turn it is, and of those that wait behind it the ones nearest to it in length, because every text
+    of a batch costs as much as its longest. Nothing ever waits for a batch to fill.
     """
 
     def __init__(self, encode: Encode, settings: Settings, metrics: Metrics) -> None:
@@ -131,9 +137,9 @@ class Batcher:
     def _leave(self, job: _Job) -> None:
         """Take out what is left of a request that waits no longer: its client has gone, its time is over."""
         with self._state:
-            if left := job.rows[job.taken :]:
+            if job.left:
                 self._jobs.remove(job)
-                self._count(-len(left), -sum(map(len, left)))
+                self._count(-len(job.left), -sum(len(job.rows[place]) for place in job.left))
 
     def _count(self, texts: int, tokens: int) -> None:
         self._texts += texts
@@ -148,20 +154,28 @@ class Batcher:
         """The texts to encode next; none where the queue is closed and empty."""
         with self._state:
             self._state.wait_for(lambda: self._jobs or self._closed)
-            batch: list[tuple[_Job, int]] = []
-            tokens = 0
-            while self._jobs and len(batch) < self.settings.max_batch_requests:
-                job = self._jobs[0]
-                size = len(job.rows[job.taken])
-                if batch and tokens + size > self.settings.max_batch_tokens:
-                    break
-                batch.append((job, job.take()))
-                tokens += size
-                self._jobs.popleft()
-                if job.taken < len(job.rows):
-                    self._jobs.append(job)
+            batch = self._chosen()
+            tokens = sum(job.take(place) for job, place in batch)
+            if batch:  # the next turn is another request's
+                self._jobs.rotate(-1)
+            self._jobs = deque(job for job in self._jobs if job.left)
             self._count(-len(batch), -tokens)
         self.metrics.batch(len(batch), tokens)
+        return batch
+
+    def _chosen(self) -> list[tuple[_Job, int]]:
+        """The text whose turn it is, and those like it."""
+        turns = zip_longest(*(zip(repeat(job), job.left) for job in self._jobs))
+        waiting = (each for each in chain.from_iterable(turns) if each is not None)
+        seen = list(islice(waiting, _LOOKED_AT * self.settings.max_batch_requests))
+        size = [len(job.rows[place]) for job, place in seen]
+        near = sorted(range(len(seen)), key=lambda index: abs(size[index] - size[0]))
+        longest, batch = 0, []
+        for index in near[: self.settings.max_batch_requests]:
+            longest = max(longest, size[index])
+            if batch and longest * (len(batch) + 1) > self.settings.max_batch_tokens:
+                break
+            batch.append(seen[index])
         return batch
 
     def _answer(self, batch: Sequence[tuple[_Job, int]]) -> None:

@@ -25,7 +25,7 @@ class Settings:
             refused.
         max_client_batch_size: texts of one request.
         max_concurrent_requests: requests that are read and answered at once; beyond, 429.
-        max_batch_tokens: tokens, padding not counted, that the encoder is given at once.
+        max_batch_tokens: tokens, padding counted, that the encoder is given at once.
         max_batch_requests: texts that the encoder is given at once.
         max_queue_texts, max_queue_tokens: what may wait for the encoder; beyond, 429.
         payload_limit: bytes of a request's body.

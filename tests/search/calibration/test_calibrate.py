@@ -70,6 +70,17 @@ def test_a_calibration_is_no_part_of_the_model(fitted: Path, model: Path) -> Non
     assert weights_hash(fitted) == weights_hash(model)
 
 
+def test_a_signature_that_no_longer_holds_is_told(
+    fitted: Path, documents: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(fitted, tmp_path / "model")
+    emb.calibrate(folder, documents, doc=folder, max_queries=60)
+    assert "signature" not in capsys.readouterr().err
+    (folder / "SHA256SUMS").write_text("of the files before\n", encoding="utf-8")
+    emb.calibrate(folder, documents, doc=folder, max_queries=60)
+    assert f"sign it again: emb sign {folder} --key KEY" in " ".join(capsys.readouterr().err.split())
+
+
 def test_it_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emb.search.calibration.apply.fingerprint", lambda folder, file: "a" * 64)
     found, pairs = made_up(), shifted()

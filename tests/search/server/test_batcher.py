@@ -107,7 +107,42 @@ def test_requests_take_turns_text_by_text_within_the_limits() -> None:
 
     assert asyncio.run(asyncio.wait_for(go(), 20)) == [[1], [10, 11, 12, 14], [20], [30, 31]]
     # A text beyond the limit of tokens goes alone; the short request does not wait for the long one before it.
-    assert slow.batches == [[1], [10, 20], [30], [11, 31, 12, 14]]
+    assert slow.batches == [[1], [10, 20, 11, 31], [30], [12, 14]]
+    batcher.close()
+
+
+def test_texts_of_like_length_go_together_and_the_oldest_is_never_passed_over() -> None:
+    slow = Slow()
+    batcher = _batcher(slow, max_batch_requests=2)
+    lengths = [5, 1, 6, 2, 5, 1, 2]
+
+    async def go() -> None:
+        first = _settled(batcher, [_row(9)])
+        await slow.entered()
+        rest = [_settled(batcher, [_row(number, *[0] * (length - 1))]) for number, length in enumerate(lengths)]
+        await asyncio.sleep(0.05)
+        slow.free.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+    assert slow.batches == [[9], [0, 4], [1, 5], [2, 3], [6]]
+    batcher.close()
+
+
+def test_padding_counts_in_the_tokens_of_a_batch() -> None:
+    slow = Slow()
+    batcher = _batcher(slow, max_batch_tokens=9)
+
+    async def go() -> None:
+        first = _settled(batcher, [_row(9)])
+        await slow.entered()
+        rest = [_settled(batcher, [_row(number, *[0] * length)]) for number, length in enumerate((2, 3, 2, 2))]
+        await asyncio.sleep(0.05)
+        slow.free.set()
+        await asyncio.gather(first, *rest)
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+    assert slow.batches == [[9], [0, 2, 3], [1]]  # 3 texts of 3 tokens; the fourth would make it 4 of 4
     batcher.close()
 
 

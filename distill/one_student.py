@@ -24,10 +24,10 @@ from emb.data.corpus import Corpus, Text
 from emb.distill.after_training import average, flatten_projections
 from emb.distill.checkpoint import has_checkpoint
 from emb.distill.costs import with_costs
+from emb.distill.document_order import DocumentOrder
 from emb.distill.preparation import Prepared, splits_of
 from emb.distill.projection import start_projections
 from emb.distill.query_encoder import exits_of, is_for_queries
-from emb.distill.ranking import rank_projections
 from emb.distill.retention import with_forecast, with_retention
 from emb.distill.student import build_student
 from emb.distill.student_vocabulary import fit_vocabulary
@@ -107,8 +107,6 @@ def train_student(
     training.run()
     spent = training.spent
     powers = _finish(training, out / START, recipe)
-    if given.search is not None:
-        rank_projections(training, given.search, recipe.ranking)
     scores = with_forecast(_scores(training, given), expected)
     processes.wait_for_everyone()
     if processes.is_main_process:
@@ -125,7 +123,15 @@ def _training(student: EmbeddingModel, recipe: Recipe, given: Prepared, out: Pat
     train, held_out = splits_of(student, given, recipe.capture.max_length)
     _start_heads(student.to(device()), train, pairs, recipe, resumed=resumed)
     identity = _identity(recipe, given.corpus, given.targets.fingerprint)
-    return Training(student, train, held_out, pairs, recipe.training, out, identity)
+    return Training(student, train, held_out, pairs, recipe.training, out, identity, _order(student, recipe, given))
+
+
+def _order(student: EmbeddingModel, recipe: Recipe, given: Prepared) -> DocumentOrder | None:
+    """None without documents, of vectors whose length means something, and of a static encoder."""
+    rows_alone = isinstance(student.encoder, StaticEncoder)
+    if given.search is None or not recipe.ranking.weight or not student.spec.normalize or rows_alone:
+        return None
+    return DocumentOrder.of(given.search.documents, recipe.ranking, recipe.training.seed)
 
 
 def _read_documents(training: Training, given: Prepared) -> None:
@@ -284,9 +290,10 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
 
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     """Everything the weights depend on; when to evaluate and to save may change on the way."""
-    values = recipe.model_dump(
-        mode="json", exclude={"training": True, "ranking": True, "rotate": True, "capture": {"column"}}
-    )
+    values = recipe.model_dump(mode="json", exclude={"training": True, "rotate": True, "capture": {"column"}})
+    ranked = recipe.data.documents and recipe.ranking.weight and recipe.student.layers != 0
+    if not ranked:
+        del values["ranking"]
     unset = DataRecipe().model_dump(mode="json")
     for key in ("documents", "as_queries", "mix", "cuts", "parallel"):  # runs that began before these were there go on
         if values["data"][key] == unset[key]:

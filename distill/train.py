@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from emb.artifact.manifest import LayerDimPair, PairScores
+from emb.distill.document_order import DocumentOrder
 from emb.distill.held_out_scores import exit_vectors, scores_of
 from emb.distill.loop import Loop
 from emb.distill.losses import objective_of, pair_losses
@@ -44,8 +45,9 @@ class Training(Loop):
         recipe: TrainingRecipe,
         folder: Path,
         identity: str,
+        order: DocumentOrder | None = None,
     ) -> None:
-        self.student, self.train, self.held_out, self.pairs = student, train, held_out, pairs
+        self.student, self.train, self.held_out, self.pairs, self.order = student, train, held_out, pairs, order
         self.exits = sorted({pair.layers for pair in pairs})
         self.objective = objective_of(recipe.objective or [{"cosine": 1.0}])
         self.padder = student.tokenizer()
@@ -67,7 +69,8 @@ class Training(Loop):
     def loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
         """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised."""
         losses = pair_losses(outputs, targets, self.pairs, objective=self.objective, unit=self.student.spec.normalize)
-        return torch.stack(list(losses.values())).mean()
+        near = torch.stack(list(losses.values())).mean()
+        return near if self.order is None else near + self.order.loss(outputs, targets, self.pairs)
 
     def mend(self) -> str:
         """What helps where training diverges."""

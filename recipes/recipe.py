@@ -146,19 +146,16 @@ class TrainingRecipe(_Section):
 
 
 class RankingRecipe(_Section):
-    """The last step of an encoder for queries to known documents: its projections learn the teacher's order of them.
+    """How an encoder for queries to known documents learns the order in which its teacher finds them, while it is
+    trained.
 
-    Over `texts` texts, `epochs` times (0: not at all); the loss is the KL divergence between the softmaxes, at
-    `temperature`, of the scores of the `documents` that the teacher finds first, and `cosine` times what the cosine to
-    the teacher lacks to 1. Kept where the held-out search gets better.
+    The loss is the KL divergence between the softmaxes, at `temperature`, of the scores of the `documents` that the
+    teacher finds first; it counts `weight` times as much as the objective, 0 leaves it out.
     """
 
-    epochs: float = Field(3, ge=0)
-    texts: int = Field(20_000, ge=1)
+    weight: float = Field(1.0, ge=0)
     documents: int = Field(100, ge=2)
     temperature: float = Field(0.05, gt=0)
-    cosine: float = Field(1.0, ge=0)
-    lr: float = Field(1e-3, gt=0)
 
 
 class VocabularyRecipe(_Section):

@@ -170,7 +170,8 @@ class Batcher:
         seen = list(islice(waiting, _LOOKED_AT * self.settings.max_batch_requests))
         size = [len(job.rows[place]) for job, place in seen]
         near = sorted(range(len(seen)), key=lambda index: abs(size[index] - size[0]))
-        longest, batch = 0, []
+        batch: list[tuple[_Job, int]] = []
+        longest = 0
         for index in near[: self.settings.max_batch_requests]:
             longest = max(longest, size[index])
             if batch and longest * (len(batch) + 1) > self.settings.max_batch_tokens:

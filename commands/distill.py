@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.options import duration, setting
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
@@ -141,14 +142,17 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def _distilled(result: DistillResult) -> str:
-    pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
-    documents = f"documents: emb encode FILE OUT --model {result.teacher} --kind document\n" if result.teacher else ""
-    return f"{_scores(result)}\n\nrun: {result.run}\n{documents}next: emb export {result.run} {pair}--int8"
+    pair = ("--layers", result.advised.layers, "--dim", result.advised.dim) if result.advised else ()
+    return f"{_scores(result)}\n\nrun: {result.run}\n{next_step('export', result.run, *pair, '--int8')}"
 
 
 def _expected(result: DistillResult) -> str:
     times = result.forecast.times() if result.forecast else ""
-    return f"expected, from a short training on a sample:\n{_scores(result)}\n\ntime here, with nothing cached: {times}"
+    layers = ", with --layers 0" if result.advised and result.advised.layers == 0 else ""
+    return (
+        f"expected, from a short training on a sample:\n{_scores(result)}\n\ntime here, with nothing cached: {times}\n"
+        f"next: the same command without --dry-run{layers}"
+    )
 
 
 def _scores(result: DistillResult) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.options import duration, layer_numbers, numbers
 from emb.commands.shared import Lists, flat, no_verify, output, remote_code
 from emb.report.tables import table
@@ -175,7 +176,7 @@ def _exported(artifacts: Sequence[dict[str, Any]]) -> str:
     header = ("layers", "dim", "file", "size", "weights", "vectors", "min cosine")
     places = "\n".join(f"{artifact['path']}" for artifact in artifacts)
     healed = "".join(_healed(artifact) for artifact in artifacts if artifact["healing"])
-    return f"{table(rows, header)}\n\n{healed}{places}\nnext: emb validate {artifacts[0]['path']}"
+    return f"{table(rows, header)}\n\n{healed}{places}\n{next_step('validate', artifacts[0]['path'])}"
 
 
 def _healed(artifact: dict[str, Any]) -> str:

@@ -1,0 +1,50 @@
+"""What a command says to type next is a command that `emb` takes as it stands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from emb.cli import SECTIONS, cli
+from emb.commands import console
+from emb.commands.next_step import next_step
+
+COMMANDS = Path(__file__).resolve().parents[2] / "commands"
+
+
+def _words(text: str) -> list[str]:
+    """The words behind `next: emb`, as a shell reads them."""
+    return shlex.split(text.split("next: emb ")[1].splitlines()[0])
+
+
+def test_words_with_blanks_come_back_as_one() -> None:
+    assert _words(next_step("search", "a question", "--index", Path("my docs.index"))) == [
+        *("search", "a question", "--index", "my docs.index")
+    ]
+
+
+def test_no_command_writes_that_line_by_hand() -> None:
+    """By hand nothing is quoted, and a comma or an "or" gets in that no shell knows."""
+    written = [path.name for path in COMMANDS.glob("*.py") if re.search(r"next: emb", path.read_text("utf-8"))]
+    assert written == ["next_step.py"]
+
+
+def test_an_index_says_how_it_is_searched(
+    student_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents, index = tmp_path / "my documents.txt", tmp_path / "my index"
+    documents.write_text("the cat sat\na dog ran\nthe sun shone\n", encoding="utf-8")
+    assert console.run(cli, ["index", str(documents), "--doc", str(student_folder), "--out", str(index)]) == 0
+    assert console.run(cli, _words(capsys.readouterr().out)) == 0
+    assert "passage" in capsys.readouterr().out
+
+
+def test_help_lists_every_command_once_and_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(cli.commands)
+    assert console.run(cli, ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(re.search(rf"^  {name} +\w", printed, re.MULTILINE) for name in cli.commands)
+    assert not re.search(r"\w\.\.\.$", printed, re.MULTILINE)

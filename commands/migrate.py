@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from emb.commands.console import Outcome, reports
-from emb.commands.next_step import next_step
+from emb.commands.next_step import next_step, typed
 from emb.commands.shared import model_names, remote_code
 from emb.report.tables import table
 
@@ -91,7 +90,7 @@ def _next(done: Migrated, to: str | None) -> str:
         "checked": f"{folder}\n{next_step('migrate', folder, '--to', to or 'MODEL')}",
         "moved": f"{done.documents - done.left:,} of {done.documents:,} documents are encoded anew,"
         f" {done.truncated:,} texts of this run were longer than the encoder reads\n{folder}\n"
-        f"{next_step('migrate', folder, '--finish')}\nor back: emb migrate {shlex.quote(str(folder))} --undo",
+        f"{next_step('migrate', folder, '--finish')}\nor back: {typed('migrate', folder, '--undo')}",
         "finished": f"{done.documents:,} documents\n{folder}",
         "undone": f"the index is as it was: {done.documents:,} documents\n{folder}",
     }[done.state]

@@ -7,6 +7,11 @@ import shlex
 QUESTION = "how do I open a file?"
 
 
+def typed(*words: object) -> str:
+    """`emb …` as a shell takes it; a word in capitals is for the user to fill in."""
+    return shlex.join(["emb", *map(str, words)])
+
+
 def next_step(*words: object) -> str:
-    """`next: emb …`, to be pasted as it is; a word in capitals is for the user to fill in."""
-    return f"next: {shlex.join(['emb', *map(str, words)])}"
+    """The line that says what to type next."""
+    return f"next: {typed(*words)}"

@@ -127,7 +127,8 @@ def test_a_copy_in_an_engine_is_searched_in_the_same_words(
     ("words", "said"),
     [
         (["sync", "nowhere", "qdrant://a"], "the engine 'qdrant' is unknown"),
-        (["search", "--index", "i", "--query", "m"], "give a TEXT, or --queries FILE with --out RUN.jsonl"),
+        (["search", "--index", "i", "--query", "a cat"], "run: emb search 'a cat' --index i --query MODEL"),
+        (["search", "--index", "i", "--query", "m", "--queries", "q"], "give a TEXT, or --queries FILE with --out"),
         (["search", "a", "--index", "i", "--query", "m", "--out", "o"], "give a TEXT"),
         (["search", "a", "--index", "i", "--query", "m", "--where", "x"], "not of the form key=value"),
         (["search", "a", "--index", "nowhere", "--query", "m"], "no index here"),

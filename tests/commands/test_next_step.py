@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from emb.artifact import manifest
+from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.cli import SECTIONS, cli
 from emb.commands import console
 from emb.commands.next_step import next_step
+from emb.files import write_json
 
+# The package names the commands, not their files.
+bundle, validate = import_module("emb.commands.bundle"), import_module("emb.commands.validate")
 COMMANDS = Path(__file__).resolve().parents[2] / "commands"
 
 
@@ -40,6 +48,36 @@ def test_an_index_says_how_it_is_searched(
     assert console.run(cli, ["index", str(documents), "--doc", str(student_folder), "--out", str(index)]) == 0
     assert console.run(cli, _words(capsys.readouterr().out)) == 0
     assert "passage" in capsys.readouterr().out
+
+
+def _lineage(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    """Let every folder be an artifact of this lineage."""
+    monkeypatch.setattr(manifest, "is_artifact", lambda folder: True)
+    monkeypatch.setattr(manifest.Manifest, "load", lambda folder: SimpleNamespace(lineage=Lineage(**facts)))
+
+
+def test_a_student_joins_its_teacher_and_another_encoder_reads_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = tmp_path / "mine" / "exports" / "0x128"
+    export.mkdir(parents=True)
+    write_json(tmp_path / "mine" / "run.json", {"status": "finished", "at": ""})
+    _lineage(monkeypatch, teacher=TeacherRecord("teacher"))
+    assert _words(validate._after(export)) == ["bundle", "--query", str(export), "--out", "bundles/mine"]
+    _lineage(monkeypatch)
+    assert _words(validate._after(export)) == ["index", "DOCS", "--doc", str(export), "--out", "mine.index"]
+
+
+def test_a_bundle_names_the_documents_that_its_student_was_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = tmp_path / "documents.jsonl"
+    _lineage(monkeypatch, recipe={"data": {"documents": [str(documents)]}})
+    assert bundle._documents("export") == ["DOCS"], "they are gone"
+    documents.touch()
+    assert bundle._documents("export") == [str(documents)]
+    _lineage(monkeypatch)
+    assert bundle._documents("export") == ["DOCS"]
 
 
 def test_help_lists_every_command_once_and_whole(capsys: pytest.CaptureFixture[str]) -> None:

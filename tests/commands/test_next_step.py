@@ -37,7 +37,7 @@ def test_words_with_blanks_come_back_as_one() -> None:
 def test_no_command_writes_that_line_by_hand() -> None:
     """By hand nothing is quoted, and a comma or an "or" gets in that no shell knows."""
     written = [path.name for path in COMMANDS.glob("*.py") if re.search(r"next: emb", path.read_text("utf-8"))]
-    assert written == ["next_step.py"]
+    assert not written
 
 
 def test_an_index_says_how_it_is_searched(

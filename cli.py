@@ -67,7 +67,7 @@ def cli(context: click.Context) -> None:
     emb distill --teacher all-MiniLM-L6-v2 --for documents.jsonl --layers 0
     emb export --layers 0 --dim 128 --int8
     emb validate
-    emb bundle --query runs/all-MiniLM-L6-v2/exports/0x128 --out bundles/mine
+    emb bundle --query runs/all-minilm-l6-v2/exports/0x128 --out bundles/mine
     emb index documents.jsonl --doc bundles/mine --out docs.index
     emb search "how do I open a file?" --index docs.index --query bundles/mine
     """

@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     help="Override a value of the training of rows, or of the adapter: --set epochs=5, --set language.lr=1e-4.",
 )
 @remote_code
-@output
+@output("adapted/NAME")
 @reports
 def adapt_vocab(
     model: str,

@@ -70,7 +70,7 @@ from emb.report.tables import table
     "--router", is_flag=True, help="Write router/ too, a folder that sentence-transformers opens, with both models."
 )
 @remote_code
-@output
+@output("bundles/NAME, of the query encoder")
 @reports
 def bundle(**options: Any) -> Outcome:
     """Join a query encoder and the encoder of its documents.

@@ -109,7 +109,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 )
 @no_verify
 @remote_code
-@output
+@output("LAYERSxDIM below the run's exports/, or exports/NAME-LAYERSxDIM")
 @reports
 def export(
     source: str | None,

@@ -96,8 +96,8 @@ def index(
         f" {done.deleted:,} deleted"
         + (f" ({len(ids) - done.deleted:,} ids not found)" if done.deleted < len(ids) else ""),
         f"{done.truncated:,} texts were longer than the encoder reads",
-        f"memory: {quality.memory / 1e6:,.1f} MB for {quality.vectors:,} vectors, as float32"
-        f" {quality.floats / 1e6:,.1f} MB",
+        f"memory: {quality.memory / 1e6:,.1f} MB for {quality.vectors:,} vectors"
+        + (f", as float32 {quality.floats / 1e6:,.1f} MB" if quality.memory < quality.floats else ""),
         *([] if quality.recall is None else [f"recall@10 of an exact search: {quality.recall:.3f}"]),
         "",
         f"{out}\n{next_step('search', QUESTION, '--index', out, '--query', doc or 'MODEL')}",

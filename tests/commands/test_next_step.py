@@ -17,6 +17,7 @@ from emb.cli import SECTIONS, cli
 from emb.commands import console
 from emb.commands.next_step import next_step
 from emb.files import write_json
+from emb.teachers.registry import Resolved
 
 # The package names the commands, not their files.
 bundle, validate = import_module("emb.commands.bundle"), import_module("emb.commands.validate")
@@ -78,6 +79,17 @@ def test_a_bundle_names_the_documents_that_its_student_was_made_for(
     assert bundle._documents("export") == [str(documents)]
     _lineage(monkeypatch)
     assert bundle._documents("export") == ["DOCS"]
+
+
+def test_examples_in_the_help_are_taken_as_they_are_pasted() -> None:
+    helps = [command.help or "" for command in [cli, *cli.commands.values()]]
+    lines = [line.strip() for text in helps for line in text.splitlines() if line.strip().startswith("emb ")]
+    assert len(lines) >= 9
+    for name, *words in (shlex.split(line)[1:] for line in lines):
+        cli.commands[name].make_context(name, words)
+    [query] = [line.split()[3] for line in lines if line.startswith("emb bundle")]
+    teacher = Resolved(Path(), "all-MiniLM-L6-v2", None, None)
+    assert query == f"runs/{import_module('emb.distill.run')._stem(teacher)}/exports/0x128"
 
 
 def test_help_lists_every_command_once_and_whole(capsys: pytest.CaptureFixture[str]) -> None:

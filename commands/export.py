@@ -28,6 +28,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 )
 @click.option(
     "--dim",
+    "--dims",
     "dims",
     type=numbers,
     metavar="N[,N…]",

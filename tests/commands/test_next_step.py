@@ -16,6 +16,7 @@ from emb.artifact.lineage import Lineage, TeacherRecord
 from emb.cli import SECTIONS, cli
 from emb.commands import console
 from emb.commands.next_step import next_step
+from emb.commands.shared import flat
 from emb.files import write_json
 from emb.teachers.registry import Resolved
 
@@ -98,3 +99,10 @@ def test_help_lists_every_command_once_and_whole(capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +\w", printed, re.MULTILINE) for name in cli.commands)
     assert not re.search(r"\w\.\.\.$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["export", "evaluate"])
+def test_several_dims_are_asked_for_in_either_spelling(name: str) -> None:
+    for option in ("--dim", "--dims"):
+        context = cli.commands[name].make_context(name, [option, "128,256", "model"])
+        assert flat(context.params["dims"]) == (128, 256)

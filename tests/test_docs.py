@@ -147,3 +147,23 @@ def test_the_docs_name_exports_where_they_are_written(page: Path) -> None:
     """`emb export` of a run writes below the run: a reader who pastes `exports/2x256` finds nothing there."""
     loose = [line for line in _typed(page) if re.search(r"(?<![\w/])exports/\d+x\d+", line)]
     assert not loose
+
+
+def test_the_readme_names_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in text] == []
+
+
+def _calls(page: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a function of `emb` in the Python of a page, by that one's name."""
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("emb."):
+                yield name.removeprefix("emb."), node
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_calls_in_the_docs_are_taken_with_their_arguments(page: Path) -> None:
+    for name, call in _calls(page):
+        signature = inspect.signature(getattr(emb, name))
+        signature.bind(*call.args, **{word.arg: word.value for word in call.keywords if word.arg})

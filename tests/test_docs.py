@@ -159,8 +159,8 @@ def _calls(page: Path) -> Iterator[tuple[str, ast.Call]]:
     """Every call of a function of `emb` in the Python of a page, by that one's name."""
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("emb."):
-                yield name.removeprefix("emb."), node
+            if isinstance(node, ast.Call) and (name := re.fullmatch(r"emb\.(\w+)", ast.unparse(node.func))):
+                yield name[1], node
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -134,7 +134,8 @@ def test_commands_in_the_docs_are_taken_as_they_are_pasted(page: Path, monkeypat
     """Names, options, choices and numbers, and all that is required: click reads each as it would from a shell."""
     monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)  # the reader's files
     for line in _typed(page):
-        group, [name, *words] = cli, shlex.split(line)[1:]
+        group: click.Group = cli
+        name, *words = shlex.split(line)[1:]
         while isinstance(inner := group.commands[name], click.Group):
             group, [name, *words] = inner, words
         try:

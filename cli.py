@@ -23,6 +23,7 @@ from emb.commands.migrate import migrate
 from emb.commands.publish import card, doctor, push
 from emb.commands.rotate import rotate
 from emb.commands.search import search
+from emb.commands.sections import Sections
 from emb.commands.serve import serve
 from emb.commands.sign import sign
 from emb.commands.sync import sync
@@ -31,7 +32,13 @@ from emb.commands.web import web
 from emb.report.tables import table
 
 SHELLS = ("bash", "zsh", "fish")
-
+SECTIONS = {
+    "Begin": ("demo", "models", "completion"),
+    "Make an encoder": ("distill", "export", "validate", "adapt-vocab", "rotate"),
+    "Search documents": ("bundle", "index", "search", "serve", "web", "calibrate", "migrate", "sync"),
+    "Write and score vectors": ("encode", "codec", "evaluate"),
+    "Publish": ("card", "doctor", "push", "sign"),
+}
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a quality gate failed, 2 bad usage or input, 70 an unexpected error (its traceback is in a"
@@ -40,6 +47,8 @@ _EXIT_CODES = (
 
 
 @click.group(
+    cls=Sections,
+    sections=SECTIONS,
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -52,12 +61,15 @@ _EXIT_CODES = (
 )
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Distil a text-embedding model into small encoders in its own vector space; cut, quantise and prove them.
+    """Distil a text-embedding model into small encoders in its own vector space, and search with them.
 
     \b
-    emb distill --teacher qwen3-embedding-0.6b
-    emb export --layers 4 --dim 128 --int8
+    emb distill --teacher all-MiniLM-L6-v2 --for documents.jsonl --layers 0
+    emb export --layers 0 --dim 128 --int8
     emb validate
+    emb bundle --query runs/all-minilm-l6-v2/exports/0x128 --out bundles/mine
+    emb index documents.jsonl --doc bundles/mine --out docs.index
+    emb search "how do I open a file?" --index docs.index --query bundles/mine
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

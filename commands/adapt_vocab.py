@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.options import setting
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
@@ -112,7 +113,7 @@ if TYPE_CHECKING:
     help="Override a value of the training of rows, or of the adapter: --set epochs=5, --set language.lr=1e-4.",
 )
 @remote_code
-@output
+@output("adapted/NAME")
 @reports
 def adapt_vocab(
     model: str,
@@ -146,23 +147,23 @@ def adapt_vocab(
     return Outcome(content, text)
 
 
-def _typed(model: str, data: Sequence[str], documents: Sequence[str]) -> str:
-    texts = [*(f"--data {path}" for path in data), *(f"--for {path}" for path in documents)]
-    return " ".join(["emb adapt-vocab", model, *texts])
+def _typed(model: str, data: Sequence[str], documents: Sequence[str]) -> list[str]:
+    texts = [*(("--data", path) for path in data), *(("--for", path) for path in documents)]
+    return ["adapt-vocab", model, *(word for pair in texts for word in pair)]
 
 
-def _profiled(typed: str, found: AdaptResult) -> str:
+def _profiled(typed: Sequence[str], found: AdaptResult) -> str:
     from emb.vocabulary.page import PARTS, SETTINGS, part_rows, settings_rows
 
     known = found.profile
     parts = part_rows([*known.sources, *(each for each in known.scripts if len(known.scripts) > 1)])
-    mode = "--mode both --add 2000 " if known.shattered else ""
+    mode = ("--mode", "both", "--add", "2000") if known.shattered else ()
     return (
         f"{known.kind}, {known.tokens:,} tokens; the table is {known.share:.0%} of {known.parameters / 1e6:.1f} M"
         f" parameters; the texts use {known.used:,} of them\n\n{table(parts, PARTS)}\n\n"
         f"{table(settings_rows(known), SETTINGS)}\n\n"
         + (f"report: {found.folder}/vocab_report.html\n" if found.folder else "")
-        + f"next: {typed} {mode}--keep-coverage {known.suggested:g}"
+        + next_step(*typed, *mode, "--keep-coverage", f"{known.suggested:g}")
     )
 
 
@@ -172,4 +173,4 @@ def _adapted(found: AdaptResult) -> str:
         ("tokens", f"{tokens['before']:,}", f"{tokens['kept'] + tokens['added']:,}"),
         ("parameters", f"{parameters['before'] / 1e6:.1f} M", f"{parameters['after'] / 1e6:.1f} M"),
     ]
-    return f"{table(rows, ('', 'before', 'after'))}\n\n{found.folder}\nnext: emb export {found.folder} --int8"
+    return f"{table(rows, ('', 'before', 'after'))}\n\n{found.folder}\n{next_step('export', found.folder, '--int8')}"

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
 
@@ -69,7 +70,7 @@ from emb.report.tables import table
     "--router", is_flag=True, help="Write router/ too, a folder that sentence-transformers opens, with both models."
 )
 @remote_code
-@output
+@output("bundles/NAME, of the query encoder")
 @reports
 def bundle(**options: Any) -> Outcome:
     """Join a query encoder and the encoder of its documents.
@@ -86,13 +87,25 @@ def bundle(**options: Any) -> Outcome:
     found = Bundle.load(folder)
     rows = [(side, each.name, each.file or f"torch, {each.dtype}", str(each.dim)) for side, each in _sides(found)]
     chosen = f"{choice_text(found.choice)}\n\n" if found.choice else ""
-    where = f" --device {found.choice.device}" if found.choice and found.choice.device != "cpu" else ""
+    where = ("--device", found.choice.device) if found.choice and found.choice.device != "cpu" else ()
     return Outcome(
         {"folder": folder, "bundle": found},
         f"{chosen}{table(rows, ('side', 'encoder', 'file', 'dims'))}\n\nshared: {found.dim} dims, {found.similarity};"
-        f" of {found.space.texts} texts {found.space.found:.0%} find themselves\n\n{folder}\nnext: emb index DOCS --doc"
-        f" {folder}{where} --out {Path(folder).name}-index",
+        f" of {found.space.texts} texts {found.space.found:.0%} find themselves\n\n{folder}\n"
+        + next_step(
+            "index", *_documents(options["query"]), "--doc", folder, *where, "--out", f"{Path(folder).name}.index"
+        ),
     )
+
+
+def _documents(query: str | None) -> list[str]:
+    """The documents that a query encoder was made for, if its lineage names any that are still there."""
+    from emb.artifact.manifest import Manifest, is_artifact
+
+    folder = Path(query or "")
+    recipe = (Manifest.load(folder).lineage.recipe or {}) if is_artifact(folder) else {}
+    named = [str(each) for each in recipe.get("data", {}).get("documents", ())]
+    return named if named and all(Path(each).exists() for each in named) else ["DOCS"]
 
 
 def _sides(found: Any) -> list[tuple[str, Any]]:

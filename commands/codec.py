@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.report.tables import table
 
 KINDS = ("float32", "float16", "int8", "int4", "binary", "bebr", "pq")
@@ -114,6 +115,6 @@ def codec(
     row = (fitted.name, fitted.dim, fitted.bytes_per_vector, quality.cosine, quality.overlap)
     return Outcome(
         found,
-        f"{table([row], ('codec', 'dim', 'bytes', 'cosine', 'overlap@10'))}\n\n{out}\nnext: emb encode IN OUT --codec"
-        f" {out}",
+        f"{table([row], ('codec', 'dim', 'bytes', 'cosine', 'overlap@10'))}\n\n{out}\n"
+        + next_step("encode", "TEXTS", "VECTORS", "--codec", out),
     )

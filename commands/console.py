@@ -136,7 +136,7 @@ def _ours(args: Sequence[str], error: BaseException) -> EmbError:
     if isinstance(error, EmbError):
         return error
     if isinstance(error, click.UsageError):
-        return UsageError(error.format_message(), f"see: {error.ctx.command_path} --help" if error.ctx else "")
+        return UsageError(error.format_message(), _about(error))
     if isinstance(error, click.ClickException):
         return UsageError(error.format_message())
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -151,6 +151,17 @@ def _ours(args: Sequence[str], error: BaseException) -> EmbError:
         f"unexpected error: {type(error).__name__}: {first_line(error)}",
         f"the traceback is in {where}" if where else "add --debug to see where",
     )
+
+
+def _about(error: click.UsageError) -> str:
+    """Of a missing option what it is for, of a missing argument where it stands; and where to read more."""
+    if error.ctx is None:
+        return ""
+    lines = [f"see: {error.ctx.command_path} --help"]
+    if isinstance(error, click.MissingParameter):
+        asked = error.param.help if isinstance(error.param, click.Option) else error.ctx.get_usage()
+        lines.insert(0, asked or "")
+    return "\n  ".join(lines)
 
 
 def _interrupted(args: Sequence[str], error: BaseException) -> Interrupted:

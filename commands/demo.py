@@ -41,7 +41,7 @@ class Step:
 
 @click.group()
 def demo() -> None:
-    """Do a whole job on documents that every machine has, and show each command of it."""
+    """Do a whole job on documents that every machine has."""
 
 
 @demo.command("search")
@@ -60,7 +60,7 @@ def demo() -> None:
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open it in the browser.")
 @reports
 def search(out: Path, documents: int, port: int, serve: bool, browser: bool) -> Outcome:
-    """Make Python's own documentation searchable, from nothing to a page.
+    """Make Python's own documentation searchable in one go.
 
     A student without layers is distilled for the docstrings of the standard library, the teacher indexes them, and a
     page in the browser searches by the student. Stopped in whatever way, the same command goes on where it was.

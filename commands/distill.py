@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.options import duration, setting
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="PATH",
     help=(
-        "Documents that will be searched, by the teacher's vectors: makes a small encoder for queries to them. A file"
+        "Documents that will be searched: makes a small encoder for queries to them. A file"
         " or folder as for --data, or a BEIR folder, of which the corpus alone is read; repeat for several."
     ),
 )
@@ -71,12 +72,12 @@ if TYPE_CHECKING:
     "--rotate/--no-rotate",
     default=None,
     help=(
-        "With --for: turn the teacher's vectors so that they can be cut; documents then go by the folder teacher of the"
-        " run. Default: unless the teacher was trained to be cut."
+        "With --for: turn the teacher's vectors so that few dims suffice; RUN/teacher is then the encoder of documents."
+        " Default: --rotate, unless the teacher was trained to be cut."
     ),
 )
-@click.option("--field", metavar="NAME", help="Column or key that holds the text.")
-@click.option("--kind-field", metavar="NAME", help="Column or key that says query or document.")
+@click.option("--field", metavar="NAME", help="Column or key that holds the text. Default: text.")
+@click.option("--kind-field", metavar="NAME", help="Column or key that says query or document. Default: kind.")
 @click.option(
     "--student",
     metavar="NAME|PATH|teacher|fresh:LAYERSxHIDDEN",
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     "--layers",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Layers of it to keep; without --student, layers of the teacher. 0: a row per token and no layers.",
+    help="Layers of the student to keep; without --student, of the teacher. 0: a static encoder, a row per token.",
 )
 @click.option("--recipe", metavar="NAME|FILE", help="Recipe to follow: a shipped one by name, or a YAML file.")
 @click.option(
@@ -106,11 +107,11 @@ if TYPE_CHECKING:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Stop behind a forecast: what to expect of each exit, and how long it will take here.",
+    help="Only forecast what each size will keep, and how long the run will take here.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run at --out, or the latest one.")
 @remote_code
-@output
+@output("runs/TEACHER, with a number if that is taken")
 @reports
 def distill(
     settings: Sequence[tuple[str, Any]],
@@ -119,7 +120,16 @@ def distill(
     documents: Sequence[str],
     **options: Any,
 ) -> Outcome:
-    """Train a small student to give the vectors of a teacher."""
+    """Train a small student to give the vectors of a teacher.
+
+    With --for it encodes queries to those documents, which the teacher encodes; else queries and documents. No labels
+    are needed. Interrupted, the run goes on with --resume.
+
+    \b
+    emb distill --teacher all-MiniLM-L6-v2 --for documents.jsonl --dry-run
+    emb distill --teacher all-MiniLM-L6-v2 --for documents.jsonl --layers 0
+    emb distill --teacher all-mpnet-base-v2 --data texts.jsonl
+    """
     import emb
 
     result = emb.distill(data=data, parallel=parallel, documents=documents, overrides=dict(settings), **options)
@@ -141,14 +151,17 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def _distilled(result: DistillResult) -> str:
-    pair = f"--layers {result.advised.layers} --dim {result.advised.dim} " if result.advised else ""
-    documents = f"documents: emb encode FILE OUT --model {result.teacher} --kind document\n" if result.teacher else ""
-    return f"{_scores(result)}\n\nrun: {result.run}\n{documents}next: emb export {result.run} {pair}--int8"
+    pair = ("--layers", result.advised.layers, "--dim", result.advised.dim) if result.advised else ()
+    return f"{_scores(result)}\n\nrun: {result.run}\n{next_step('export', result.run, *pair, '--int8')}"
 
 
 def _expected(result: DistillResult) -> str:
     times = result.forecast.times() if result.forecast else ""
-    return f"expected, from a short training on a sample:\n{_scores(result)}\n\ntime here, with nothing cached: {times}"
+    layers = ", with --layers 0" if result.advised and result.advised.layers == 0 else ""
+    return (
+        f"expected, from a short training on a sample:\n{_scores(result)}\n\ntime here, with nothing cached: {times}\n"
+        f"next: the same command without --dry-run{layers}"
+    )
 
 
 def _scores(result: DistillResult) -> str:

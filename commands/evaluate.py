@@ -48,6 +48,8 @@ from emb.report.tables import table
 )
 @click.option(
     "--dims",
+    "--dim",
+    "dims",
     type=numbers,
     metavar="N[,N…]",
     multiple=True,

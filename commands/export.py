@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.options import duration, layer_numbers, numbers
 from emb.commands.shared import Lists, flat, no_verify, output, remote_code
 from emb.report.tables import table
@@ -27,6 +28,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 )
 @click.option(
     "--dim",
+    "--dims",
     "dims",
     type=numbers,
     metavar="N[,N…]",
@@ -108,7 +110,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
 )
 @no_verify
 @remote_code
-@output
+@output("LAYERSxDIM below the run's exports/, or exports/NAME-LAYERSxDIM")
 @reports
 def export(
     source: str | None,
@@ -175,7 +177,7 @@ def _exported(artifacts: Sequence[dict[str, Any]]) -> str:
     header = ("layers", "dim", "file", "size", "weights", "vectors", "min cosine")
     places = "\n".join(f"{artifact['path']}" for artifact in artifacts)
     healed = "".join(_healed(artifact) for artifact in artifacts if artifact["healing"])
-    return f"{table(rows, header)}\n\n{healed}{places}\nnext: emb validate {artifacts[0]['path']}"
+    return f"{table(rows, header)}\n\n{healed}{places}\n{next_step('validate', artifacts[0]['path'])}"
 
 
 def _healed(artifact: dict[str, Any]) -> str:

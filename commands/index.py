@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import QUESTION, next_step
 from emb.commands.shared import remote_code
 
 CODECS = ("float32", "float16", "int8", "int4", "binary")
@@ -95,10 +96,10 @@ def index(
         f" {done.deleted:,} deleted"
         + (f" ({len(ids) - done.deleted:,} ids not found)" if done.deleted < len(ids) else ""),
         f"{done.truncated:,} texts were longer than the encoder reads",
-        f"memory: {quality.memory / 1e6:,.1f} MB for {quality.vectors:,} vectors, as float32"
-        f" {quality.floats / 1e6:,.1f} MB",
+        f"memory: {quality.memory / 1e6:,.1f} MB for {quality.vectors:,} vectors"
+        + (f", as float32 {quality.floats / 1e6:,.1f} MB" if quality.memory < quality.floats else ""),
         *([] if quality.recall is None else [f"recall@10 of an exact search: {quality.recall:.3f}"]),
         "",
-        f"{out}\nnext: emb search TEXT --index {out} --query MODEL",
+        f"{out}\n{next_step('search', QUESTION, '--index', out, '--query', doc or 'MODEL')}",
     ]
     return Outcome(found, "\n".join(lines))

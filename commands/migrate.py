@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step, typed
 from emb.commands.shared import model_names, remote_code
 from emb.report.tables import table
 
@@ -66,7 +67,8 @@ def migrate(index: Path, **options: Any) -> Outcome:
 
     done = emb.migrate(index, **options)
     return Outcome(
-        vars(done) | {"folder": index}, "\n".join([*(_found(done.check) if done.check else []), _next(done)])
+        vars(done) | {"folder": index},
+        "\n".join([*(_found(done.check) if done.check else []), _next(done, options["to"])]),
     )
 
 
@@ -82,13 +84,13 @@ def _found(check: Check) -> list[str]:
     return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *check.renewed, ""]
 
 
-def _next(done: Migrated) -> str:
+def _next(done: Migrated, to: str | None) -> str:
     folder = done.folder
     return {
-        "checked": f"{folder}\nnext: emb migrate {folder} --to MODEL",
+        "checked": f"{folder}\n{next_step('migrate', folder, '--to', to or 'MODEL')}",
         "moved": f"{done.documents - done.left:,} of {done.documents:,} documents are encoded anew,"
         f" {done.truncated:,} texts of this run were longer than the encoder reads\n{folder}\n"
-        f"next: emb migrate {folder} --finish, or --undo",
+        f"{next_step('migrate', folder, '--finish')}\nor back: {typed('migrate', folder, '--undo')}",
         "finished": f"{done.documents:,} documents\n{folder}",
         "undone": f"the index is as it was: {done.documents:,} documents\n{folder}",
     }[done.state]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.shared import model_names, remote_code
 from emb.report.tables import table
 
@@ -52,6 +53,10 @@ def rotate(teacher: str, documents: Sequence[str], data: Sequence[str], field: s
     rows = [(dim, share) for dim, share in found.shares.items()]
     return Outcome(
         vars(found),
-        f"{table(rows, ('dims', 'share of squared length'))}\n\n{found.folder}\nnext: emb distill --teacher"
-        f" {found.folder}{''.join(f' --for {path}' for path in documents)}{f' --field {field}' if field else ''}",
+        f"{table(rows, ('dims', 'share of squared length'))}\n\n{found.folder}\n"
+        + next_step(
+            *("distill", "--teacher", found.folder),
+            *(word for path in documents for word in ("--for", path)),
+            *(("--field", field) if field else ()),
+        ),
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import QUESTION, typed
 from emb.errors import UsageError
 from emb.report.tables import table
 
@@ -35,7 +36,7 @@ def _condition(text: str) -> tuple[str, str]:
     "--query",
     metavar="MODEL",
     required=True,
-    help="Folder of the encoder of queries: an export of a student, a bundle, or the documents' own.",
+    help="The encoder of queries, not their text: the folder of a bundle or an export, or the documents' own.",
 )
 @click.option(
     "-k", "k", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="Documents to find."
@@ -100,6 +101,8 @@ def search(
     from emb.search.index.batch import search_file
     from emb.search.index.reader import Index
 
+    if text is None and queries is None:
+        raise _nothing_asked(folder, query)
     if (text is None) == (queries is None) or (queries is None) != (out is None):
         raise click.UsageError("give a TEXT, or --queries FILE with --out RUN.jsonl")
     if queries and (min_relevance, fallback) != (None, None):
@@ -129,6 +132,15 @@ def search(
         from emb.search.calibration.searching import search_relevant
 
         return _shown(text, search_relevant(index, query, text or "", min_relevance or 0.0, **how))
+
+
+def _nothing_asked(index: str, query: str) -> UsageError:
+    """No TEXT. Who takes --query for it has given words in place of a model."""
+    text, model = (QUESTION, query) if Path(query).exists() else (query, "MODEL")
+    return UsageError(
+        "no text to search for: it stands alone, and --query names the model that reads it",
+        f"run: {typed('search', text, '--index', index, '--query', model)}",
+    )
 
 
 def _shown(text: str | None, found: Sequence[tuple[Hit, float | None]], **more: str) -> Outcome:

@@ -21,10 +21,15 @@ def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
     return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
 
 
-def output(command: Command) -> Command:
-    """Add --out and --overwrite."""
-    command = click.option("--overwrite", is_flag=True, help="Replace what --out holds.")(command)
-    return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")(command)
+def output(default: str) -> Callable[[Command], Command]:
+    """Add --out, for which its help says the `default`, and --overwrite."""
+
+    def add(command: Command) -> Command:
+        command = click.option("--overwrite", is_flag=True, help="Replace what --out holds.")(command)
+        told = f"Folder to write. Default: {default}."
+        return click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help=told)(command)
+
+    return add
 
 
 def no_verify(command: Command) -> Command:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 
 
 @click.command()
@@ -32,5 +33,5 @@ def sign(folder: Path, key: Path) -> Outcome:
     written = emb.sign(folder, key)
     return Outcome(
         {"folder": folder, "signature": written},
-        f"{written}\nnext: emb validate {folder} --trusted-key PUBLIC-KEY",
+        f"{written}\n{next_step('validate', folder, '--trusted-key', 'PUBLIC-KEY')}",
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import QUESTION, next_step
 
 FINDS = ("hnsw", "bits", "exact")
 
@@ -23,7 +24,7 @@ FINDS = ("hnsw", "bits", "exact")
 @click.option("--overwrite", is_flag=True, help="Remove what lies under that name first, whatever it is.")
 @reports
 def sync(index: Path, target: str, find: str | None, overwrite: bool) -> Outcome:
-    """Copy an index into Milvus or PostgreSQL, or bring the copy up to date.
+    """Copy an index into Milvus or PostgreSQL, or update the copy.
 
     TARGET is milvus:FILE.db#NAME (the engine runs inside this process), milvus://HOST:19530#NAME (a server or a
     cluster) or postgresql://USER@HOST/DATABASE#NAME. What is new or has changed in INDEX is written, what it has no
@@ -36,6 +37,6 @@ def sync(index: Path, target: str, find: str | None, overwrite: bool) -> Outcome
     text = (
         f"{done.documents:,} documents in {done.passages:,} passages: {done.written:,} written,"
         f" {done.unchanged:,} unchanged, {done.removed:,} removed\n\n"
-        f"{done.target}\nnext: emb search TEXT --index {done.target} --query MODEL"
+        f"{done.target}\n{next_step('search', QUESTION, '--index', done.target, '--query', 'MODEL')}"
     )
     return Outcome(vars(done), text)

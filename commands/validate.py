@@ -11,6 +11,7 @@ import click
 from emb.artifact.bundle import is_bundle
 from emb.commands import console
 from emb.commands.console import Outcome, reports
+from emb.commands.next_step import next_step
 from emb.commands.shared import model_names, no_verify, remote_code
 from emb.commands.shared import trusted_key as with_trusted_key
 from emb.errors import GateFailed, UsageError
@@ -74,7 +75,20 @@ def validate(
             "report.html shows which texts moved; export again with another dim, or train longer",
         )
     )
-    return Outcome(console.plain(report), str(report), failure)
+    return Outcome(
+        console.plain(report), str(report) if failure else f"{report}\n{_after(Path(report.artifact))}", failure
+    )
+
+
+def _after(folder: Path) -> str:
+    """What comes next for files that passed: a student joins its teacher, any other encoder reads documents itself."""
+    from emb.artifact.manifest import Manifest
+    from emb.artifact.runs import run_of
+
+    name = (run_of(folder) or folder).name
+    if Manifest.load(folder).lineage.teacher is None:
+        return next_step("index", "DOCS", "--doc", folder, "--out", f"{name}.index")
+    return next_step("bundle", "--query", folder, "--out", Path("bundles", name))
 
 
 def _require_signed(artifact: str | None, trusted_key: Path, verify: bool) -> None:

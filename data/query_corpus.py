@@ -41,7 +41,8 @@ def fitted_corpus(cut: Sequence[PseudoQuery], general: Corpus | None, *, mix: fl
     wanted = min(len(beside), round(len(own) * mix / (1 - mix)))
     taken = sorted(beside, key=lambda item: _rank(item.teacher_text))[:wanted]
     documents = len({each.document for each in cut})
-    note(f"{documents:,} documents: {len(own):,} pseudo-queries, and {len(taken):,} general texts beside them")
+    beside_them = f", and {len(taken):,} general texts beside them" if taken else ""
+    note(f"{documents:,} documents: {len(own):,} pseudo-queries{beside_them}")
     found = _queries([*own, *taken])
     if len(found) < MIN_TEXTS:
         raise DataError(

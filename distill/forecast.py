@@ -56,7 +56,8 @@ class Forecast:
         """It in one line."""
         kept = [f"{each.pair} {each.retention:.0%}" for each in self.scores if each.retention is not None]
         near = [f"{each.pair} {each.cosine:.3f}" for each in self.scores]
-        reached = f"kept of the search in these documents: {', '.join(kept)}" if kept else f"cosine: {', '.join(near)}"
+        search = f"to keep of the teacher's search in these documents: {', '.join(kept)}"
+        reached = search if kept else f"cosine: {', '.join(near)}"
         return f"expected {reached}; time at most: {self.times()}"
 
     def times(self) -> str:

@@ -106,7 +106,9 @@ def _keys(prompts: Mapping[str, str], texts: Sequence[Text]) -> set[bytes]:
 def _fill(cache: TeacherCache, teacher: Teacher, texts: Sequence[Text], keys: Sequence[bytes]) -> None:
     # Longest first, so that any lack of memory comes at once.
     todo = sorted(cache.missing(keys), key=lambda index: (texts[index].kind, -len(texts[index].teacher_text)))
-    note(f"teacher: {len(todo):,} of {len(set(keys)):,} texts to encode, the others are cached")
+    every = len(set(keys))
+    cached = ", the others are cached" if len(todo) < every else ""
+    note(f"teacher: {len(todo):,} of {every:,} texts to encode{cached}")
     # The unit is the character: a bar that counts texts would crawl at first.
     with bar("teacher vectors (characters)", sum(len(texts[index].teacher_text) for index in todo)) as advance:
         for chunk in _chunks(todo, texts):

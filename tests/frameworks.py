@@ -17,7 +17,7 @@ def example(heading: str, model: Path) -> Any:
     """What the example under `heading` finds."""
     _, section = PAGE.read_text(encoding="utf-8").split(f"\n## {heading}\n")
     [lines] = re.findall(r"```python\n(.*?)```", section.split("\n## ")[0], re.DOTALL)
-    assert "bundles/papers" in lines
+    assert "bundles/mine" in lines
     scope: dict[str, Any] = {"documents": DOCUMENTS, "question": QUESTION}
-    exec(lines.replace("bundles/papers", str(model)), scope)
+    exec(lines.replace("bundles/mine", str(model)), scope)
     return scope["found"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,14 +119,53 @@ def test_the_lines_without_emb_give_the_same_vectors(
         np.testing.assert_allclose(found, encoder.encode(sentences, kind=kind), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
-)
-def test_commands_in_the_docs_exist_with_their_options(page: Path) -> None:
-    for line in re.findall(r"^\s*(?:\$ )?emb ([a-z]+ .*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
-        name, *words = line.split("#")[0].split()
-        if name not in cli.commands:
-            continue
-        known = {option for parameter in cli.commands[name].params for option in parameter.opts} | {"--help"}
-        unknown = {word.split("=")[0] for word in words if word.startswith("--")} - known
-        assert not unknown, f"{page.name}: emb {line}"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def _typed(page: Path) -> list[str]:
+    """Every line of the page's code that is a command of `emb`, without its comment."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [re.sub(r"\s#.*", "", line).split(" && ")[0] for line in lines if line.startswith("emb ")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_docs_are_taken_as_they_are_pasted(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, options, choices and numbers, and all that is required: click reads each as it would from a shell."""
+    monkeypatch.setattr(click.Path, "convert", lambda self, value, param, ctx: value)  # the reader's files
+    for line in _typed(page):
+        group: click.Group = cli
+        name, *words = shlex.split(line)[1:]
+        while isinstance(inner := group.commands[name], click.Group):
+            group, [name, *words] = inner, words
+        try:
+            inner.make_context(name, words)
+        except click.UsageError as error:
+            pytest.fail(f"{page.name}: {line}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_docs_name_exports_where_they_are_written(page: Path) -> None:
+    """`emb export` of a run writes below the run: a reader who pastes `exports/2x256` finds nothing there."""
+    loose = [line for line in _typed(page) if re.search(r"(?<![\w/])exports/\d+x\d+", line)]
+    assert not loose
+
+
+def test_the_readme_names_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in text] == []
+
+
+def _calls(page: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a function of `emb` in the Python of a page, by that one's name."""
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Call) and (name := re.fullmatch(r"emb\.(\w+)", ast.unparse(node.func))):
+                yield name[1], node
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_calls_in_the_docs_are_taken_with_their_arguments(page: Path) -> None:
+    for name, call in _calls(page):
+        signature = inspect.signature(getattr(emb, name))
+        signature.bind(*call.args, **{word.arg: word.value for word in call.keywords if word.arg})

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import onnx
 from onnx import ModelProto
 
 from emb.quantize.weights.activations import Activation, fixed, per_batch, per_token
@@ -22,7 +23,7 @@ from emb.quantize.weights.matrices import BLOCK, integer, quantize_tables, store
 from emb.quantize.weights.saturation import EIGHT_BITS
 from emb.quantize.weights.sensitive import sensitive
 from emb.quantize.weights.smoothing import smooth
-from emb.quantize.weights.surgery import clone, graph_bytes
+from emb.quantize.weights.surgery import clone, graph_bytes, weighted
 from emb.tokens import Batch
 
 CALIBRATED_BELOW = 1_500_000_000  # bytes
@@ -56,8 +57,11 @@ def schemes(graph: Path, largest: int = EIGHT_BITS, limit: int | None = None) ->
     """The schemes to try on a graph of this size; calibration runs in memory, so large graphs go without.
 
     `largest` is the largest int8 weight: 63 keeps sums of products within 16 bits (`quantize.saturation`). With a
-    `limit` in bytes there are spare ones, which keep to it by giving up bits.
+    `limit` in bytes there are spare ones, which keep to it by giving up bits. Where there is no matrix, as in a static
+    encoder, all would write the same file: there is one.
     """
+    if graph_bytes(graph) < CALIBRATED_BELOW and not weighted(onnx.load(str(graph)).graph):
+        return [Scheme("tables", "int8 tables, a scale per row", lambda model, _: quantize_tables(model))]
     found = [
         Scheme("dynamic", "int8 matrices, activations quantised per batch", partial(_dynamic, largest=largest)),
         Scheme("weight-only-128", "8-bit matrices, a scale per 128 inputs", partial(_weight_only, block=128)),

@@ -80,6 +80,15 @@ def _processor_seconds(command: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def test_what_is_missing_is_told_with_what_it_is_for(emb: Any) -> None:
+    option = emb("search", "a question", "--index", "docs.index")
+    assert (option.status, option.out) == (2, "")
+    assert "Missing option '--query'" in option.err
+    assert "The encoder of queries, not their text" in option.err
+    assert "see: emb search --help" in option.err
+    assert "emb web [OPTIONS] QUERY-ENCODER DOCS..." in emb("web", "runs/mine").err
+
+
 def test_models_as_a_table(emb: Any) -> None:
     ran = emb("models")
     assert ran.status == 0

@@ -109,7 +109,7 @@ def test_a_run_says_first_what_it_expects_and_keeps_it(
     monkeypatch.setattr(forecasting, "DOCUMENTS", 35)
     monkeypatch.setattr(retention, "ENOUGH", 5)
     found = distil(place, tmp_path / "run", rotate=False)
-    assert "expected kept of the search" in " ".join(capsys.readouterr().err.split())
+    assert "expected to keep of the teacher's search" in " ".join(capsys.readouterr().err.split())
     assert found.forecast is not None
     expected = {each.pair: each.retention for each in found.forecast.scores}
     assert {each.pair: each.forecast for each in found.scores} == expected

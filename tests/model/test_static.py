@@ -90,6 +90,9 @@ def test_what_is_exported_is_the_same_and_passes(folder: Path, tmp_path: Path) -
     np.testing.assert_allclose(emb.load(artifact, file="onnx/model.onnx").encode(TEXTS), expected, atol=1e-6)
     np.testing.assert_allclose(SentenceTransformer(str(artifact), device="cpu").encode(TEXTS), expected, atol=1e-6)
     assert emb.validate(artifact, texts=SENTENCES).passed
+    quantization = Manifest.load(artifact).lineage.quantization
+    assert quantization is not None
+    assert [each.name for each in quantization.candidates] == ["tables"], "without a matrix all schemes are one"
     loads = {finding.client: not finding.problems for finding in examine(artifact)}
     assert [client for client, does in loads.items() if not does] == [
         name for name in loads if "optimum" in name or "text-embeddings-inference" in name

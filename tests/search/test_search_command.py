@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_copy_in_an_engine_is_searched_in_the_same_words(
     assert console.run(cli, ["sync", index, there]) == 0
     told = capsys.readouterr().out
     assert "20 documents in 20 passages: 20 written, 0 unchanged, 0 removed" in told
-    assert f"next: emb search TEXT --index {there} --query MODEL" in told
+    assert shlex.split(told.split("next: ")[1])[:5] == ["emb", "search", "how do I open a file?", "--index", there]
     found = []
     for place in (index, there):
         out = tmp_path / "run.jsonl"
@@ -126,7 +127,8 @@ def test_a_copy_in_an_engine_is_searched_in_the_same_words(
     ("words", "said"),
     [
         (["sync", "nowhere", "qdrant://a"], "the engine 'qdrant' is unknown"),
-        (["search", "--index", "i", "--query", "m"], "give a TEXT, or --queries FILE with --out RUN.jsonl"),
+        (["search", "--index", "i", "--query", "a cat"], "run: emb search 'a cat' --index i --query MODEL"),
+        (["search", "--index", "i", "--query", "m", "--queries", "q"], "give a TEXT, or --queries FILE with --out"),
         (["search", "a", "--index", "i", "--query", "m", "--out", "o"], "give a TEXT"),
         (["search", "a", "--index", "i", "--query", "m", "--where", "x"], "not of the form key=value"),
         (["search", "a", "--index", "nowhere", "--query", "m"], "no index here"),

@@ -127,6 +127,17 @@ def test_offline_the_error_says_how_to_get_the_model(tmp_path: Path) -> None:
         assert words in done.stderr
 
 
+def test_a_misspelt_folder_looks_like_a_hub_id_and_is_told_as_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bundles").mkdir()
+    found = registry._unreachable("bundles/mime", None)
+    assert "bundles/mime: no such folder" in found.message
+    assert "ls bundles" in found.hint
+    assert "not on this machine" in registry._unreachable("owner/model", None).message
+
+
 def _packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha256: str) -> registry.Teacher:
     import dataclasses
 

@@ -199,7 +199,7 @@ def test_a_packed_body_is_refused_for_what_it_is(encoder: Encoder, path: str) ->
     ids=["a header", "headers", "a path", "trailers", "an extension"],
 )
 def test_a_head_without_end_is_not_read_on(encoder: Encoder, endless: bytes) -> None:
-    with listening(create_app(encoder), http=BoundedProtocol) as address:
+    with listening(create_app(encoder), http=BoundedProtocol, timeout_keep_alive=60) as address:
         with _line(address) as line, suppress(ConnectionError):
             line.sendall(endless)
             while found := line.recv(65_536):  # a TimeoutError where the server waits for more

@@ -97,7 +97,11 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, replace: bool) -> None:
-    """Raise `ArtifactError` if `path` holds something that would be written over."""
+    """Raise `ArtifactError` if `path` holds something that would be written over, or is a place without a name, which
+    nothing can take in one step.
+    """
+    if path.name in ("", ".."):
+        raise ArtifactError(f"{path}: the folder to write has no name of its own", "name one, such as --out made")
     if not replace and path.exists() and (path.is_file() or any(path.iterdir())):
         raise ArtifactError(f"{path}: already exists", "choose another --out, or add --overwrite to replace it")
     if path.is_dir() and not any(path.iterdir()):

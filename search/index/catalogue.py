@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,6 +66,7 @@ class Catalogue:
             if write:
                 self.sql.execute("PRAGMA synchronous = FULL")
                 self.sql.executescript(_TABLES)
+        self._file = _identity(self.path)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -110,12 +111,12 @@ class Catalogue:
 
     def require_there(self) -> None:
         """Raises:
-        ArtifactError: the file was removed while it was open: its documents are found no more by those that ask now.
+        ArtifactError: another file is there, or none: what this one holds is found no more by those that ask now.
         """
-        if not self.path.is_file():
+        if _identity(self.path) != self._file:
             raise ArtifactError(
-                f"{self.path.parent}: this index was removed, or moved to another encoder, since it was opened",
-                "open it again, with a query encoder of the space that `emb migrate` moved it to",
+                f"{self.path.parent}: was removed, built anew or moved to another encoder since this index was opened",
+                "open it again (start a server anew), with a query encoder of the space that `emb migrate` moved it to",
             )
 
     def close(self) -> None:
@@ -141,6 +142,14 @@ class Catalogue:
                     f"{self.path}: damaged ({error})", "build it anew: emb index DOCS --doc MODEL --out DIR"
                 ) from error
             raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of the same name; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _reading(path: Path) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 
+from emb.data.records import whole
 from emb.errors import UsageError
 from emb.search.index.candidates import Rows
 
+_ASKED = 500  # values in one statement: SQLite has an upper limit
 Where = Mapping[str, str | Sequence[str]]
 
 
@@ -36,10 +39,15 @@ def matching(sql: sqlite3.Connection, where: Where | None, known: Sequence[str])
     if not where:
         return None
     require_known(where, known)
-    selects, values = [], []
-    for name, value in where.items():
-        each = [value] if isinstance(value, str) else list(value)
-        selects.append(f"SELECT document FROM metadata WHERE name = ? AND value IN ({', '.join('?' * len(each))})")
-        values += [name, *each]
-    found = sql.execute(" INTERSECT ".join(selects) + " ORDER BY document", values)
-    return np.fromiter((document for (document,) in found), np.int64)
+    each = [_having(sql, name, [value] if isinstance(value, str) else value) for name, value in where.items()]
+    return np.asarray(reduce(np.intersect1d, each))
+
+
+def _having(sql: sqlite3.Connection, name: str, values: Sequence[str]) -> Rows:
+    """Keys, sorted, of the documents that have one of the `values`, however many these are."""
+    different, found = list(dict.fromkeys(map(whole, values))), []
+    for start in range(0, len(different), _ASKED):
+        part = different[start : start + _ASKED]
+        text = f"SELECT document FROM metadata WHERE name = ? AND value IN ({', '.join('?' * len(part))})"
+        found += [document for (document,) in sql.execute(text, [name, *part])]
+    return np.unique(np.asarray(found, np.int64))

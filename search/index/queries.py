@@ -28,7 +28,9 @@ def query_vector(encoder: Encoder, text: str) -> Vectors:
     text = whole(text).replace("\0", " ").strip()
     if not text:
         raise UnsearchableQuery("the query is empty", "give a text to search for")
-    read = _shortened(text, encoder.tokenizer)
+    read = beginning(text, encoder.tokenizer)
+    if len(read) < len(text):
+        warn(f"the query has {len(text):,} characters: {len(read):,} of them are looked at")
     if not knows(encoder.tokenizer, read):
         raise UnsearchableQuery(
             f"the encoder knows no token of the query {read[:_SHOWN]!r}",
@@ -43,11 +45,9 @@ def query_vector(encoder: Encoder, text: str) -> Vectors:
     return vector
 
 
-def _shortened(text: str, tokenizer: TextTokenizer) -> str:
+def beginning(text: str, tokenizer: TextTokenizer) -> str:
+    """What is looked at of a query, which the tokenizer cuts further: its end where that side is kept."""
     most = _CHARACTERS * tokenizer.max_length
-    if len(text) <= most:
-        return text
-    warn(f"the query has {len(text):,} characters: {most:,} of them are looked at, and {tokenizer.max_length:,} tokens")
     return text[:most] if tokenizer.truncation_side == "right" else text[-most:]
 
 

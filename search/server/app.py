@@ -12,10 +12,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 import emb
+from emb.errors import EmbError
 from emb.runtime.encoder import Encoder
 from emb.search.server.gate import OPEN, Gate
 from emb.search.server.openai_routes import openai_routes
-from emb.search.server.problems import failed_answer, invalid_answer, problem_answer
+from emb.search.server.problems import failed_answer, invalid_answer, problem_answer, unreadable_answer
 from emb.search.server.service import Service
 from emb.search.server.settings import Settings
 from emb.search.server.tei_routes import tei_routes
@@ -29,6 +30,7 @@ def create_app(
     key: bytes | None = None,
     about: dict[str, Any] | None = None,
     free: Collection[str] = (),
+    local: bool = False,
 ) -> FastAPI:
     """An application that serves `encoder`.
 
@@ -37,6 +39,7 @@ def create_app(
         key: what clients must send as a bearer token; None asks for none.
         about: what `/info` says of the model beyond what the encoder knows: its dtype, its pooling.
         free: further paths that need no key, as `/health` does not.
+        local: whether what a browser asks by another name than this machine's own is refused.
 
     Raises:
         UsageError: the encoder's vectors are no floats.
@@ -51,16 +54,26 @@ def create_app(
         yield
         service.close()
 
-    # The pages that show a schema load their scripts from elsewhere: the schema itself is what is served.
-    app = FastAPI(title="emb", version=emb.__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    # The pages that show a schema load their scripts from elsewhere: the schema itself is what is served. A redirect
+    # would go where the request's own Host header points, without TLS.
+    app = FastAPI(
+        title="emb", version=emb.__version__, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     for router in (openai_routes(service), tei_routes(service, info(service, about or {})), *routers):
         app.include_router(router)
     app.add_exception_handler(HTTPException, problem_answer)
     app.add_exception_handler(RequestValidationError, invalid_answer)
+    app.add_exception_handler(EmbError, unreadable_answer)
     app.add_exception_handler(Exception, failed_answer)
     app.add_middleware(
-        Gate, settings=settings, key=key, traffic=service.traffic, failed=service.failed, free={*OPEN, *free}
+        Gate,
+        settings=settings,
+        key=key,
+        traffic=service.traffic,
+        failed=service.failed,
+        free={*OPEN, *free},
+        local=local,
     )
     return app
 

@@ -9,11 +9,16 @@ from collections.abc import Callable, Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from emb.search.server.hosts import is_local
 from emb.search.server.keys import allowed
-from emb.search.server.problems import NO_KEY, OVERLOADED, TIMEOUT, TOO_LARGE, Problem, answer
+from emb.search.server.problems import FOREIGN, NO_KEY, OVERLOADED, PACKED, TIMEOUT, TOO_LARGE, Problem, answer
 from emb.search.server.settings import Settings
 
 OPEN = ("/health", "/metrics")  # as with text-embeddings-inference: for those who watch the server
+_FOREIGN = (
+    "this server is for this machine alone, and was asked by a name that may be a web page's: ask it as localhost, let"
+    " a proxy send `Host: localhost`, or start the server with a key"
+)
 _POLICY = 1008  # of RFC 6455: a connection that the server's rules do not allow
 
 
@@ -35,12 +40,16 @@ class Gate:
         traffic: Traffic,
         failed: Callable[[Problem], None],
         free: Collection[str] = OPEN,
+        *,
+        local: bool = False,
     ) -> None:
         self.app, self.settings, self.key, self.traffic, self.failed = app, settings, key, traffic, failed
-        self.free = free
+        self.free, self.local = free, local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer why not; no WebSocket is let in."""
+        if scope.get("method") == "HEAD":  # as a GET, whose answer's body the HTTP server leaves out
+            scope, send = {**scope, "method": "GET"}, _bodiless(send)
         if scope["type"] == "websocket":
             # Before it is accepted: a 403. What streams for hours has no body to measure and no time to keep.
             await send({"type": "websocket.close", "code": _POLICY})
@@ -53,9 +62,14 @@ class Gate:
 
     def _objection(self, scope: Scope) -> Problem | None:
         headers = scope["headers"]
+        named = dict(headers)
         if not allowed(self.key, headers):
             return Problem(NO_KEY, "the API key is missing or wrong: send it as `Authorization: Bearer KEY`")
-        length = next((value for name, value in headers if name == b"content-length"), b"0")
+        if self.local and not is_local(named.get(b"host", b"")):
+            return Problem(FOREIGN, _FOREIGN)
+        if (packed := named.get(b"content-encoding", b"identity").lower()) != b"identity":
+            return Problem(PACKED, f"a body in {packed.decode('latin-1')} is not unpacked: send it as it is")
+        length = named.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self.settings.payload_limit:
             return _too_large(self.settings.payload_limit)
         if self.traffic.at_work >= self.settings.max_concurrent_requests:
@@ -129,6 +143,13 @@ def _closing(message: Message) -> Message:
         return message
     others = [(name, value) for name, value in message.get("headers", ()) if name != b"connection"]
     return {**message, "headers": [*others, (b"connection", b"close")]}
+
+
+def _bodiless(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    return sent
 
 
 def _too_large(limit: int) -> Problem:

@@ -22,12 +22,15 @@ def read_key(file: str | Path | None) -> bytes | None:
         return None
     name = VARIABLE if file is None else f"--api-key-file {file}"
     try:
-        key = os.environ[VARIABLE] if file is None else Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        key = os.environ[VARIABLE] if file is None else Path(file).read_text(encoding="utf-8-sig")
+        sent = key.strip().encode()
+    except (OSError, UnicodeError) as error:
         raise UsageError(f"{name}: cannot be read ({first_line(error)})", "name a text file with the key") from error
-    if not key.strip():
+    if not sent:
         raise UsageError(f"{name}: holds no key", "write one into it, or leave it out to serve without")
-    return key.strip().encode()
+    if any(byte < 0x20 or byte == 0x7F for byte in sent):
+        raise UsageError(f"{name}: a key has one line, and no control characters", "write one key alone into it")
+    return sent
 
 
 def allowed(key: bytes | None, headers: Iterable[tuple[bytes, bytes]]) -> bool:

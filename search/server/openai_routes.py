@@ -34,7 +34,7 @@ _FEW = 16  # texts whose answer is written sooner than another thread wakes up
 
 
 class EmbeddingsRequest(BaseModel):
-    """What `/v1/embeddings` takes."""
+    """What `/v1/embeddings` takes; null is as if the field were not there, since LiteLLM sends it."""
 
     model_config = ConfigDict(strict=True)
 
@@ -42,7 +42,7 @@ class EmbeddingsRequest(BaseModel):
         description="One text or several, or their token ids by the model's own tokenizer, special tokens included."
     )
     model: str | None = Field(None, description="The model's name or an alias of it.")
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: Dimensions | None = Field(None, description="Dimensions to keep; the vector is normalised again.")
     input_type: Literal["query", "document", "passage", "search_query", "search_document"] | None = Field(
         None, description="Which prompt texts get; an addition to OpenAI's API."
@@ -64,7 +64,7 @@ def openai_routes(service: Service) -> APIRouter:
         service.check_dimensions(asked.dimensions)
         found = await service.embed(request, asked.input, prompt, param="input")
         vectors = service.cut(found.vectors, asked.dimensions, normalize=service.encoder.normalize)
-        given = vectors, asked.encoding_format, asked.model or name, found.tokens
+        given = vectors, asked.encoding_format or "float", asked.model or name, found.tokens
         body = openai_list(*given) if len(vectors) <= _FEW else await service.aside(openai_list, *given)
         return Response(body, media_type="application/json")
 

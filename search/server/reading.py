@@ -36,7 +36,7 @@ def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str, *, tr
         Problem: a text that is empty, no Unicode, has a NUL in it, or is too long and not to be truncated.
     """
     for place, text in enumerate(texts):
-        _check(text, f"{param}[{place}]", param)
+        check_text(text, f"{param}[{place}]", param)
     rows = tokenizer.encode(texts, prompt)
     if not truncate and (cut := count_cut(tokenizer, texts, prompt, rows)).cut:
         said = f"{param}: {cut.cut:,} of {cut.texts:,} texts are longer than the {cut.limit:,} tokens that are read"
@@ -64,7 +64,12 @@ def id_rows(tokenizer: TextTokenizer, ids: Sequence[Sequence[int]], param: str) 
     return [np.asarray(row, np.int32) for row in ids]
 
 
-def _check(text: str, name: str, param: str) -> None:
+def check_text(text: str, name: str, param: str) -> None:
+    """Refuse a text that no tokenizer reads right; `name` is what the request calls it.
+
+    Raises:
+        Problem: it is empty, no Unicode, or has a NUL in it.
+    """
     if not text:
         raise Problem(EMPTY, f"{name} is an empty text", param)
     if "\0" in text:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
+import errno
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from emb.errors import UsageError, first_line, needs_extra
 from emb.progress import note, warn
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import ArtifactEncoder, Encoder
+from emb.search.server.hosts import is_loopback
 from emb.search.server.keys import VARIABLE, read_key
 from emb.search.server.settings import Searching, Settings
 from emb.search.sides import query_folder
@@ -60,6 +62,7 @@ def run(
         import uvicorn
 
         from emb.search.server.app import create_app
+        from emb.search.server.heads import BoundedProtocol
         from emb.search.server.page_routes import PAGE
     key = read_key(place.api_key_file)
     name = settings.served_model_name or folder.resolve().name
@@ -71,12 +74,14 @@ def run(
         served = query_folder(folder)
         routers = [] if searching is None else search_routers(loaded, folder, searching, settings)
         free = PAGE if searching else ()
-        app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served), free=free)
+        local = key is None and is_loopback(place.host)
+        app = create_app(encoder, settings, routers, key=key, about=_about(encoder, served), free=free, local=local)
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             server_header=False,
+            http=BoundedProtocol,
             ws="none",  # no route has one, and which library is installed must not decide what an upgrade gets
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=round(settings.timeout) + 1,
@@ -107,36 +112,37 @@ def search_routers(served: Encoder, folder: Path, searching: Searching, settings
 
 
 def _listening(place: Place) -> socket.socket:
-    # Named TCP, or asyncio leaves Nagle's algorithm on: every answer would wait 40 ms for the client to acknowledge.
-    listener = socket.socket(
-        socket.AF_INET6 if ":" in place.host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
-    )
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((place.host, place.port))
-        listener.listen(_BACKLOG)
-        return listener
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise UsageError(
-            f"--host {place.host} --port {place.port}: cannot be listened on ({first_line(error)})",
-            "choose another --port, or 0 for one that is free",
-        ) from error
+    if not place.host:  # which the system takes for every address
+        raise UsageError("--host is empty", "give 127.0.0.1 for this machine alone, or 0.0.0.0 for every network")
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    with ExitStack() as failed:
+        try:
+            # Named TCP, or asyncio leaves Nagle's algorithm on: every answer would wait 40 ms for an acknowledgement.
+            listener = failed.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((place.host, place.port))
+            listener.listen(_BACKLOG)
+        except (OSError, OverflowError) as error:
+            raise UsageError(
+                f"--host {place.host} --port {place.port}: cannot be listened on ({first_line(error)})", _hint(error)
+            ) from error
+        failed.pop_all()
+    return listener
+
+
+def _hint(error: Exception) -> str:
+    taken = isinstance(error, OverflowError) or getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES)
+    if taken:
+        return "choose another --port, or 0 for one that is free"
+    return "give --host an address of this machine, such as 127.0.0.1, or ::1 without brackets"
 
 
 def _say(listener: socket.socket, place: Place, name: str, key: bytes | None, paths: Sequence[str]) -> None:
     port = listener.getsockname()[1]
     host = f"[{place.host}]" if ":" in place.host else place.host
-    if key is None and not _loopback(place.host):
+    if key is None and not is_loopback(place.host):
         warn(f"whoever reaches {host} may ask for vectors: set {VARIABLE} or --api-key-file to ask them for a key")
     note(f"{name} is served on http://{host}:{port} ({', '.join(paths)}); Ctrl-C stops it")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _until_stopped(serve: Callable[[], None]) -> None:

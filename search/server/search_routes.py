@@ -8,26 +8,36 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from emb.errors import UsageError
+from emb.errors import UsageError, in_python
 from emb.runtime.encoder import Encoder
 from emb.search.calibration.fallback import Fallback
 from emb.search.index.hits import Hit
 from emb.search.index.opening import opened
-from emb.search.index.queries import knows
+from emb.search.index.queries import beginning, knows
 from emb.search.index.reader import Index
 from emb.search.server.documented import Refused, answers
 from emb.search.server.offers import TEACHER, Offer
 from emb.search.server.problems import INVALID, Problem
+from emb.search.server.reading import check_text
 from emb.search.server.service import Service
 from emb.similarity import Vectors
 
-_MOST = 1000  # documents of one answer
+_MOST, _FOUND = 1000, 10  # documents of one answer, at most and where a request does not say
+_NAMES = 100  # of metadata in one request
+Values = Annotated[list[str], Field(fail_fast=True)]
 Looked = tuple[Vectors, list[Hit], dict[str, float]]  # a query's vector, what is found, and the seconds of both steps
+
+
+def _few(where: object) -> object:
+    # Else every one of 150,000 wrong values would be told of, which takes the server a minute.
+    if isinstance(where, dict) and len(where) > _NAMES:
+        raise ValueError
+    return where
 
 
 class SearchRequest(BaseModel):
@@ -36,8 +46,8 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     query: str = Field(description="What is searched for.", json_schema_extra={"pattern": r"\S"})
-    k: int = Field(10, ge=1, le=_MOST, description="Documents to find.")
-    where: dict[str, str | list[str]] | None = Field(
+    k: Annotated[int, Field(ge=1, le=_MOST)] | None = Field(_FOUND, description="Documents to find.")
+    where: Annotated[dict[str, str | Values], BeforeValidator(_few)] | None = Field(
         None, description="Only documents with these values of metadata; of several under a name, any."
     )
     encoder: str | None = Field(
@@ -113,13 +123,15 @@ def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | No
         served: Service = request.app.state.service
         if not asked.query.strip():
             raise Problem(INVALID, "query is empty", "query")
-        if not await served.aside(knows, served.encoder.tokenizer, asked.query):
+        check_text(asked.query, "query", "query")
+        read = beginning(asked.query.strip(), served.encoder.tokenizer)
+        if not await served.aside(knows, served.encoder.tokenizer, read):
             raise Problem(INVALID, "query: the encoder knows no token of it", "query")
         offer = _offer(offers, asked.encoder)
         dim = _dim(offer, asked.dim)
         vector, hits, took = await look(served, offer, dim, asked, request)
         if fallback and asked.encoder is None and asked.dim is None:
-            unsure = partial(fallback.unsure, index, vector, hits, asked.k, asked.where)
+            unsure = partial(fallback.unsure, index, vector, hits, asked.k or _FOUND, asked.where)
             if await served.aside(unsure):
                 offer = next(each for each in offers if each.side == TEACHER)
                 _, hits, again = await look(served, offer, dim, asked, request)
@@ -129,13 +141,14 @@ def search_routes(index: Index, offers: Sequence[Offer], fallback: Fallback | No
 
     async def look(served: Service, offer: Offer, dim: int, asked: SearchRequest, request: Request) -> Looked:
         service = offer.service or served
-        found = await service.embed(request, asked.query, service.prompt("query", "query"), param="query")
+        text = beginning(asked.query.strip(), service.encoder.tokenizer)
+        found = await service.embed(request, text, service.prompt("query", "query"), param="query")
         began = time.perf_counter()
-        search = partial(index.search_vector, found.vectors[0], asked.k, where=asked.where, dim=dim)
+        search = partial(index.search_vector, found.vectors[0], asked.k or _FOUND, where=asked.where, dim=dim)
         try:
             hits = await served.aside(search)
         except UsageError as error:
-            raise Problem(INVALID, error.message, "where") from error
+            raise Problem(INVALID, in_python(error.message), "where") from error
         return found.vectors[0], hits, {"encode": found.total, "search": time.perf_counter() - began}
 
     @router.get("/search/encoders", responses=answers(Refused, found=Offered))

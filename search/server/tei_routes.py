@@ -22,7 +22,9 @@ class EmbedRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     inputs: Text | Texts = Field(description="One text or several.")
-    normalize: bool = Field(True, description="Scale vectors to length 1; false leaves them as the model gives them.")
+    normalize: bool | None = Field(
+        True, description="Scale vectors to length 1; false leaves them as the model gives them."
+    )
     truncate: bool | None = Field(None, description="Cut texts that are too long, or refuse them.")
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = Field(
         None, description="Where texts are cut; only the model's own side is taken."
@@ -42,7 +44,7 @@ def tei_routes(service: Service, info: dict[str, Any]) -> APIRouter:
         service.check_dimensions(asked.dimensions)
         prompt = service.prompt(asked.prompt_name, "prompt_name")
         found = await service.embed(request, asked.inputs, prompt, param="inputs", truncate=asked.truncate)
-        vectors = service.cut(found.vectors, asked.dimensions, normalize=asked.normalize)
+        vectors = service.cut(found.vectors, asked.dimensions, normalize=asked.normalize is not False)
         body = numbers(vectors) if len(vectors) <= _FEW else await service.aside(numbers, vectors)
         return Response(body, media_type="application/json", headers=_spent(found))
 

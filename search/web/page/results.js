@@ -19,9 +19,10 @@ export function result(template, { title, text, score }, name) {
 }
 
 /** Title and passage; where there is no title, the first words of the text stand there instead of in the passage. */
-function titled(title, text) {
+export function titled(title, text) {
   if (title || text.length <= TITLE) return title ? [title, text] : [text, ""];
-  const end = text.lastIndexOf(" ", TITLE) > 0 ? text.lastIndexOf(" ", TITLE) : TITLE;
+  const blank = text.lastIndexOf(" ", TITLE), half = /[\udc00-\udfff]/.test(text[TITLE]); // of a character
+  const end = blank > 0 ? blank : half ? TITLE - 1 : TITLE;
   return [`${text.slice(0, end)}…`, `…${text.slice(end).trimStart()}`];
 }
 

@@ -20,9 +20,8 @@ export class Search {
 
   /** The `count` best documents as {row, score}; none where the encoder knows no token of the text. */
   async find(text, count) {
-    const ids = this.tokenizer.ids(text);
-    if (!this.tokenizer.knows(ids)) return [];
-    const scores = this.documents.score(await this.encoder.encode(ids));
+    if (!this.tokenizer.knows(text)) return [];
+    const scores = this.documents.score(await this.encoder.encode(this.tokenizer.ids(text)));
     return best(scores, count).map((row) => ({ row, score: scores[row] }));
   }
 }

@@ -19,17 +19,17 @@ export class WordPiece {
   ids(text) {
     const { prompt, before, after, max_length, side } = this.settings;
     const most = Math.max(0, max_length - before.length - after.length), ids = [];
-    for (const id of this.all(prompt + text.replace(/\p{Surrogate}/gu, "\ufffd"))) {
+    for (const id of this.all(prompt + wellFormed(text))) {
       if (side === "right" && ids.length === most) break;
       ids.push(id);
     }
     return [...before, ...(side === "right" ? ids : ids.slice(Math.max(0, ids.length - most))), ...after];
   }
 
-  /** Whether any of a text's own `ids` is one that the encoder has learned. */
-  knows(ids) {
-    const { before, after, unknown } = this.settings;
-    return ids.slice(before.length, ids.length - after.length).some((id) => id !== unknown);
+  /** Whether any token of a text is one that the encoder has learned; those of the prompt are none of the text's. */
+  knows(text) {
+    for (const id of this.all(wellFormed(text))) if (id !== this.settings.unknown) return true;
+    return false;
   }
 
   *all(text) {
@@ -90,6 +90,8 @@ export class WordPiece {
     return found;
   }
 }
+
+const wellFormed = (text) => text.replace(/\p{Surrogate}/gu, "\ufffd");
 
 function kindsOf(characters) {
   const kinds = new Uint8Array(0x110000);

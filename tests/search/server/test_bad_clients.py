@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel, ValidationError
 from serving import Held, listening, post, until
 
 from emb.runtime.encoder import Encoder, load
 from emb.search.server.app import create_app
+from emb.search.server.heads import BoundedProtocol
+from emb.search.server.openai_routes import EmbeddingsRequest
+from emb.search.server.search_routes import SearchRequest
 from emb.search.server.settings import Settings
+from emb.search.server.tei_routes import EmbedRequest
 
 HEAD = b"POST /embed HTTP/1.1\r\nHost: emb\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -136,6 +142,87 @@ def test_what_is_no_json_that_can_be_read_is_the_clients_fault(encoder: Encoder,
     answer = post(create_app(encoder), path, None, json=None, content=content, headers=headers)
     assert answer.status_code in (400, 422)
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"), [(EmbedRequest, "inputs"), (EmbeddingsRequest, "input"), (SearchRequest, "where")]
+)
+@pytest.mark.parametrize("item", [None, {}, [None], 1.5], ids=str)
+def test_of_many_wrong_items_few_are_told(asked: type[BaseModel], field: str, item: Any) -> None:
+    wrong = {"part": [item] * 1000} if field == "where" else [item] * 1000
+    with pytest.raises(ValidationError) as error:
+        asked.model_validate({field: wrong, "query": "a"})
+    assert error.value.error_count() < 10
+
+
+def test_of_many_wrong_names_one_is_told() -> None:
+    with pytest.raises(ValidationError) as error:
+        SearchRequest.model_validate({"where": {str(row): 1 for row in range(1000)}, "query": "a"})
+    assert error.value.error_count() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/embeddings",
+            {"input": "a", "encoding_format": None, "dimensions": None, "input_type": None, "user": None},
+        ),
+        ("/embed", {"inputs": "a", "normalize": None, "truncate": None, "prompt_name": None, "dimensions": None}),
+    ],
+)
+def test_null_is_as_if_the_field_were_not_there(encoder: Encoder, path: str, body: dict[str, Any]) -> None:
+    app = create_app(encoder)
+    found = post(app, path, body)
+    assert found.status_code == 200
+    assert found.json() == post(app, path, {name: value for name, value in body.items() if value}).json()
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_a_packed_body_is_refused_for_what_it_is(encoder: Encoder, path: str) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    content = gzip.compress(b'{"inputs": "a", "input": "a"}')
+    answer = post(create_app(encoder), path, None, json=None, content=content, headers=headers)
+    assert answer.status_code == 415
+    assert "gzip" in answer.text
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        HEAD + b"X: " + b"a" * 1_000_000,
+        HEAD + b"".join(b"X%d: a\r\n" % number for number in range(60_000)),
+        b"GET /" + b"a" * 1_000_000,
+        CHUNKED + _chunk(b"{") + b"0\r\n" + b"".join(b"X%d: a\r\n" % number for number in range(60_000)),
+        CHUNKED + b"1;" + b"a" * 1_000_000,
+    ],
+    ids=["a header", "headers", "a path", "trailers", "an extension"],
+)
+def test_a_head_without_end_is_not_read_on(encoder: Encoder, endless: bytes) -> None:
+    with listening(create_app(encoder), http=BoundedProtocol, timeout_keep_alive=60) as address:
+        with _line(address) as line, suppress(ConnectionError):
+            line.sendall(endless)
+            while found := line.recv(65_536):  # a TimeoutError where the server waits for more
+                assert not found.startswith(b"HTTP/1.1 2")
+        assert _still_answers(address)
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /embed HTTP/1.1\r\nHo"], ids=["nothing", "a part"])
+def test_a_head_that_does_not_come_has_its_time(encoder: Encoder, begun: bytes) -> None:
+    with listening(create_app(encoder), http=BoundedProtocol, timeout_keep_alive=1) as address:
+        with _line(address) as line:
+            line.sendall(begun)
+            assert line.recv(100) == b""
+
+
+def test_heads_of_usual_length_pass_one_after_the_other(encoder: Encoder) -> None:
+    content = b'{"inputs": "a"}'
+    asked = HEAD + b"X: %b\r\nContent-Length: %d\r\n\r\n%b" % (b"a" * 30_000, len(content), content)
+    with listening(create_app(encoder), http=BoundedProtocol) as address, _line(address) as line:
+        found = b""
+        line.sendall(asked * 5)
+        while found.count(b"HTTP/1.1 200") < 5:
+            found += line.recv(65_536)
 
 
 def test_an_upgrade_over_a_socket_gets_no_connection(encoder: Encoder) -> None:

@@ -65,7 +65,19 @@ def test_a_key_comes_from_a_file_or_the_environment(tmp_path: Path, monkeypatch:
     assert read_key(file) == b"secret"
 
 
-@pytest.mark.parametrize("content", [b"", b" \n", b"\xff", None])
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfsecret\r\n", b" secret\n\n"])
+def test_what_editors_put_around_a_key_is_no_part_of_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    assert read_key(tmp_path / "key") == b"secret"
+
+
+def test_a_variable_that_is_no_utf8_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "\udcff")
+    with pytest.raises(UsageError, match=VARIABLE):
+        read_key(None)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff", None, b"one\ntwo\n", b"a\0b"])
 def test_a_key_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "key").write_bytes(content)
@@ -193,6 +205,42 @@ def test_a_websocket_does_not_go_round_the_gate(encoder: Encoder, headers: list[
     scope = {"type": "websocket", "path": "/talk", "headers": headers, "query_string": b"", "subprotocols": []}
     asyncio.run(create_app(encoder, routers=[router], key=b"secret")(scope, receive, send))
     assert (reached, sent) == ([], [{"type": "websocket.close", "code": 1008}])
+
+
+@pytest.mark.parametrize("path", ["/health", "/info", "/metrics", "/v1/models"])
+def test_what_can_be_got_can_be_asked_for_without_its_body(encoder: Encoder, path: str) -> None:
+    answer = asked(create_app(encoder), lambda client: client.head(path))
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/embed/", "/v1/embeddings/", "/info/"])
+def test_nobody_is_sent_where_a_host_header_points(encoder: Encoder, path: str) -> None:
+    app = create_app(encoder)
+    for answer in (get(app, path, headers={"Host": "elsewhere.example"}), post(app, path)):
+        assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("LOCALHOST.", 200),
+        ("app.localhost", 200),
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("192.168.0.7", 200),
+        ("", 200),
+        ("elsewhere.example", 403),
+        ("localhost.elsewhere.example:8080", 403),
+        ("127.0.0.1.elsewhere.example", 403),
+    ],
+)
+def test_a_server_for_this_machine_alone_is_asked_by_no_other_name(encoder: Encoder, host: str, status: int) -> None:
+    app = create_app(encoder, local=True)
+    assert post(app, "/embed", {"inputs": "a"}, headers={"Host": host}).status_code == status
+    assert get(app, "/v1/models", headers={"Host": host}).status_code == status
+    assert get(app, "/health", headers={"Host": host}).status_code == 200
+    assert get(create_app(encoder), "/v1/models", headers={"Host": host}).status_code == 200
 
 
 def test_a_method_that_is_not_there_is_told_which_are(encoder: Encoder) -> None:

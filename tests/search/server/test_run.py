@@ -186,8 +186,16 @@ def test_answers_do_not_wait_for_acknowledgements() -> None:
 
 def test_a_port_that_is_taken_is_said(artifact: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        with pytest.raises(UsageError, match="cannot be listened on"):
+        with pytest.raises(UsageError, match="cannot be listened on") as error:
             emb.serve(artifact, port=other.getsockname()[1])
+        assert "--port" in error.value.hint
+
+
+@pytest.mark.parametrize("host", ["", "[::1]", "nowhere.invalid", "192.0.2.1"])
+def test_an_address_that_is_none_of_this_machine_is_said(host: str) -> None:
+    with pytest.raises(UsageError, match="host") as error, running._listening(running.Place(host, 0)):
+        pass
+    assert "127.0.0.1" in error.value.hint
 
 
 def test_without_the_extra_it_is_named(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

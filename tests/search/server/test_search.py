@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 import tiny
 import uvicorn
 from searchable import Searchable
-from serving import post, until
+from serving import post, searching_app, until
 
 import emb
 from emb.errors import ArtifactError
@@ -70,14 +72,58 @@ def test_a_search_may_be_narrowed(app: Any) -> None:
         ({"query": "a", "k": 0}, "k"),
         ({"query": "a", "k": "3"}, "k"),
         ({"query": "a\0b"}, "NUL"),
+        ({"query": "a\ud800"}, "surrogate"),
+        ({"query": "a", "where": {"\ud800": "b"}}, "not in this index"),
+        ({"query": "a", "where": {"part": 1}}, "a list of strings"),
+        ({"query": "a", "where": {"part": [1]}}, "a list of strings"),
         ({"query": "\U0001f600 \U0001f680"}, "knows no token"),
         ({}, "query"),
     ],
 )
 def test_a_search_that_means_nothing_is_refused(app: Any, body: dict[str, Any], said: str) -> None:
-    answer = post(app, "/search", body)
+    answer = _searched(app, body)
     assert answer.status_code == 422
     assert said in answer.text
+    assert "--" not in answer.text
+
+
+def _searched(app: Any, body: dict[str, Any]) -> httpx.Response:
+    content = json.dumps(body)  # httpx itself would not write half of a surrogate pair
+    return post(app, "/search", None, json=None, content=content, headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("values", [["\ud800"], list(map(str, range(150_000)))], ids=["half a pair", "many"])
+@pytest.mark.parametrize("more", [[], ["b"]], ids=["", "and one"])
+def test_values_that_no_document_has_find_none(app: Any, values: list[str], more: list[str]) -> None:
+    answer = _searched(app, {"query": "the river", "k": None, "where": {"part": values + more}})
+    assert (answer.status_code, len(answer.json()["hits"])) == (200, 10 * len(more))
+
+
+def test_a_long_query_is_read_as_emb_search_reads_it(app: Any, bundle: Path, index: Path) -> None:
+    text = "cat " + " " * 100_000 + "the river and the town"
+    hits = _searched(app, {"query": text, "k": 3}).json()["hits"]
+    with emb.open_index(index, bundle) as opened:
+        assert [hit["id"] for hit in hits] == [hit.id for hit in opened.search(text, k=3)]
+    assert hits == _searched(app, {"query": "cat", "k": 3}).json()["hits"]
+
+
+@pytest.mark.parametrize("after", [None, "another"])
+def test_an_index_that_went_is_told_and_where_to_look(
+    bundle: Path, index: Path, tmp_path: Path, after: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "index"
+    shutil.copytree(index, place)
+    app = searching_app(bundle, place)
+    assert _searched(app, {"query": "the river"}).status_code == 200
+    place.rename(tmp_path / "old")
+    if after:
+        shutil.copytree(index, place)
+    answer = _searched(app, {"query": "the river"})
+    assert (answer.status_code, answer.json()["error_type"]) == (424, "Backend")
+    assert "its log says" in answer.text
+    assert str(place) not in answer.text
+    assert str(place) in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_query_encoder_refuses_documents(app: Any) -> None:

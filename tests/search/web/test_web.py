@@ -46,6 +46,12 @@ def docs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return documents(tmp_path_factory.mktemp("docs") / "documents.jsonl")
 
 
+@pytest.mark.parametrize("out", [".", "..", "site/.."])
+def test_a_place_without_a_name_is_refused_before_anything_is_read(out: str, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no name of its own"):
+        emb.web(tmp_path / "nothing", tmp_path / "nothing.jsonl", tmp_path / "nothing", out=out, overwrite=True)
+
+
 def test_the_folder_holds_the_page_and_says_what_it_weighs(encoder: Path, docs: Path, tmp_path: Path) -> None:
     page = emb.web(encoder, docs, encoder, out=tmp_path / "web", dim=16, snippet=20)
     folder = tmp_path / "web"

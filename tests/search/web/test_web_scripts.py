@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +164,30 @@ def test_the_prompt_of_queries_stands_before_them(page: Path, tmp_path: Path) ->
     config = encoder / "config_sentence_transformers.json"
     config.write_text('{"prompts": {"query": "Find: "}, "similarity_fn_name": "cosine"}', encoding="utf-8")
     emb.web(encoder, page / "documents.jsonl", encoder, out=tmp_path / "web")
-    [found] = asked(tmp_path / "web", ["cat"], tmp_path)
+    found, unknown = asked(tmp_path / "web", ["cat", "\u0ba4\u0bae"], tmp_path)
+    assert unknown["hits"] == []  # the prompt's own tokens are no reason to find anything
     assert found["ids"] == emb.load(encoder).tokenizer.encode(["Find: cat"])[0].tolist()
     assert json.loads(unpacked(tmp_path / "web", "encoder.json"))["prompt"] == "Find: "
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("\U0001f642" * 60, "\U0001f642" * 45 + "…"),
+        ("a" + "\U0001f642" * 60, "a" + "\U0001f642" * 44 + "…"),
+        ("文" * 100, "文" * 90 + "…"),
+        ("word " * 30, "word " * 17 + "word…"),
+        ("\U0001f642" * 45, "\U0001f642" * 45),
+    ],
+)
+def test_a_heading_made_of_a_text_ends_with_a_whole_character(text: str, title: str, tmp_path: Path) -> None:
+    script = resources.files("emb.search.web").joinpath("page", "results.js").read_text(encoding="utf-8")
+    told = f"{script}\nconsole.log(JSON.stringify(titled('', {json.dumps(text)})))"
+    (tmp_path / "run.mjs").write_text(told, encoding="utf-8")
+    done = subprocess.run(["node", str(tmp_path / "run.mjs")], capture_output=True, check=True)
+    heading, rest = json.loads(done.stdout)
+    assert heading == title
+    assert (heading.removesuffix("…") + rest.removeprefix("…")).replace(" ", "") == text.replace(" ", "")
 
 
 def test_the_longest_added_token_wins(page: Path, tmp_path: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from emb.errors import UsageError
 from emb.search.index.candidates import Rows
+from emb.search.index.documents import as_kept
 
-Where = Mapping[str, str | Sequence[str]]
+_ASKED = 500  # values in one statement
+Where = Mapping[str, Any]  # a value under each name, or several
 
 
-def require_known(where: Where, known: Sequence[str]) -> None:
-    """Hold names against those that an index keeps.
+def conditions_of(where: Where, known: Sequence[str]) -> dict[str, list[str]]:
+    """The values under each name, as the index keeps them: numbers, booleans and None as JSON writes them.
 
     Raises:
         UsageError: a name that was not indexed.
@@ -25,6 +29,11 @@ def require_known(where: Where, known: Sequence[str]) -> None:
                 f"--where {name}: not in this index",
                 f"it has {', '.join(known) or 'no metadata'}; others are added where it is built, with --metadata",
             )
+    return {name: list(dict.fromkeys(map(as_kept, _each(value)))) for name, value in where.items()}
+
+
+def _each(value: Any) -> Collection[Any]:
+    return value if isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping) else [value]
 
 
 def matching(sql: sqlite3.Connection, where: Where | None, known: Sequence[str]) -> Rows | None:
@@ -35,11 +44,15 @@ def matching(sql: sqlite3.Connection, where: Where | None, known: Sequence[str])
     """
     if not where:
         return None
-    require_known(where, known)
-    selects, values = [], []
-    for name, value in where.items():
-        each = [value] if isinstance(value, str) else list(value)
-        selects.append(f"SELECT document FROM metadata WHERE name = ? AND value IN ({', '.join('?' * len(each))})")
-        values += [name, *each]
-    found = sql.execute(" INTERSECT ".join(selects) + " ORDER BY document", values)
-    return np.fromiter((document for (document,) in found), np.int64)
+    found = [_having(sql, name, each) for name, each in conditions_of(where, known).items()]
+    return reduce(np.intersect1d, found)
+
+
+def _having(sql: sqlite3.Connection, name: str, values: Sequence[str]) -> Rows:
+    """Keys, sorted, of the documents with one of the values; SQLite takes so many at a time."""
+    keys: list[int] = []
+    for start in range(0, len(values), _ASKED):
+        part = values[start : start + _ASKED]
+        asked = f"SELECT document FROM metadata WHERE name = ? AND value IN ({', '.join('?' * len(part))})"
+        keys += [document for (document,) in sql.execute(asked, [name, *part])]
+    return np.unique(np.asarray(keys, np.int64))

@@ -89,11 +89,20 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             partial.mkdir(parents=True)
             yield partial
+            _open_to_readers(partial)
             if replace and path.exists():
                 shutil.rmtree(path)
             partial.replace(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Let whoever may read a folder that is new read its files: safetensors writes them for their owner alone."""
+    wanted = folder.stat().st_mode & 0o444
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & wanted != wanted:
+            path.chmod(path.stat().st_mode | wanted)
 
 
 def refuse_existing(path: Path, replace: bool) -> None:

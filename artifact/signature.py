@@ -33,7 +33,7 @@ def sign(folder: str | Path, key: str | Path) -> Path:
         The signature's file.
 
     Raises:
-        ArtifactError: no folder, or it holds what cannot be signed: a link, or a name of several lines.
+        ArtifactError: no folder, or it holds what cannot be signed: a link, a pipe, or a name of several lines.
         MissingExtra: the extra `sign` is not installed.
         UsageError: no such key, or none of that kind.
     """
@@ -92,12 +92,12 @@ def _require_same(folder: Path, signed: dict[str, str], found: dict[str, str]) -
 def _hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file below `folder` but the signature's own two, by its path there."""
     names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
-    links = sorted(name for name, path in names.items() if path.is_symlink())
+    links = sorted(name for name, path in names.items() if path.is_symlink() or not (path.is_file() or path.is_dir()))
     broken = [name for name in names if set(name) & set("\\\r\n")]  # sha256sum writes these in another form
     if links or broken:
         raise ArtifactError(
             f"{folder}: {', '.join(map(repr, links + broken))} cannot be signed",
-            "put a file there in place of a link, and give it a name of one line",
+            "put a file there in place of a link or a pipe, and give it a name of one line",
         )
     return {name: sha256_file(path) for name, path in names.items() if path.is_file() and name not in (SUMS, SIGNATURE)}
 

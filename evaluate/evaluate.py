@@ -7,7 +7,7 @@ dims. Each also of documents stored as codes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,21 @@ def _open(
         query, document = open_bundle(bundle, dtype, threads, **how)
         return document, [query]
     parts = (part for model in models for part in parts_of(model, layers))
-    subjects = (open_subject(part, exits, "fp32", precisions, threads, **how) for part, exits in parts)
-    return open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None, subjects
+    subjects = ((part, open_subject(part, exits, "fp32", precisions, threads, **how)) for part, exits in parts)
+    first = open_subject(teacher, (), dtype, (), threads, **how) if teacher is not None else None
+    return first, _told_apart(first, subjects)
+
+
+def _told_apart(teacher: Subject | None, subjects: Iterable[tuple[str | Path, Subject]]) -> Iterator[Subject]:
+    """The same; of two folders with one name the second goes by its whole path, or its figures would stand in place of
+    the first one's.
+    """
+    known = {(teacher.name, point): teacher.folder for point in teacher.points} if teacher else {}
+    for path, subject in subjects:
+        rows = [(subject.name, point) for point in subject.points]
+        if any(known.setdefault(row, subject.folder) != subject.folder for row in rows):
+            subject.name = str(path)
+        yield subject
 
 
 def _require_scores(found: Evaluation, dims: Sequence[int], storages: Sequence[Storage]) -> None:

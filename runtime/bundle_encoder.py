@@ -24,6 +24,8 @@ class BundleEncoder(Encoder):
     prompts are the query encoder's.
     """
 
+    folder: Path
+
     def __init__(self, folder: Path, opener: Open, *, verify: bool = True) -> None:
         """Open the bundle in `folder`; `opener` opens the folder of one of its encoders as its record says.
 

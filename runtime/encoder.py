@@ -36,9 +36,12 @@ class Encoder(ABC):
         prompts: prefix per kind of text, "query" and "document".
         normalize: whether vectors have length 1, also after a cut to fewer dims.
         similarity_fn_name: what its vectors are compared with: "cosine", "dot", "euclidean" or "manhattan".
+        folder: where it was loaded from: what says whose vectors it gives. None for one that is made otherwise.
 
     It has the habits of a `SentenceTransformer`, so that it can be passed where one is expected.
     """
+
+    folder: Path | None = None
 
     def __init__(
         self,
@@ -249,6 +252,7 @@ class ArtifactEncoder(Encoder):
             normalize=manifest.normalize,
             similarity_fn_name=manifest.similarity,
         )
+        self.folder = folder
         self.runner = open_engine(folder, manifest, self.variant.file, threads, provider)
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:

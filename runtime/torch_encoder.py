@@ -65,4 +65,6 @@ def load_torch(
         torch.set_num_threads(threads)
     model = load_model(folder, dtype=_DTYPES[dtype], trust_remote_code=trust_remote_code)
     model.to(place)
-    return TorchEncoder(model)
+    encoder = TorchEncoder(model)
+    encoder.folder = folder
+    return encoder

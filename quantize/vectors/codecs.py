@@ -129,6 +129,8 @@ def load_codec(folder: str | Path) -> Codec:
         if sha256_file(path) != facts["sha256"]:
             raise ArtifactError(f"{path}: changed since it was written", again)
         return CODECS[facts["kind"]].restore(facts["dim"], load_file(path), facts["settings"])
+    except PermissionError:
+        raise  # which is no damage
     except (KeyError, TypeError, OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: not a whole codec ({error!r})", again) from error
 

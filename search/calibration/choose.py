@@ -10,7 +10,7 @@ from emb.errors import DataError
 from emb.search.calibration.features import SCORES, VECTOR
 from emb.search.calibration.figures import Figures, Threshold, figures, thresholds
 from emb.search.calibration.fit import fit_map
-from emb.search.calibration.folds import folds_of, splits
+from emb.search.calibration.folds import folds_of, said, splits
 from emb.search.calibration.maps import Map
 from emb.search.calibration.pairs import Pairs
 from emb.similarity import Vectors
@@ -21,7 +21,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "adapter (scores)": (SCORES,),
     "adapter (scores, vector)": (SCORES, VECTOR),
 }
-FEWEST = 50  # queries that find something relevant
+FEWEST = 50  # different queries that find something relevant, and something that is not
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def choose_map(pairs: Pairs) -> Chosen:
     first, which is Platt's scaling.
 
     Raises:
-        DataError: too few queries have a relevant document in the head of their ranking.
+        DataError: too few queries have a relevant document in the head of their ranking, or an irrelevant one.
     """
     _require_enough(pairs)
     judged = {name: held_out_relevance(uses, pairs) for name, uses in CANDIDATES.items()}
@@ -65,10 +65,18 @@ def _of_all(uses: tuple[str, ...], pairs: Pairs) -> Map:
 
 
 def _require_enough(pairs: Pairs) -> None:
-    count = int(pairs.relevant.any(axis=1).sum())
-    if count < FEWEST:
-        raise DataError(
-            f"{count} of {len(pairs)} queries find a relevant document among their first {pairs.head},"
-            f" {FEWEST} are needed",
-            "give more judged queries, or the documents alone: queries are cut from them",
-        )
+    for wanted, what, hint in (
+        (pairs.relevant, "a relevant", "give more judged queries, or the documents alone: queries are cut from them"),
+        (
+            ~pairs.relevant,
+            "an irrelevant",
+            "give more documents: where all are relevant, nothing is told apart",
+        ),
+    ):
+        count = len({said(pairs.texts[row]) for row in np.flatnonzero(wanted.any(axis=1))})
+        if count < FEWEST:
+            raise DataError(
+                f"{count} of {len(pairs)} queries find {what} document among their first {pairs.head},"
+                f" {FEWEST} are needed, no two of them the same",
+                hint,
+            )

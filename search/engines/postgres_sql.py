@@ -20,7 +20,7 @@ CREATE_ROWS = """
 CREATE TABLE IF NOT EXISTS {rows} (
     key text PRIMARY KEY, stamp text NOT NULL, id text NOT NULL, title text NOT NULL, passage text NOT NULL,
     start int NOT NULL, stop int NOT NULL, metadata jsonb NOT NULL, embedding {type}({dim}) NOT NULL)"""
-CREATE_BY_ID = "CREATE INDEX IF NOT EXISTS {by_id} ON {rows} (id)"
+CREATE_BY_ID = "CREATE INDEX IF NOT EXISTS {by_id} ON {rows} USING hash (id)"  # a btree takes no more than 2,704 bytes
 CREATE_BY_METADATA = "CREATE INDEX IF NOT EXISTS {by_metadata} ON {rows} USING gin (metadata jsonb_path_ops)"
 CREATE_GRAPH = "CREATE INDEX IF NOT EXISTS {near} ON {rows} USING hnsw (embedding {operators})"
 CREATE_GRAPH_OF_BITS = (

@@ -6,8 +6,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from emb.errors import EngineError, UsageError
 from emb.progress import warn
 from emb.runtime.encoder import Encoder
@@ -15,7 +13,7 @@ from emb.search.engines.identity import IDENTITY, STATE, read_identity
 from emb.search.engines.opening import connect
 from emb.search.engines.protocol import Conditions, Found
 from emb.search.engines.target import Target
-from emb.search.index.filters import Where, require_known
+from emb.search.index.filters import Where, conditions_of
 from emb.search.index.hits import Hit
 from emb.search.index.matching import fitting_encoder
 from emb.search.index.queries import query_vector
@@ -81,10 +79,8 @@ class EngineIndex:
         """
         if k < 1:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
-        where = where or {}
-        require_known(where, self.description.layout.metadata)
-        conditions = {name: [value] if isinstance(value, str) else list(value) for name, value in where.items()}
-        query = self._placed(np.asarray(vector, np.float32))
+        conditions = conditions_of(where or {}, self.description.layout.metadata)
+        query = self.identity.space.query(vector, self.description.encoder.dim)
         with self._lock:
             self._require_unchanged()
             best = self._best(query, k, conditions, depth) if all(conditions.values()) else []
@@ -99,17 +95,6 @@ class EngineIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _placed(self, query: Vectors) -> Vectors:
-        space = self.identity.space
-        least = self.description.encoder.dim if space.rotation is not None else space.dim
-        if query.ndim != 1 or len(query) < least:
-            raise UsageError(
-                f"a query of shape {query.shape}, the index has {space.dim} dims",
-                "give a vector of the encoder's own dim",
-            )
-        placed: Vectors = space.apply(query[None])[0]
-        return placed
 
     def _best(self, query: Vectors, k: int, conditions: Conditions, depth: int) -> list[Found]:
         """Documents by their best rows; more rows are asked for until no other can be as good as the last."""

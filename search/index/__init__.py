@@ -38,11 +38,11 @@ def index(
     out: str | Path,
     doc: str | Path | None = None,
     *,
-    delete: Sequence[str] = (),
+    delete: str | Sequence[str] = (),
     field: str = "text",
     title: str = "title",
     id: str | None = None,
-    metadata: Sequence[str] | None = None,
+    metadata: str | Sequence[str] | None = None,
     chunk_tokens: int | None = None,
     overlap: int | None = None,
     dim: int | None = None,
@@ -92,12 +92,16 @@ def index(
     layout = {
         "chunk_tokens": chunk_tokens,
         "overlap": overlap,
-        "metadata": None if metadata is None else tuple(metadata),
+        "metadata": None if metadata is None else tuple(_each(metadata)),
     }
     options = {"cached": cached, "device": device, "threads": threads, "trust_remote_code": trust_remote_code}
     return run(
         Path(out),
-        Choices([str(each) for each in sources], Columns(field, title, id), list(delete), given | layout),
+        Choices([str(each) for each in sources], Columns(field, title, id), _each(delete), given | layout),
         doc,
         options,
     )
+
+
+def _each(names: str | Sequence[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

@@ -14,7 +14,7 @@ import numpy as np
 from emb.errors import ArtifactError, UsageError
 from emb.files import disk_errors
 from emb.locks import locked
-from emb.progress import bar
+from emb.progress import bar, warn
 from emb.runtime.encoder import Encoder
 from emb.search.index import fitted
 from emb.search.index.additions import Counts, compared, put, remove
@@ -54,8 +54,7 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
         UsageError: a layout that does not go with the encoder.
         ArtifactError: the folder holds something else.
     """
-    if folder.is_dir() and any(path.name not in (LOCK, FILE) for path in folder.iterdir()):
-        raise ArtifactError(f"{folder}: holds something that is no index", "choose another --out")
+    require_own(folder)
     description = Description(encoder, layout)
     space = description.space
     if not 1 <= space.dim <= encoder.dim:
@@ -72,6 +71,17 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
         check_factory(layout.factory, layout.codec, space.dim, space.measure)
     description.write(folder)
     return description
+
+
+def require_own(folder: Path) -> None:
+    """Make sure that an index is in a folder, or may be begun there.
+
+    Raises:
+        ArtifactError: it holds something else.
+    """
+    known = (LOCK, FILE, f".{FILE}.")  # the last of a run that was killed before it began
+    if not is_index(folder) and folder.is_dir() and not all(each.name.startswith(known) for each in folder.iterdir()):
+        raise ArtifactError(f"{folder}: holds something that is no index", "choose another --out")
 
 
 def is_index(folder: Path) -> bool:
@@ -110,7 +120,13 @@ def change(
         NotFiniteError: a vector that is not finite; its document is named.
         DiskError: no room; what was committed is kept.
     """
-    total = survey(read_entries(sources, columns)) if sources else 0
+    empty: list[str] = []
+    total = survey(read_entries(sources, columns, empty.append)) if sources else 0
+    if empty:
+        warn(
+            f"{empty[0]}: neither title nor text; documents with an id that are left out for that: {len(empty):,}. What"
+            " the index holds under their ids stays; --delete removes it"
+        )
     entries = read_entries(sources, columns) if sources else ()
     return put_in(folder, description, encoder, entries, total, deleted)
 

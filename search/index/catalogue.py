@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from emb.errors import ArtifactError, DiskError
 from emb.files import disk_errors
+from emb.search.index.segments import FOLDER as SEGMENTS
 
 FILE = "index.sqlite"
 _WAIT = 60  # seconds for another's commit, or for readers to end
@@ -49,12 +50,17 @@ class Catalogue:
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         """Raises:
-        ArtifactError: no such file, or not a database.
+        ArtifactError: no such file, not a database, or an empty file where there was one.
         DiskError: no room.
         """
         self.path = folder / FILE
         if not write and not self.path.is_file():
             raise ArtifactError(f"{self.path}: no such file", "build it anew: emb index DOCS --doc MODEL --out DIR")
+        if write and self.path.is_file() and not self.path.stat().st_size and (folder / SEGMENTS).exists():
+            raise ArtifactError(
+                f"{self.path}: damaged (empty, and vectors lie beside it)",
+                "put the former file back, or build it anew: emb index DOCS --doc MODEL --out DIR",
+            )
         with self._errors():
             self.sql = sqlite3.connect(
                 _address(self.path, "rwc" if write else _reading(self.path)),
@@ -132,8 +138,9 @@ class Catalogue:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
                 raise DiskError(
-                    f"{self.path}: cannot be written ({error})",
-                    "free some space and run the same command again; what is committed is kept",
+                    f"{self.path}: cannot be read or written ({error})",
+                    "look at its permissions and at the space on the disk, and run the same command again; what is"
+                    " committed is kept",
                 ) from error
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise ArtifactError(f"{self.path}: kept busy by another process", "try again later") from error

@@ -7,6 +7,8 @@ that is the old one or the new one.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,16 +113,15 @@ class Description:
         """Write `folder/index.json`, with the facts that a reader looks for first."""
         space = self.space
         facts = {"schema": self.schema, "dim": space.dim, "length_one": space.length_one, "measure": space.measure}
-        write_json(
-            folder / FILE, facts | {key: dataclasses.asdict(getattr(self, key)) for key in ("encoder", "layout")}
-        )
+        content = facts | {key: dataclasses.asdict(getattr(self, key)) for key in ("encoder", "layout")}
+        write_json(folder / FILE, content | {"digest": _digest(content)})
 
     @classmethod
     def load(cls, folder: Path) -> Description:
         """Read `folder/index.json`, or that of the folder inside which it names.
 
         Raises:
-            ArtifactError: no index, or one of another version.
+            ArtifactError: no index, one of another version, or a description that was changed by hand.
         """
         folder = home(folder)
         if not (folder / FILE).is_file():
@@ -133,6 +134,10 @@ class Description:
             raise ArtifactError(
                 f"{folder / FILE}: an index of version {schema!r}, this program reads version {SCHEMA}",
                 _ANEW,
+            )
+        if value.get("digest", _digest(value)) != _digest(value):  # older ones have none
+            raise ArtifactError(
+                f"{folder / FILE}: changed since it was written", f"put the former file back, or {_ANEW}"
             )
         return cls.of(value, folder / FILE)
 
@@ -151,6 +156,11 @@ class Description:
                 f"{place}: not a whole description ({error})",
                 _ANEW,
             ) from error
+
+
+def _digest(content: dict[str, Any]) -> str:
+    read = json.loads(json.dumps({key: content[key] for key in sorted(content) if key != "digest"}))
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()
 
 
 def home(folder: Path) -> Path:

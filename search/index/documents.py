@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +63,10 @@ def content_of(title: str, text: str) -> bytes:
     return hashlib.blake2b(f"{title}\0{text}".encode(), digest_size=16).digest()
 
 
-def read_entries(sources: Sequence[str], columns: Columns) -> Iterator[Entry]:
-    """Every document of files and folders that has a title or a text.
+def read_entries(
+    sources: Sequence[str], columns: Columns, empty: Callable[[str], object] = lambda where: None
+) -> Iterator[Entry]:
+    """Every document of files and folders that has a title or a text; `empty` is told where one with an id has neither.
 
     Raises:
         DataError: a source that is missing or cannot be read, a record without a column that was named, or with no
@@ -80,6 +82,8 @@ def read_entries(sources: Sequence[str], columns: Columns) -> Iterator[Entry]:
                 facts = {name: _fact(record, name, where) for name in columns.metadata}
                 named = found is not None
                 yield Entry(where, found or content_of(title, text).hex(), named, title, text, facts)
+            elif any(record.get(name) is not None for name in ids):
+                empty(where)
 
 
 def survey(entries: Iterable[Entry]) -> int:
@@ -136,5 +140,14 @@ def _fact(record: Record, name: str, where: str) -> str:
         raise DataError(
             f"{where}: no field {name!r}", f"--metadata names columns; found: {', '.join(map(str, record))}"
         )
-    value = record[name]
-    return whole(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return as_kept(record[name])
+
+
+def as_kept(value: Any) -> str:
+    """A value of metadata as the index keeps it, and compares it: text as it is, what JSON has as JSON writes it, and
+    anything else, such as a date, as Python does.
+    """
+    if isinstance(value, str):
+        return whole(value)
+    known = value is None or isinstance(value, bool | int | float | list | dict)
+    return json.dumps(value, ensure_ascii=False, default=str) if known else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from emb.errors import ArtifactError
 from emb.files import atomic_path, sha256_file
 from emb.progress import warn
 from emb.quantize.vectors.base import Codec
-from emb.quantize.vectors.codecs import CODECS, load_codec, save_codec
+from emb.quantize.vectors.codecs import CODECS, DESCRIPTION, load_codec, save_codec
 from emb.rotation import principal_rotation
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Layout
@@ -82,6 +83,7 @@ def save(fitted: Fitted, index: Path, name: str) -> str:
         {
             "folder": name,
             "fine": fitted.fine is not None,
+            "sealed": {kind: sha256_file(folder / kind / DESCRIPTION) for kind in _kinds(fitted.fine is not None)},
             "rotation": None if rotation is None else sha256_file(folder / _ROTATION),
         }
     )
@@ -98,9 +100,11 @@ def load(catalogue: Catalogue, index: Path, space: Space) -> Fitted | None:
         return None
     known = json.loads(setting)
     folder = index / known["folder"]
+    for name, digest in known.get("sealed", {}).items():  # an older index has none
+        _require(folder / name / DESCRIPTION, digest)
     rotation = _read_rotation(folder / _ROTATION, known["rotation"]) if known["rotation"] else None
-    fine = load_codec(folder / _FINE) if known["fine"] else None
-    return Fitted(space.turned(rotation), load_codec(folder / _CODES), fine)
+    codec, *finer = (load_codec(folder / kind) for kind in _kinds(known["fine"]))
+    return Fitted(space.turned(rotation), codec, finer[0] if finer else None)
 
 
 def put(catalogue: Catalogue, setting: str) -> None:
@@ -108,9 +112,18 @@ def put(catalogue: Catalogue, setting: str) -> None:
     catalogue.put(_SETTING, setting)
 
 
+def _kinds(fine: bool) -> Sequence[str]:
+    """Folders of the codecs: of candidates, and of finer vectors if there are any."""
+    return (_CODES, _FINE) if fine else (_CODES,)
+
+
 def _read_rotation(path: Path, digest: str) -> Vectors:
+    _require(path, digest)
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
+def _require(path: Path, digest: str) -> None:
     if not path.is_file() or sha256_file(path) != digest:
         raise ArtifactError(
             f"{path}: missing, or changed since it was written", "build it anew: emb index DOCS --doc MODEL --out DIR"
         )
-    return np.asarray(np.load(path, allow_pickle=False))

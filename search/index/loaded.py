@@ -89,7 +89,7 @@ def members_of(sql: sqlite3.Connection, row: SegmentRow) -> Members:
 
 def raw_vectors(index: Path, row: SegmentRow, dim: int) -> Codes:
     """The encoder's own vectors `(rows, encoder's dim)` of a segment that is not stored yet."""
-    return mapped(place(index, row.id, RAW), row.rows, dim, np.float32)
+    return mapped(place(index, row.id, RAW), row.rows, dim, np.float32, whole=False)
 
 
 def codes_of(index: Path, row: SegmentRow, codec: Codec, kind: str) -> Codes:

@@ -23,16 +23,27 @@ def fitting_encoder(
     any_encoder: bool,
 ) -> Encoder:
     """The encoder of queries that `query` names, or is, held against that of the documents; `model` is the folder of
-    one that is loaded.
+    one that is loaded and does not know it.
 
     Raises:
         ArtifactError: no model there, or one that does not fit.
     """
-    folder = model if isinstance(query, Encoder) else query_folder(query)
+    folder = folder_of(query, model)
     encoder = query if isinstance(query, Encoder) else query_encoder(query)
     require_fitting(encoder, documents, layout)
     require_same_space(encoder, folder, documents, any_encoder=any_encoder)
     return encoder
+
+
+def folder_of(query: str | Path | Encoder, model: Path | None) -> Path | None:
+    """The folder of the encoder of queries that `query` names, or is; None for one that nobody knows a folder of.
+
+    Raises:
+        ArtifactError: no model there.
+    """
+    if not isinstance(query, Encoder):
+        return query_folder(query)
+    return model or (query_folder(query.folder) if query.folder else None)
 
 
 def require_fitting(encoder: Encoder, documents: EncoderRecord, layout: Layout) -> None:

@@ -23,7 +23,7 @@ from emb.search.index.lengths import lengths_of
 from emb.search.index.loaded import Members, Segment
 from emb.search.index.moving import Moving
 from emb.search.index.ranking import DEPTH, Aim, Reached, best_documents
-from emb.search.index.reader import Index, hit_of, ids_of, in_space
+from emb.search.index.reader import Index, hit_of, ids_of
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
@@ -182,11 +182,12 @@ class MixedIndex(Index):
 
     def _aims(self, vector: Vectors, documents: Rows | None) -> list[Aim]:
         new = self.new.loaded
-        query = in_space(vector, new.space)
+        dims = self.description.encoder.dim
+        query = new.space.query(vector, dims)
         aims = [Aim(segment, query, segment.allowed(documents)) for segment in self._there]
         if self._matrix is None:
             return aims
-        reached = in_space(vector, self.description.unrotated) @ self._matrix
+        reached = self.description.unrotated.query(vector, dims) @ self._matrix
         query, offset = np.ascontiguousarray(reached[:-1]), float(reached[-1])
         return aims + [
             Aim(segment, query, segment.allowed(documents), Reached(offset, lengths, *self.moving.level))

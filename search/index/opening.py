@@ -7,11 +7,11 @@ from pathlib import Path
 from emb.errors import UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index.description import Description
+from emb.search.index.matching import folder_of
 from emb.search.index.mixed import MixedIndex
 from emb.search.index.moving import Moving
 from emb.search.index.reader import Index
 from emb.search.origins import origins
-from emb.search.sides import query_folder
 
 
 def opened(
@@ -25,7 +25,7 @@ def opened(
     """
     moving = Moving.load(folder)
     if moving is not None and query is not None:
-        place = model if isinstance(query, Encoder) else query_folder(query)
+        place = folder_of(query, model)
         if _belongs_to_new(folder, moving, place):
             return MixedIndex(folder, moving, query, model=place, any_encoder=any_encoder)
     return Index(folder, query, model=model, any_encoder=any_encoder)

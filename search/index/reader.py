@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index.catalogue import Catalogue
@@ -22,7 +20,6 @@ from emb.search.index.prefix import require_dim
 from emb.search.index.queries import query_vector
 from emb.search.index.ranking import DEPTH, Aim, Ranked, best_documents
 from emb.search.index.snapshot import Snapshot
-from emb.search.index.space import Space
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
@@ -101,7 +98,7 @@ class Index:
             self._snapshot.renew(self._catalogue)
             space, segments = self._snapshot.cut(dim)
             documents = matching(sql, where, self.description.layout.metadata)
-            query = in_space(vector, space)
+            query = space.query(vector, self.description.encoder.dim)
             aims = [Aim(segment, query, segment.allowed(documents)) for segment in segments]
             ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
             return [hit_of(sql, rank, each) for rank, each in enumerate(ranked, 1)]
@@ -175,20 +172,6 @@ class Index:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def in_space(vector: Vectors, space: Space) -> Vectors:
-    """A query `(dim,)` of an encoder in the space of an index.
-
-    Raises:
-        UsageError: too few dims.
-    """
-    query = np.asarray(vector, np.float32)
-    if query.ndim != 1 or len(query) < (len(space.rotation) if space.rotation is not None else space.dim):
-        raise UsageError(
-            f"a query of shape {query.shape}, the index has {space.dim} dims", "give a vector of the encoder's own dim"
-        )
-    return np.asarray(space.apply(query[None])[0])
 
 
 def ids_of(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:

@@ -11,7 +11,7 @@ from emb.artifact.fingerprints import weights_hash
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index import Indexed
-from emb.search.index.build import Built, begin, change, is_index, with_lock
+from emb.search.index.build import Built, begin, change, is_index, require_own, with_lock
 from emb.search.index.description import Description, EncoderRecord, Layout, home
 from emb.search.index.documents import Columns
 from emb.search.index.quality import judge
@@ -68,6 +68,9 @@ def index_with(folder: Path, choices: Choices, encoder: Encoder | None, record: 
     Raises:
         ArtifactError: an index of another encoder, or none where documents are to be removed.
     """
+    if record is None:
+        Description.load(folder)
+    require_own(folder)  # before a lock lies in it
     built = with_lock(folder, lambda: _changed(folder, choices, encoder, record))
     with Index(folder) as opened:
         return Indexed(folder, len(opened), **vars(built.counts), truncated=built.truncated, quality=judge(opened))
@@ -89,5 +92,6 @@ def _description(folder: Path, choices: Choices, record: EncoderRecord | None) -
             f"{folder}: its documents were encoded by {known.encoder.name}, this is another model ({record.name})",
             "index with that one, or build another index with --out",
         )
-    known.layout.given(**choices.layout)
+    dim = choices.layout.get("dim")  # that of a bundle, too: as many as there are is what was begun without a word
+    known.layout.given(**{**choices.layout, "dim": None if dim == known.space.dim else dim})
     return known

@@ -60,16 +60,18 @@ def write(path: Path, parts: Iterable[np.ndarray[Any, Any]]) -> None:
         sync_folder(path.parent)
 
 
-def mapped(path: Path, rows: int, width: int, dtype: Any) -> Codes:
-    """The first `rows` rows `(rows, width)` of a file, read when they are needed.
+def mapped(path: Path, rows: int, width: int, dtype: Any, *, whole: bool = True) -> Codes:
+    """The rows `(rows, width)` of a file, read when they are needed; of one that is not `whole`, the first ones.
 
     Raises:
-        ArtifactError: the file is missing or shorter.
+        ArtifactError: the file is missing, or of another size.
     """
     size = rows * width * np.dtype(dtype).itemsize
-    if not path.is_file() or path.stat().st_size < size:
+    found = path.stat().st_size if path.is_file() else -1
+    if found < size or (whole and found > size):
         raise ArtifactError(
-            f"{path}: missing, or shorter than its {rows:,} rows", "build it anew: emb index DOCS --doc MODEL --out DIR"
+            f"{path}: missing, or {'shorter' if found < size else 'longer'} than its {rows:,} rows",
+            "build it anew: emb index DOCS --doc MODEL --out DIR",
         )
     return np.memmap(path, dtype, "r", shape=(rows, width)) if size else np.empty((rows, width), dtype)
 

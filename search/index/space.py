@@ -48,6 +48,23 @@ class Space:
         cut = np.ascontiguousarray(turned[:, : self.dim], np.float32)
         return unit(cut) if self.length_one else cut
 
+    def query(self, vector: Vectors, most: int) -> Vectors:
+        """A query `(dim,)` of an encoder among these vectors, whose own encoder has `most` dims.
+
+        Raises:
+            UsageError: of fewer dims than are compared or of more than there are, or not finite.
+        """
+        query = np.asarray(vector, np.float32)
+        least = self.dim if self.rotation is None else most
+        if query.ndim != 1 or not least <= len(query) <= most:
+            raise UsageError(
+                f"a query of shape {query.shape}, the index has {self.dim} dims, its documents' encoder {most}",
+                "give a vector of the encoder's own dim",
+            )
+        if not np.isfinite(query).all():
+            raise UsageError("the query's vector holds NaN or infinity", "encode the query again")
+        return np.asarray(self.apply(query[None])[0])
+
     def refuse(self, codec: str, rescore: str | None, rotate: bool, factory: str | None) -> None:
         """Refuse what this measure does not allow.
 

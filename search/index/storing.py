@@ -107,6 +107,7 @@ class Storing:
         row, layout = SegmentRow(number, False, total, 0), self.description.layout
         measure = fitted.space.measure
         factory = layout.factory or factory_for(total, layout.codec, measure)
+        place(self.index, number, GRAPH).unlink(missing_ok=True)  # of a run that was killed before it counted
         if factory:
             codes = codes_of(self.index, row, fitted.codec, CODES)
             build(factory, fitted.codec, codes, measure, place(self.index, number, GRAPH))

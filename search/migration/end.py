@@ -73,6 +73,8 @@ def tidy(root: Path) -> None:
     place = home(root)
     if _finished(root):
         (root / FILE).unlink()
+    for path in root.glob(".*.partial"):  # of a kill while one of the two files was written
+        path.unlink(missing_ok=True)
     under_way = _named(root)
     for path in _others(root, place):
         if path.name != under_way:

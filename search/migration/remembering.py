@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from emb.runtime.encoder import Encoder
-from emb.similarity import Vectors
+from emb.similarity import NotFiniteError, Vectors
 from emb.tokens import Cut, Ids
 
 
@@ -27,9 +27,16 @@ class Remembering(Encoder):
 
     def encode(self, texts: Any, *, count: Callable[[Cut], None] | None = None, **options: Any) -> Any:
         """See `Encoder`; for lists of documents."""
-        new = [text for text in texts if text not in self.known]
-        found = iter(self.inner.encode(new, count=count, **options)) if new else iter(())
+        new = [row for row, text in enumerate(texts) if text not in self.known]
+        found = iter(self._encoded([texts[row] for row in new], new, count=count, **options)) if new else iter(())
         return np.stack([self.known[text] if text in self.known else next(found) for text in texts])
+
+    def _encoded(self, texts: Sequence[str], rows: Sequence[int], **options: Any) -> Vectors:
+        try:
+            found: Vectors = self.inner.encode(texts, **options)
+        except NotFiniteError as error:
+            raise NotFiniteError(rows[error.row], error.text) from None
+        return found
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """As `inner` does."""

@@ -52,6 +52,10 @@ def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Mig
     Description.load(root)
     if look + end + back > 1:
         raise UsageError("--check, --finish and --undo: three different things", "choose one of them")
+    if (end or back) and wanted.to is not None:
+        raise UsageError(
+            f"--to {wanted.to}: --finish and --undo are of the migration under way", "leave out one of the two"
+        )
     if back:
         with_lock(root, lambda: undo(root))
         return Migrated(root, "undone", None, _documents(root), 0, 0)
@@ -84,8 +88,13 @@ def check_of(moving: Moving) -> Check:
 def _move(root: Path, wanted: Wanted, models: Models) -> Migrated:
     moving = Moving.load(root)
     if moving is not None:
-        known = Description.load(root / moving.at).encoder.fingerprint
-        require_same(moving, known, models.record.fingerprint, models.record.name)
+        known = Description.load(root / moving.at)
+        require_same(moving, known.encoder.fingerprint, models.record.fingerprint, models.record.name)
+        if wanted.dim not in (None, known.space.dim):
+            raise UsageError(
+                f"--dim {wanted.dim}: the migration under way keeps {known.space.dim}",
+                f"leave it out, or give it up first: emb migrate {root} --undo",
+            )
         return _moved(root, moving, re_encode(root, moving, models.document))
     if models.record.fingerprint == Description.load(root).encoder.fingerprint:
         raise UsageError(

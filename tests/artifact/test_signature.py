@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -149,10 +150,13 @@ def test_a_key_of_another_kind_is_refused(folder: Path, tmp_path: Path) -> None:
         require_signed(folder, tmp_path / "ec-public.pem")
 
 
-def test_a_link_is_not_signed(folder: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_what_is_no_file_is_not_signed(kind: str, folder: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     sign(folder, keys[0])
-    (tmp_path / "elsewhere").mkdir()
-    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    if kind == "link":
+        (folder / "more").symlink_to(tmp_path)
+    else:
+        os.mkfifo(folder / "more")
     for ask in (lambda: sign(folder, keys[0]), lambda: require_signed(folder, keys[1])):
         with pytest.raises(ArtifactError, match="'more' cannot be signed"):
             ask()

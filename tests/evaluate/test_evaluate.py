@@ -321,6 +321,12 @@ def test_tables(student_folder: Path, beir: Path, sts: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["scores"][0]["task"] == "tinyset"
 
 
+def test_two_models_of_one_name_have_rows_of_their_own(student_folder: Path, beir: Path, tmp_path: Path) -> None:
+    places = [Path(shutil.copytree(student_folder, tmp_path / run / "4x128")) for run in "ab"]
+    found = evaluate(places, [beir], layers=[2], dims=[16])
+    assert [row[0] for row in found.rows()] == ["4x128", str(places[1])]
+
+
 def test_one_side_alone(student_folder: Path, bert_folder: Path, beir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options: dict[str, Any] = {"teacher": bert_folder, "dims": [16], "layers": [2]}
     both = evaluate([student_folder], [beir], **options).scores

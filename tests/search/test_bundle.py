@@ -384,7 +384,7 @@ def test_validate_shows_a_bundles_agreement(bundle: Path, tmp_path: Path) -> Non
 def test_a_bundle_is_indexed_by_one_side_and_asked_by_the_other(bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "docs.txt"
     path.write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
-    emb.index(path, tmp_path / "index", bundle)
+    emb.index(path, tmp_path / "index", bundle, cached=False)
     both = emb.load(bundle)
     scores = both.encode_query([TEXTS[0]]) @ both.encode_document(tiny.SENTENCES).T
     with emb.open_index(tmp_path / "index", bundle) as found:

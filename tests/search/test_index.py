@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from indexing import Hashed, indexed, ranking, texts, vector_of
 
+import emb
 from emb.errors import DataError
 from emb.search.index import build, graphs, storing
 from emb.search.index.candidates import FaissFlat, Hamming, Scored
@@ -149,6 +150,7 @@ def test_only_what_changed_is_encoded(tmp_path: Path) -> None:
     assert (again.added, again.updated, again.unchanged, again.documents) == (2, 1, 9, 12)
     assert encoder.encoded == 13
     assert indexed(tmp_path / "i", {}, delete=["d0001", "nobody"]).deleted == 1
+    assert emb.index([], tmp_path / "i", delete="d0002").deleted == 1
     assert "d0001" not in [name for name, _ in ranking(tmp_path / "i", k=20)]
 
 
@@ -189,6 +191,15 @@ def test_filters_never_lose_a_result(
         assert all(int(name[1:]) % 2 for name in half)
     both = ranking(tmp_path / "i", where={"rare": ["True", "False"], "half": "0"}, k=600)
     assert len(both) == 300
+
+
+def test_filters_take_values_as_documents_have_them(tmp_path: Path) -> None:
+    documents = {f"d{number}": {"text": f"w{number}", "n": number % 3} for number in range(9)}
+    indexed(tmp_path / "i", documents, metadata=("n",))
+    asked: list[tuple[Any, int]] = [(1, 3), ("1", 3), ([1, "2"], 6), ((1, 1), 3), (None, 0), ([], 0), ("\udcff", 0)]
+    asked += [([str(number) for number in range(300_000)], 9)]
+    for value, count in asked:
+        assert len(ranking(tmp_path / "i", k=20, where={"n": value})) == count, value
 
 
 def test_a_structure_for_many_rows_finds_nearly_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

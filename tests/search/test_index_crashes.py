@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from distilling import finish, limited, start
-from indexing import BLOCK, Hashed, index_and_die, indexed, ranking, texts, vector_of
+from indexing import BLOCK, Hashed, index_and_die, indexed, ranking, record, texts, vector_of
 
 from emb.errors import ArtifactError
 from emb.locks import locked
 from emb.search.index import build
+from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
+from emb.search.index.description import FILE, Description, Layout
 from emb.search.index.reader import Index
 
 _ROOM = "emb.search.index"
@@ -123,6 +127,60 @@ def test_an_index_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> No
 def test_a_segment_that_was_cut_short_is_refused(kind: str, tmp_path: Path) -> None:
     indexed(tmp_path / "i", texts(6), **LAYOUT)
     [path] = (tmp_path / "i" / "segments").glob(f"*{kind}")
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match="shorter than its 6 rows"):
+    whole = path.read_bytes()
+    for content, said in ((whole[:-1], "shorter"), (whole + b"0", "longer")):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match=f"{said} than its 6 rows"):
+            ranking(tmp_path / "i")
+
+
+@pytest.mark.parametrize("kind", ["codes", "fine"])
+def test_a_codec_that_was_changed_is_refused(kind: str, tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6), codec="binary", rescore="int8")
+    [path] = (tmp_path / "i").glob(f"fitted-*/{kind}/codec.json")
+    value = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(value | {"kind": "int4"}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"codec.json: missing, or changed since it was written"):
         ranking(tmp_path / "i")
+
+
+def test_a_database_that_became_empty_is_not_begun_anew(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6))
+    (tmp_path / "i" / SQLITE).write_bytes(b"")
+    with pytest.raises(ArtifactError, match="empty, and vectors lie beside it"):
+        indexed(tmp_path / "i", texts(2))
+    assert list((tmp_path / "i" / "segments").iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of files")
+def test_whoever_may_read_the_folder_may_read_the_index(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6), codec="binary", rescore="int8")
+    wanted = (tmp_path / "i").stat().st_mode & 0o444
+    for path in (tmp_path / "i").rglob("*"):
+        assert path.stat().st_mode & 0o444 == wanted, path
+
+
+def test_an_index_built_anew_in_its_place_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(3))
+    with Index(tmp_path / "i") as index:
+        assert len(index.search_vector(vector_of("w1"))) == 3
+        shutil.rmtree(tmp_path / "i")
+        indexed(tmp_path / "i", texts(2))
+        with pytest.raises(ArtifactError, match="was removed, built anew or moved to another encoder since"):
+            index.search_vector(vector_of("w1"))
+
+
+def test_what_a_run_left_that_was_killed_before_it_began_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "i").mkdir()
+    for name in (build.LOCK, f".{FILE}.0123abcd.partial"):
+        (tmp_path / "i" / name).touch()
+    assert indexed(tmp_path / "i", texts(3)).documents == 3
+
+
+def test_a_structure_of_a_run_that_was_killed_goes(tmp_path: Path) -> None:
+    (tmp_path / "i" / "segments").mkdir(parents=True)
+    Description(record(Hashed()), Layout()).write(tmp_path / "i")
+    Catalogue(tmp_path / "i", write=True).close()
+    (tmp_path / "i" / "segments" / "000002.faiss").write_bytes(b"of other rows")
+    indexed(tmp_path / "i", texts(3))
+    assert len(ranking(tmp_path / "i")) == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import date
+from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,6 +53,23 @@ def test_metadata_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "a", "lang": "en"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"a.jsonl:1: no field 'year'"):
         list(read_entries([str(tmp_path / "a.jsonl")], Columns(metadata=("year",))))
+
+
+def test_values_that_json_does_not_have_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    values = {"day": date(2024, 1, 2), "price": Decimal("1.50"), "year": 2024, "seen": None, "tags": ["a"], "name": "é"}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([{"id": 1, "text": "a"} | values]), tmp_path / "a.parquet")
+    [entry] = read_entries([str(tmp_path / "a.parquet")], Columns(metadata=tuple(values)))
+    kept = {"day": "2024-01-02", "price": "1.50", "year": "2024", "seen": "null", "tags": '["a"]', "name": "é"}
+    assert entry.facts == kept
+
+
+def test_documents_that_are_left_out_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    indexed(tmp_path / "i", {"a": "w1", "b": "w2", "c": "w3"})
+    assert "neither title nor text" not in capsys.readouterr().err
+    done = indexed(tmp_path / "i", {"a": {"text": ""}, "b": {"text": None}, "c": "w3"})
+    assert (done.documents, done.unchanged) == (3, 1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "i.jsonl:1: neither title nor text; documents with an id that are left out for that: 2." in said
 
 
 def test_nothing_is_encoded_where_a_document_is_wrong(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from indexing import DIM, Hashed, indexed, record, texts, vector_of
+from indexing import DIM, Hashed, indexed, ranking, record, texts, vector_of
 
 import emb
 from emb.artifact.fingerprints import weights_hash
@@ -20,7 +21,7 @@ from emb.errors import ArtifactError, EmbError, UsageError
 from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.chunks import Chunker
 from emb.search.index.description import FILE, Layout
-from emb.search.index.matching import require_fitting, require_same_space
+from emb.search.index.matching import fitting_encoder, require_fitting, require_same_space
 from emb.search.index.queries import UnsearchableQuery, query_vector
 from emb.search.index.reader import Index
 from emb.search.index.run import Choices, index_with
@@ -52,6 +53,8 @@ def test_layouts_that_cannot_be(encoder: tuple[str, bool], layout: dict[str, Any
 def test_a_layout_stays(tmp_path: Path) -> None:
     indexed(tmp_path / "i", texts(3), codec="float16", dim=16)
     indexed(tmp_path / "i", texts(4), codec="float16")
+    indexed(tmp_path / "whole", texts(3))
+    indexed(tmp_path / "whole", texts(4), dim=DIM)  # as a bundle names its dims
     for layout in ({"codec": "int8"}, {"dim": 8}, {"rotate": True}, {"chunk_tokens": 4}):
         with pytest.raises(UsageError, match="the index was begun with"):
             indexed(tmp_path / "i", texts(4), **layout)
@@ -73,6 +76,8 @@ def test_folders_that_are_no_index(tmp_path: Path) -> None:
         indexed(tmp_path / "full", texts(3))
     with pytest.raises(ArtifactError, match="no index here"):
         indexed(tmp_path / "none", {}, delete=["a"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "full.jsonl"]
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["file"]  # no lock either: it may be signed
 
 
 def test_another_version_and_a_damaged_database(tmp_path: Path) -> None:
@@ -83,7 +88,12 @@ def test_another_version_and_a_damaged_database(tmp_path: Path) -> None:
     path.write_text(json.dumps(value | {"schema": 2}), encoding="utf-8")
     with pytest.raises(ArtifactError, match="an index of version 2, this program reads version 1"):
         Index(tmp_path / "i")
+    path.write_text(json.dumps(value | {"encoder": value["encoder"] | {"similarity": "euclidean"}}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"index.json: changed since it was written"):
+        Index(tmp_path / "i")
+    del value["digest"]  # as an older one
     path.write_text(json.dumps(value), encoding="utf-8")
+    assert len(ranking(tmp_path / "i")) == 3
     (tmp_path / "i" / SQLITE).write_bytes(b"no database at all" * 100)
     with pytest.raises(ArtifactError, match="damaged"):
         Index(tmp_path / "i").search_vector(vector_of("w1"))
@@ -126,6 +136,16 @@ def test_queries_of_another_teacher(
         require_same_space(Hashed(), student, documents)
 
 
+def test_a_loaded_encoder_is_held_against_the_documents_too(
+    bert_folder: Path, student_folder: Path, tmp_path: Path
+) -> None:
+    encoder = emb.load(student_folder, backend="torch")
+    documents = record(encoder, weights_hash(student_folder))
+    assert fitting_encoder(encoder, documents, Layout(), any_encoder=False) is encoder
+    with pytest.raises(ArtifactError, match="not known to be made from it"):
+        fitting_encoder(encoder, replace(documents, origins=[weights_hash(bert_folder)]), Layout(), any_encoder=False)
+
+
 def _name_teacher(student: Path, weights: str) -> None:
     manifest = Manifest.load(student)
     manifest.lineage.teacher = TeacherRecord("teacher", weights=weights)
@@ -156,8 +176,12 @@ def test_searches_that_cannot_be(tmp_path: Path) -> None:
             index.search("text")
         with pytest.raises(UsageError, match="k 0"):
             index.search_vector(vector_of("w1"), 0)
-        with pytest.raises(UsageError, match=r"a query of shape \(16,\), the index has 32 dims"):
-            index.search_vector(vector_of("w1", 16))
+        for dim in (16, 33):
+            with pytest.raises(UsageError, match=rf"a query of shape \({dim},\), the index has 32 dims"):
+                index.search_vector(vector_of("w1", dim))
+        for number in (np.nan, np.inf):
+            with pytest.raises(UsageError, match="the query's vector holds NaN or infinity"):
+                index.search_vector(np.full(DIM, number))
         with pytest.raises(UsageError, match="where year: not in this index"):
             index.search_vector(vector_of("w1"), where={"year": "1999"})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from calibrating import shifted
@@ -170,6 +172,14 @@ def test_too_few_queries_are_refused_with_the_number_needed() -> None:
     pairs.relevant[0] = False
     with pytest.raises(DataError, match=f"{FEWEST - 1} of {FEWEST} queries find .* {FEWEST} are needed"):
         choose_map(pairs)
+
+
+def test_what_there_is_nothing_to_learn_from_is_refused() -> None:
+    pairs = shifted(FEWEST)
+    with pytest.raises(DataError, match=f"0 of {FEWEST} queries find an irrelevant document"):
+        choose_map(replace(pairs, relevant=np.ones_like(pairs.relevant)))
+    with pytest.raises(DataError, match=f"1 of {FEWEST} queries find a relevant document .* no two of them the same"):
+        choose_map(replace(pairs, texts=["The same", *["the  same"] * (FEWEST - 1)]))
 
 
 def test_figures_are_those_of_their_definitions() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from indexing import Hashed, indexed, texts
+from indexing import DIM, Hashed, indexed, texts
 
 import emb
 from emb.errors import ArtifactError, EngineError, UsageError
@@ -15,6 +17,7 @@ from emb.search.engines import copying
 from emb.search.engines.identity import IDENTITY
 from emb.search.engines.opening import opened
 from emb.search.engines.target import read_target
+from emb.search.index.description import Description
 from emb.search.index.hits import Hit
 from emb.search.index.storing import Storing
 
@@ -119,9 +122,26 @@ def test_filters_find_what_they_find_in_the_index(
         ours = found(folder, "w1", 60, where=where)
         assert len(ours) in (0, 12)
         same(ours, found(address, "w1", 60, where=where))
+    same(found(folder, "w1", 60, where={"n": 1}), found(address, "w1", 60, where={"n": [1]}))
     assert found(address, "w1", where={"lang": []}) == found(folder, "w1", where={"lang": []}) == []
     with pytest.raises(UsageError, match="not in this index"):
         found(address, "w1", where={"tags": "x"})
+
+
+def test_an_id_of_any_length(address: str, folder: Path) -> None:
+    long = "".join(hashlib.sha512(bytes([number])).hexdigest() for number in range(50))  # nothing packs that
+    indexed(folder, {long: "w1", "a\nb": "w2", "a b": "w3"})
+    assert emb.sync(folder, address).written == 3
+    same(found(folder, "w1"), found(address, "w1"))
+
+
+def test_vectors_that_are_none_are_refused(address: str, folder: Path) -> None:
+    indexed(folder, texts(3))
+    emb.sync(folder, address)
+    with emb.open_index(address) as index:
+        for vector in (np.full(DIM, np.nan), np.ones(DIM + 1), np.ones(DIM - 1)):
+            with pytest.raises(UsageError, match=r"a query of shape|NaN or infinity"):
+                index.search_vector(vector)
 
 
 def test_a_filter_that_few_pass_finds_all_of_them(address: str, folder: Path) -> None:
@@ -170,8 +190,8 @@ def test_vectors_of_another_space_are_refused(address: str, folder: Path, tmp_pa
     for other, said in ((cut, "16 dims"), (halves, "as float16"), (turned, "another rotation")):
         with pytest.raises(ArtifactError, match=said):
             emb.sync(other, address)
-    (other := json.loads((folder / "index.json").read_text()))["encoder"]["fingerprint"] = "g"
-    (folder / "index.json").write_text(json.dumps(other))
+    known = Description.load(folder)
+    replace(known, encoder=replace(known.encoder, fingerprint="g")).write(folder)
     with pytest.raises(ArtifactError, match="another model of that name"):
         emb.sync(folder, address)
     assert emb.sync(cut, address, overwrite=True).written == 30

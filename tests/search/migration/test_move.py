@@ -6,6 +6,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +27,10 @@ from emb.search.index.opening import opened
 from emb.search.index.reader import Index
 from emb.search.migration import end, move
 from emb.search.migration.maps import LinearMap
+from emb.search.migration.remembering import Remembering
 from emb.search.migration.run import Wanted, check_with
 from emb.search.migration.run import run as migrate_run
-from emb.similarity import unit
+from emb.similarity import NotFiniteError, unit
 
 TURN = turn()
 QUERIES = ["w1 query", "another", "w3 w4 w5"]
@@ -105,6 +107,7 @@ def test_the_old_index_is_searched_as_ever_and_undone_bit_for_bit(
     assert content(tmp_path / "i").items() > before.items()
     moved(tmp_path / "i", Turned(TURN))
     assert ranking(tmp_path / "i") == found
+    (tmp_path / "i" / f".{INDEX}.0.partial").touch()  # of a kill while that was written
     move.with_lock(tmp_path / "i", lambda: end.undo(tmp_path / "i"))
     assert content(tmp_path / "i") == before
 
@@ -291,6 +294,8 @@ def test_two_migrations_and_two_models(tmp_path: Path, monkeypatch: pytest.Monke
     _stopped(tmp_path / "i", Turned(TURN), monkeypatch, 1)
     with pytest.raises(UsageError, match=r"a migration to another model \(new\) is under way"):
         moved(tmp_path / "i", Turned(TURN), fingerprint="other")
+    with pytest.raises(UsageError, match="dims 16: the migration under way keeps 32"):
+        moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=16))
     with locked(tmp_path / "i" / build.LOCK, busy):
         assert moved(tmp_path / "i", Turned(TURN)).left == 0
         with pytest.raises(ArtifactError, match="another process is writing this index"):
@@ -356,6 +361,20 @@ def test_calls_that_cannot_be(flags: tuple[bool, bool, bool], said: str, tmp_pat
         migrate_run(tmp_path / "i", Wanted(), look=look, end=finishing, back=back)
     with pytest.raises(ArtifactError, match="no index here"):
         migrate_run(tmp_path / "none", Wanted(), look=False, end=False, back=True)
+    for finishing in (True, False):
+        with pytest.raises(UsageError, match="to other: finish and undo are of the migration under way"):
+            migrate_run(tmp_path / "i", Wanted("other"), look=False, end=finishing, back=not finishing)
+
+
+def test_a_vector_that_is_not_finite_names_its_text() -> None:
+    class Broken(Hashed):
+        def encode(self, texts: Any, **options: Any) -> Any:
+            raise NotFiniteError(1, texts[1])
+
+    remembering = Remembering(Broken(), ["known"], np.ones((1, 32), np.float32))
+    with pytest.raises(NotFiniteError) as found:
+        remembering.encode(["first", "known", "second"])
+    assert (found.value.row, found.value.text) == (2, "second")
 
 
 @pytest.mark.parametrize(("dim", "said"), [(33, "the new encoder has 32"), (None, "the new encoder has 16")])

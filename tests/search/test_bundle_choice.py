@@ -111,6 +111,13 @@ def test_a_limit_decides_who_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "of the first ten, 100% is needed" in record.tried[1].reason
 
 
+def test_nothing_may_be_lost_and_the_model_itself_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, record = _chosen(monkeypatch, (10, 20, 90), (0, 0, 0.001), min_cosine=1, min_overlap=1)
+    assert record.tried[0].min_cosine < 1  # by rounding alone
+    assert taken.name == "c1"
+    assert [each.passed for each in record.tried] == [True, True, False]
+
+
 def test_judged_queries_may_lose_a_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RetrievalTask, "score", lambda self, queries, documents, measure: SCORES.pop(0))
     SCORES[:] = [50.0, 50.0, 49.1]

@@ -47,3 +47,9 @@ def test_what_is_removed_leaves_nothing_and_counts_once(tmp_path: Path) -> None:
             sql.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("documents", "metadata", "passages")
         ]
     assert counts == [4, 4, 4]
+
+
+def test_what_is_removed_and_given_again_is_there(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(3))
+    done = indexed(tmp_path / "i", {"d0001": "w1 text 1"}, delete=["d0001", "d0002"])
+    assert (done.deleted, done.added, done.unchanged, done.documents) == (2, 1, 0, 2)

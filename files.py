@@ -89,6 +89,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         try:
             partial.mkdir(parents=True)
             yield partial
+            for inside in partial.rglob("*"):
+                _sync(inside)  # some libraries write without
             if replace and path.exists():
                 shutil.rmtree(path)
             partial.replace(path)

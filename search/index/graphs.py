@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from emb.errors import ArtifactError, UsageError, first_line
-from emb.files import disk_errors
 from emb.quantize.vectors.base import Codec, Codes
 from emb.search.index.candidates import Candidates, Found, Mask, faiss, metric_of
+from emb.search.index.segments import write
 from emb.search.index.verify import scores_of
 from emb.similarity import Vectors
 
@@ -60,9 +60,7 @@ def build(factory: str, codec: Codec, codes: Codes, measure: str, path: Path) ->
         ) from error
     _tune(index, _rows(codec, codes[:: max(1, len(codes) // _TRIED)]))
     lib = faiss()
-    with disk_errors(path):
-        data = lib.serialize_index_binary(index) if codec.kind == "binary" else lib.serialize_index(index)
-        path.write_bytes(data.tobytes())
+    write(path, [lib.serialize_index_binary(index) if codec.kind == "binary" else lib.serialize_index(index)])
 
 
 class Graph(Candidates):

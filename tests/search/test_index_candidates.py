@@ -57,9 +57,7 @@ def test_what_is_left_out_is_no_better_than_what_is_said(way: int, depth: int) -
         floats = CODECS["float32" if isinstance(candidates, FaissFlat) else "binary"].fit(vectors)
         measure = candidates.measure if isinstance(candidates, FaissFlat) else "dot"
         left = np.setdiff1d(np.flatnonzero(allowed), found.rows)
-        scores, ours = (
-            scores_of(query, floats, floats.encode(vectors), rows, measure) for rows in (left, found.rows)
-        )
+        scores, ours = (scores_of(query, floats, floats.encode(vectors), rows, measure) for rows in (left, found.rows))
         assert scores.max(initial=-np.inf) <= found.least + 1e-5
         assert found.least == pytest.approx(ours.min(), abs=1e-5)  # no higher than it must be
 

@@ -44,7 +44,8 @@ def test_what_is_removed_leaves_nothing_and_counts_once(tmp_path: Path) -> None:
     assert indexed(tmp_path / "i", {}, delete=["d0001", "d0001", "nobody"]).deleted == 1
     with closing(sqlite3.connect(tmp_path / "i" / FILE)) as sql:
         counts = [
-            sql.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("documents", "metadata", "passages")
+            sql.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("documents", "metadata", "passages")
         ]
     assert counts == [4, 4, 4]
 

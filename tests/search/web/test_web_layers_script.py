@@ -25,7 +25,7 @@ export const InferenceSession = {
   create: async (model, options) => ({
     outputNames: NAMES,
     run: async (feeds, [name]) => {
-      const told = Object.entries(feeds).map(([key, { type, data, dims }]) => [key, type, Array.from(data, Number), dims]);
+      const told = Object.entries(feeds).map(([key, each]) => [key, each.type, Array.from(each.data, Number), each.dims]);
       globalThis.told = { name, told, threads: env.wasm.numThreads, binary: env.wasm.wasmBinary };
       return { [name]: { data: Float32Array.from([...feeds.input_ids.data].map(Number).concat(9, 9)) } };
     },

@@ -25,7 +25,8 @@ export const InferenceSession = {
   create: async (model, options) => ({
     outputNames: NAMES,
     run: async (feeds, [name]) => {
-      const told = Object.entries(feeds).map(([key, each]) => [key, each.type, Array.from(each.data, Number), each.dims]);
+      const list = ([key, { type, data, dims }]) => [key, type, Array.from(data, Number), dims];
+      const told = Object.entries(feeds).map(list);
       globalThis.told = { name, told, threads: env.wasm.numThreads, binary: env.wasm.wasmBinary };
       return { [name]: { data: Float32Array.from([...feeds.input_ids.data].map(Number).concat(9, 9)) } };
     },

@@ -45,7 +45,7 @@ ROOMS = (
 )
 _LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "exports")
 _SECONDS = 600  # a fault that never ends is noticed, too
-_RAN = re.compile(r"\b\d+ passed\b")
+_RAN = re.compile(r"^[sx]*\.[.sx]* +\[ *\d+%\]", re.MULTILINE)  # in pytest's line of dots, one for a test that passed
 _VERDICTS = {0: "SURVIVED", 1: "killed"}  # by pytest's exit status; any other means that the tests did not run
 
 

@@ -227,9 +227,9 @@ def _mutants() -> Any:
 @pytest.mark.parametrize(
     ("status", "said", "verdict"),
     [
-        (0, "2 passed, 1 skipped in 3.10s", "SURVIVED"),
-        (0, "3 skipped in 0.10s", "SKIPPED: its tests need what is not installed here"),
-        (1, "1 failed, 2 passed in 1.00s", "killed"),
+        (0, "said\ns..   [100%]\n", "SURVIVED"),
+        (0, "sss.ss [a path]\nsss    [100%]\n", "SKIPPED: its tests need what is not installed here"),
+        (1, "..F    [100%]\n", "killed"),
         (4, "no such test", "BROKEN: pytest exits 4: no such test"),
     ],
 )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from indexing import BLOCK, Hashed, index_and_die, indexed, ranking, texts, vect
 from emb.errors import ArtifactError
 from emb.locks import locked
 from emb.search.index import build, fitted
+from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.reader import Index
 
@@ -93,6 +95,29 @@ def test_nothing_counts_before_it_is_on_the_disk(tmp_path: Path, monkeypatch: py
             catalogue.sql.execute(f"PRAGMA {name}").fetchone() for name in ("synchronous", "journal_mode")
         )
     assert (synchronous, journal) == (2, "delete")  # what is committed is on the disk, and one folder holds it
+
+
+def test_what_failed_inside_of_a_transaction_is_undone_at_once(tmp_path: Path) -> None:
+    with closing(Catalogue(tmp_path, write=True)) as catalogue:
+        for name in ("lost", "kept"):
+            with suppress(ZeroDivisionError), catalogue.writing():
+                catalogue.put(name, "1")
+                _ = 1 / (name == "kept")
+        assert (catalogue.setting("lost"), catalogue.setting("kept"), catalogue.state()) == (None, "1", 1)
+
+
+def test_who_reads_undoes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6))
+    before = ranking(tmp_path / "i")
+    with closing(Catalogue(tmp_path / "i", write=True)) as catalogue, suppress(KeyboardInterrupt):
+        catalogue.sql.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end
+        with catalogue.writing() as sql:
+            sql.executemany("INSERT INTO metadata VALUES (?, 'name', ?)", ((n, "long" * 100) for n in range(2000)))
+            sql.execute("DELETE FROM passages")
+            shutil.copytree(tmp_path / "i", tmp_path / "killed")
+            raise KeyboardInterrupt
+    assert (tmp_path / "killed" / f"{SQLITE}-journal").stat().st_size
+    assert ranking(tmp_path / "killed") == before == ranking(tmp_path / "i")
 
 
 def test_a_full_disk_leaves_the_committed_index(tmp_path: Path) -> None:

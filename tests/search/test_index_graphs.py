@@ -1,4 +1,4 @@
-"""Structures that do not look at every row: when they answer, what they say of what they left out, how they are kept."""
+"""Structures that do not look at every row: when they answer, and what they say of what they left out."""
 
 from __future__ import annotations
 

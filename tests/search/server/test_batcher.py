@@ -111,6 +111,19 @@ def test_requests_take_turns_text_by_text_within_the_limits() -> None:
     batcher.close()
 
 
+def test_a_server_whose_thread_has_died_says_so() -> None:
+    def dies(rows: Any) -> Any:
+        raise SystemExit
+
+    batcher = _batcher(dies)
+    assert batcher.healthy
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(batcher.vectors([_row(1)]), 0.5))
+    assert batcher._thread is not None
+    batcher._thread.join(20)
+    assert not batcher.healthy
+
+
 def test_a_text_that_breaks_the_encoder_harms_no_other_request() -> None:
     slow = Slow()
     batcher = _batcher(slow)

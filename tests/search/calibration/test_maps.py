@@ -125,7 +125,9 @@ def test_the_best_candidate_is_kept_and_of_equals_platt(monkeypatch: pytest.Monk
     monkeypatch.setattr(choose, "held_out_relevance", lambda uses, _: told[uses])
     assert choose_map(pairs).kind == PLATT
     told[()] = 1 - truth
-    assert choose_map(pairs).kind == "adapter (scores)"
+    found = choose_map(pairs)
+    assert found.kind == "adapter (scores)"
+    assert found.thresholds == thresholds(truth, pairs.relevant)  # its own, not those of another
 
 
 def test_no_query_is_judged_by_a_map_that_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from emb.errors import DataError
 from emb.search.calibration import choose
 from emb.search.calibration.choose import CANDIDATES, FEWEST, PLATT, choose_map, held_out_relevance
 from emb.search.calibration.figures import calibration_error, figures, thresholds
-from emb.search.calibration.fit import _PATIENCE, _Best, _Sample, fit_map, loss_and_gradient
+from emb.search.calibration.fit import _PATIENCE, _Best, _penalised, _Sample, fit_map, loss_and_gradient
 from emb.search.calibration.folds import FOLDS, folds_of, splits
 from emb.search.calibration.maps import Map, blank
 from emb.search.calibration.pairs import Pairs, pair_up
@@ -200,3 +200,19 @@ def test_pairs_are_the_beginning_of_each_ranking() -> None:
     assert (found.relevant == (np.arange(100) == 4)).all()
     few = pair_up(["a"], queries[:1], documents[:5], [{4}], "dot")
     assert (few.scores.shape, few.relevant.sum()) == ((1, 5), 1)
+
+
+def test_what_sets_queries_apart_has_a_price_and_what_they_share_has_none() -> None:
+    pairs = shifted(20)
+    sample = _Sample.of(blank(ALL, pairs.vectors, pairs.scores), pairs)
+    found = np.random.default_rng(0).normal(size=2 + 2 * sample.features.shape[1])
+    (plain, slope), (loss, gradient) = loss_and_gradient(sample, found), _penalised(sample, found)
+    assert loss - plain == pytest.approx(1e-3 * (found[2:] ** 2).sum())
+    np.testing.assert_allclose(gradient - slope, [0, 0, *(2e-3 * found[2:])], atol=1e-12)
+
+
+def test_the_error_is_that_of_the_first_ten_hits() -> None:
+    random = np.random.default_rng(0)
+    values, relevant = random.uniform(size=(4, 30)), random.uniform(size=(4, 30)) < 0.5
+    assert figures(values, relevant).error == calibration_error(values[:, :10], relevant[:, :10])
+    assert figures(values, relevant).error != calibration_error(values, relevant)

@@ -216,3 +216,11 @@ def test_the_error_is_that_of_the_first_ten_hits() -> None:
     values, relevant = random.uniform(size=(4, 30)), random.uniform(size=(4, 30)) < 0.5
     assert figures(values, relevant).error == calibration_error(values[:, :10], relevant[:, :10])
     assert figures(values, relevant).error != calibration_error(values, relevant)
+
+
+def test_beyond_three_deviations_a_feature_says_no_more() -> None:
+    pairs = shifted(20)
+    found = blank(("scores",), pairs.vectors, pairs.scores)
+    near, far = (found.standardised(pairs.vectors, pairs.scores + height) for height in (0, 1000))
+    assert np.abs(near).max() < 3
+    assert far[:, :2].tolist() == [[3, 3]] * 20  # the best score, and the mean

@@ -161,6 +161,9 @@ def test_what_time_cannot_tell_apart_is_told_by_loss() -> None:
     assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["whole"]
     tried[1] = replace(tried[1], documents_per_second=106)
     assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["eight bits"]
+    # What is found counts before how near the vectors are.
+    tried = [replace(_one("found", 100, 0.98), cosine=0.992), replace(_one("near", 101, 0.97), cosine=0.999)]
+    assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["found"]
 
 
 def test_encoders_take_turns_on_documents_of_every_length() -> None:

@@ -22,7 +22,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.bundling import choice
 from emb.search.bundling.candidates import Candidate
-from emb.search.bundling.choice import Limits, choose, decide, measure
+from emb.search.bundling.choice import Limits, Measured, choose, decide, measure
 from emb.search.bundling.sample import sample_of
 from emb.similarity import Vectors, unit
 from emb.tokens import Ids
@@ -164,6 +164,13 @@ def test_what_time_cannot_tell_apart_is_told_by_loss() -> None:
     # What is found counts before how near the vectors are.
     tried = [replace(_one("found", 100, 0.98), cosine=0.992), replace(_one("near", 101, 0.97), cosine=0.999)]
     assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["found"]
+
+
+def test_a_round_that_was_lucky_or_disturbed_says_nothing() -> None:
+    [candidate], vectors = _candidates(0), np.stack(list(_vectors(DOCUMENTS).values()))
+    judge = choice._Judge(Told(_vectors(DOCUMENTS)), _task(), vectors, Limits())
+    found = judge(candidate, Measured(vectors, [10, 11, 500, 12, 1]))
+    assert found.documents_per_second == 11
 
 
 def test_encoders_take_turns_on_documents_of_every_length() -> None:

@@ -78,7 +78,12 @@ def test_what_a_folder_holds_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, sync = set[int](), os.fsync
-    monkeypatch.setattr(os, "fsync", lambda at: (synced.add(os.fstat(at).st_ino), sync(at)))
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     with atomic_folder(tmp_path / "folder") as partial:
         _filled(partial, "new")
     assert (tmp_path / "folder" / "inside" / "file").stat().st_ino in synced

@@ -84,17 +84,24 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         ArtifactError: `path` already exists and `replace` is not set.
     """
     refuse_existing(path, replace)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    name = f".{path.name}.{uuid.uuid4().hex[:8]}"
+    # What is replaced goes aside whole: removing it takes a while, and half of it is of no use to anybody.
+    partial, former = path.with_name(f"{name}.partial"), path.with_name(f"{name}.former.partial")
     with disk_errors(path):
         try:
             partial.mkdir(parents=True)
             yield partial
             _open_to_readers(partial)
+            for inside in partial.rglob("*"):
+                _sync(inside)  # some libraries write without
             if replace and path.exists():
-                shutil.rmtree(path)
+                path.replace(former)
             partial.replace(path)
         finally:
+            if former.exists() and not path.exists():
+                former.replace(path)
             shutil.rmtree(partial, ignore_errors=True)
+            former.unlink() if former.is_file() else shutil.rmtree(former, ignore_errors=True)
 
 
 def _open_to_readers(folder: Path) -> None:

@@ -214,13 +214,37 @@ def test_no_verify_reaches_what_verifies(
     assert seen["verify"] is not asked
 
 
-def test_mutants_apply() -> None:
+def _mutants() -> Any:
     spec = importlib.util.spec_from_file_location("mutants", Path(__file__).parents[1] / "scripts" / "mutants.py")
     assert spec is not None
     assert spec.loader is not None
     mutants = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = mutants  # dataclasses look their module up
     spec.loader.exec_module(mutants)
+    return mutants
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "verdict"),
+    [
+        (0, "said\ns..   [100%]\n", "SURVIVED"),
+        (0, "sss.ss [a path]\nsss    [100%]\n", "SKIPPED: its tests need what is not installed here"),
+        (1, "..F    [100%]\n", "killed"),
+        (4, "no such test", "BROKEN: pytest exits 4: no such test"),
+    ],
+)
+def test_a_fault_that_no_test_looked_at_has_not_survived(
+    status: int, said: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutants = _mutants()
+    (tmp_path / "a.py").write_text("1 < 2", encoding="utf-8")
+    monkeypatch.setattr(mutants, "run_tests", lambda tree, tests: (status, said))
+    assert mutants.Fault("less", "a.py", "<", ">", ["a.py"]).verdict(tmp_path) == verdict
+    assert (tmp_path / "a.py").read_text(encoding="utf-8") == "1 < 2"
+
+
+def test_mutants_apply() -> None:
+    mutants = _mutants()
     faults = mutants.read_faults()
     assert mutants.problems(faults) == []
     rooms = Counter(fault.room for fault in faults)

@@ -22,6 +22,7 @@ ROUNDS = 5
 _LEVEL = 0.95  # of the fastest: closer than that, time is noise, and the one that loses less is taken
 _FEW = 100  # documents
 _POINTS = 1.0  # of nDCG@10 × 100 that may be lost
+_ROUNDING = 1e-9  # of a cosine: that of a vector with itself may lie below 1
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class _Judge:
         return self.task.score(self.asked, documents, self.similarity) if self.task.relevant else None
 
     def _lost(self, cosine: float, kept: float, ndcg: float | None) -> Iterator[str]:
-        if cosine < self.limits.min_cosine:
+        if cosine < self.limits.min_cosine - _ROUNDING:
             yield f"a cosine of {cosine:.4f}, {self.limits.min_cosine:g} is needed"
         if kept < self.limits.min_overlap:
             yield f"finds {kept:.0%} of the first ten, {self.limits.min_overlap:.0%} is needed"

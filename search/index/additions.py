@@ -31,15 +31,15 @@ class Block:
 
 
 def compared(sql: sqlite3.Connection, entries: Sequence[Entry]) -> Block:
-    """What is to be done with each; of an id that stands twice the first is taken."""
-    different = {entry.id: entry for entry in reversed(entries)}
+    """What is to be done with each; of an id that stands twice the last is taken, as it is of two blocks."""
+    different = {entry.id: entry for entry in entries}
     found = sql.execute(
         f"SELECT id, key, content, facts FROM documents WHERE id IN ({','.join('?' * len(different))})",
         list(different),
     )
     known = {name: (key, content, facts) for name, key, content, facts in found}
     block = Block()
-    for name, entry in reversed(different.items()):
+    for name, entry in different.items():
         key, content, facts = known.get(name, (None, None, None))
         if content != entry.content:
             block.encode.append(entry)
@@ -68,7 +68,7 @@ def put(
     for key, entry in block.facts:
         sql.execute("UPDATE documents SET facts = ? WHERE key = ?", (entry.facts_json, key))
         _set_facts(sql, key, entry)
-    sql.execute("UPDATE segments SET rows = ?, version = version + 1 WHERE id = ?", (row, segment))
+    sql.execute("UPDATE segments SET rows = ? WHERE id = ?", (row, segment))
     counts.updated += len(block.old) + len(block.facts)
     counts.added += len(block.encode) - len(block.old)
     counts.unchanged += block.unchanged

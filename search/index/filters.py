@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from emb.data.records import whole
 from emb.errors import UsageError
 from emb.search.index.candidates import Rows
 from emb.search.index.documents import as_kept

@@ -78,7 +78,8 @@ def save(fitted: Fitted, index: Path, name: str) -> str:
     if rotation is not None:
         with atomic_path(folder / _ROTATION) as partial, partial.open("wb") as handle:
             np.save(handle, rotation, allow_pickle=False)
-    sync_folder(folder)
+    for each in (folder / _CODES, *([folder / _FINE] if fitted.fine else []), folder):
+        sync_folder(each)
     return json.dumps(
         {
             "folder": name,

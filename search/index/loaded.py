@@ -21,7 +21,7 @@ from emb.similarity import Vectors
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A segment as the catalogue has it; `version` changes with every row that is added or removed."""
+    """A segment as the catalogue has it; `rows` grows with what is added, `version` changes with what is removed."""
 
     id: int
     raw: bool

@@ -96,6 +96,19 @@ def require_same(moving: Moving, known: str, given: str, name: str) -> None:
         )
 
 
+def require_same_dim(known: int, given: int | None) -> None:
+    """Hold the dims that are asked for, if any are, against those that a migration under way keeps.
+
+    Raises:
+        UsageError: others.
+    """
+    if given not in (None, known):
+        raise UsageError(
+            f"--dim {given}: the migration under way keeps {known}",
+            "leave it out, or give that one up first: emb migrate INDEX --undo",
+        )
+
+
 def _entries(old: Path, first: Sequence[Entry]) -> Iterator[Entry]:
     """Every document of the old index, a block in each reading: who writes meanwhile waits for no longer."""
     yield from first

@@ -17,7 +17,7 @@ from emb.search.index.run import record_of
 from emb.search.migration import Migrated
 from emb.search.migration.check import Check, Checked, check
 from emb.search.migration.end import finish, left, undo
-from emb.search.migration.move import re_encode, require_same, start, with_lock
+from emb.search.migration.move import re_encode, require_same, require_same_dim, start, with_lock
 from emb.search.migration.remembering import Remembering
 from emb.search.migration.trial import Way
 from emb.search.sides import document_encoder, document_folder, query_encoder, shared_dim
@@ -73,7 +73,8 @@ def move_with(root: Path, wanted: Wanted, models: Models) -> Migrated:
     """Begin to move the index at `root` to encoders that are loaded, or go on with it.
 
     Raises:
-        UsageError: a migration to another model is under way, or the documents are encoded by this one already.
+        UsageError: a migration to another model or other dims is under way, or the documents are encoded by this one
+            already.
         ArtifactError: another process is migrating it.
     """
     return with_lock(root, lambda: _move(root, wanted, models))
@@ -90,11 +91,7 @@ def _move(root: Path, wanted: Wanted, models: Models) -> Migrated:
     if moving is not None:
         known = Description.load(root / moving.at)
         require_same(moving, known.encoder.fingerprint, models.record.fingerprint, models.record.name)
-        if wanted.dim not in (None, known.space.dim):
-            raise UsageError(
-                f"--dim {wanted.dim}: the migration under way keeps {known.space.dim}",
-                f"leave it out, or give it up first: emb migrate {root} --undo",
-            )
+        require_same_dim(known.space.dim, wanted.dim)
         return _moved(root, moving, re_encode(root, moving, models.document))
     if models.record.fingerprint == Description.load(root).encoder.fingerprint:
         raise UsageError(

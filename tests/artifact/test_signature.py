@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 import emb
+from emb.artifact import signature
 from emb.artifact.fingerprints import weights_hash
-from emb.artifact.signature import SIGNATURE, SUMS, require_signed, sign
+from emb.artifact.signature import SIGNATURE, SUMS, is_signed, require_signed, sign
 from emb.cli import cli
 from emb.errors import ArtifactError, UsageError
 
@@ -160,6 +161,29 @@ def test_what_is_no_file_is_not_signed(kind: str, folder: Path, keys: tuple[Path
     for ask in (lambda: sign(folder, keys[0]), lambda: require_signed(folder, keys[1])):
         with pytest.raises(ArtifactError, match="'more' cannot be signed"):
             ask()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+@pytest.mark.parametrize("name", ["a\\b", "a\nb", "a\rb"])
+def test_names_that_sha256sum_writes_otherwise_are_not_signed(name: str, folder: Path, keys: tuple[Path, Path]) -> None:
+    (folder / name).touch()
+    with pytest.raises(ArtifactError, match="cannot be signed"):
+        sign(folder, keys[0])
+    assert not is_signed(folder)
+
+
+def test_between_two_signatures_a_folder_has_none(
+    folder: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sign(folder, keys[0])
+    (folder / "bundle.json").write_text("changed", encoding="utf-8")
+    left = [signature.atomic_path]  # the first is written, and nothing after it
+    monkeypatch.setattr(signature, "atomic_path", lambda path: left.pop()(path))
+    with pytest.raises(IndexError):
+        sign(folder, keys[0])
+    with pytest.raises(ArtifactError, match=f"not signed, there is no {SIGNATURE}$"):
+        _refused(folder, keys[1])
+    assert is_signed(folder)  # by half: nothing is written into it before somebody has looked
 
 
 @needs_openssl

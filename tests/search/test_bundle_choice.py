@@ -22,7 +22,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.bundling import choice
 from emb.search.bundling.candidates import Candidate
-from emb.search.bundling.choice import Limits, choose, decide, measure
+from emb.search.bundling.choice import Limits, Measured, choose, decide, measure
 from emb.search.bundling.sample import sample_of
 from emb.similarity import Vectors, unit
 from emb.tokens import Ids
@@ -111,6 +111,13 @@ def test_a_limit_decides_who_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "of the first ten, 100% is needed" in record.tried[1].reason
 
 
+def test_nothing_may_be_lost_and_the_model_itself_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, record = _chosen(monkeypatch, (10, 20, 90), (0, 0, 0.001), min_cosine=1, min_overlap=1)
+    assert record.tried[0].min_cosine < 1  # by rounding alone
+    assert taken.name == "c1"
+    assert [each.passed for each in record.tried] == [True, True, False]
+
+
 def test_judged_queries_may_lose_a_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RetrievalTask, "score", lambda self, queries, documents, measure: SCORES.pop(0))
     SCORES[:] = [50.0, 50.0, 49.1]
@@ -154,6 +161,16 @@ def test_what_time_cannot_tell_apart_is_told_by_loss() -> None:
     assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["whole"]
     tried[1] = replace(tried[1], documents_per_second=106)
     assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["eight bits"]
+    # What is found counts before how near the vectors are.
+    tried = [replace(_one("found", 100, 0.98), cosine=0.992), replace(_one("near", 101, 0.97), cosine=0.999)]
+    assert [each.name for each in decide(tried, Limits()) if each.chosen] == ["found"]
+
+
+def test_a_round_that_was_lucky_or_disturbed_says_nothing() -> None:
+    [candidate], vectors = _candidates(0), np.stack(list(_vectors(DOCUMENTS).values()))
+    judge = choice._Judge(Told(_vectors(DOCUMENTS)), _task(), vectors, Limits())
+    found = judge(candidate, Measured(vectors, [10, 11, 500, 12, 1]))
+    assert found.documents_per_second == 11
 
 
 def test_encoders_take_turns_on_documents_of_every_length() -> None:
@@ -183,12 +200,14 @@ def test_a_sample_keeps_what_is_judged(tmp_path: Path) -> None:
     (folder / "corpus.jsonl").write_text("\n".join(rows), encoding="utf-8")
     asked = [json.dumps({"_id": f"q{row}", "text": f"asks {row}"}) for row in range(50)]
     (folder / "queries.jsonl").write_text("\n".join(asked), encoding="utf-8")
-    grades = [f"q{row}\td{4 * row + more}\t1" for row in range(50) for more in (0, 1)]
+    # Some judged documents are not there, and take no room.
+    grades = [f"q{row}\t{name}\t1" for row in range(50) for name in (f"d{4 * row}", f"d{4 * row + 1}", f"gone{row}")]
     (folder / "qrels" / "test.tsv").write_text("\n".join(["a\tb\tc", *grades]), encoding="utf-8")
     found = sample_of([str(folder)], 40)
     assert len(found.documents) == 40
     assert len(found.queries) == 10
-    assert all(found.relevant[key].keys() <= found.documents.keys() for key in found.queries)
+    judged = {name for key in found.queries for name in found.relevant[key] if not name.startswith("gone")}
+    assert judged <= found.documents.keys()
     numbers = sorted(int(key[1:]) for key in found.queries)
     assert numbers[0] < 10
     assert numbers[-1] > 40
@@ -300,7 +319,7 @@ def test_torch_is_tried_in_what_the_device_computes_faster(monkeypatch: pytest.M
 
 def test_too_few_documents_choose_nobody(query: Path, teacher: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.txt"
-    few.write_text("\n".join(tiny.SENTENCES[:9]), encoding="utf-8")
+    few.write_text("\n".join(tiny.SENTENCES[:10]), encoding="utf-8")
     with pytest.raises(UsageError, match="everybody finds"):
         emb.bundle(query, teacher, out=tmp_path / "both", data=[few])
     assert not (tmp_path / "both").exists()

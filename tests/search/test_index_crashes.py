@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from indexing import BLOCK, Hashed, index_and_die, indexed, ranking, record, tex
 
 from emb.errors import ArtifactError
 from emb.locks import locked
-from emb.search.index import build
+from emb.search.index import build, fitted
 from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import FILE, Description, Layout
@@ -66,6 +68,58 @@ def test_a_kill_while_it_is_brought_up_to_date_keeps_the_old_documents(tmp_path:
     process = start(index_and_die, tmp_path / "i", changed, (f"{_ROOM}.build", "put", 1))
     assert finish(process) == -signal.SIGKILL
     assert ranking(tmp_path / "i") == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nothing else syncs folders")
+def test_nothing_counts_before_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, sync, seen = set[int](), os.fsync, list[str]()
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def after_all_is_synced(counts: Callable[..., None]) -> Callable[..., None]:
+        def checked(*given: object) -> None:
+            written = [path for name in ("segments", "fitted-*") for path in (tmp_path / "i").glob(f"{name}/**/*")]
+            assert [path for path in written if path.stat().st_ino not in synced] == []
+            seen.extend(path.suffix or path.name for path in written)
+            counts(*given)
+
+        return checked
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for place in (build, fitted):
+        monkeypatch.setattr(place, "put", after_all_is_synced(place.put))
+    indexed(tmp_path / "i", texts(60), codec="int8", rescore="float32", rotate=True, factory="HNSW8,SQ8")
+    assert {".raw", ".codes", ".fine", ".faiss", ".npy", "codes", "fine"} <= set(seen)
+    with closing(Catalogue(tmp_path / "i", write=True)) as catalogue:
+        [synchronous], [journal] = (
+            catalogue.sql.execute(f"PRAGMA {name}").fetchone() for name in ("synchronous", "journal_mode")
+        )
+    assert (synchronous, journal) == (2, "delete")  # what is committed is on the disk, and one folder holds it
+
+
+def test_what_failed_inside_of_a_transaction_is_undone_at_once(tmp_path: Path) -> None:
+    with closing(Catalogue(tmp_path, write=True)) as catalogue:
+        for name in ("lost", "kept"):
+            with suppress(ZeroDivisionError), catalogue.writing():
+                catalogue.put(name, "1")
+                _ = 1 / (name == "kept")
+        assert (catalogue.setting("lost"), catalogue.setting("kept"), catalogue.state()) == (None, "1", 1)
+
+
+def test_who_reads_undoes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", texts(6))
+    before = ranking(tmp_path / "i")
+    with closing(Catalogue(tmp_path / "i", write=True)) as catalogue, suppress(KeyboardInterrupt):
+        catalogue.sql.execute("PRAGMA cache_size = 1")  # so that pages reach the file before the end
+        with catalogue.writing() as sql:
+            sql.executemany("INSERT INTO metadata VALUES (?, 'name', ?)", ((n, "long" * 100) for n in range(2000)))
+            sql.execute("DELETE FROM passages")
+            shutil.copytree(tmp_path / "i", tmp_path / "killed")
+            raise KeyboardInterrupt
+    assert (tmp_path / "killed" / f"{SQLITE}-journal").stat().st_size
+    assert ranking(tmp_path / "killed") == before == ranking(tmp_path / "i")
 
 
 def test_a_full_disk_leaves_the_committed_index(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -19,10 +20,11 @@ from retrieval_set import write_set
 from tiny import SENTENCES
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import emb
 from emb.errors import DataError, EmbError
 from emb.search.index import storing
 from emb.search.index.chunks import Chunker
-from emb.search.index.documents import Columns, read_entries, survey
+from emb.search.index.documents import Columns, content_of, read_entries, survey
 from emb.search.index.reader import Index
 from emb.search.index.run import Choices, index_with
 from emb.tokens import TextTokenizer
@@ -47,6 +49,21 @@ def test_columns_of_every_kind_of_file(tmp_path: Path) -> None:
         ("A title", "text", json.dumps({"tags": '["a"]', "year": "1999"}))
     }
     assert survey(entries) == 3
+
+
+def test_which_id_counts_and_who_is_a_document(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"_id": "a", "id": "b", "text": "text"},
+        {"_id": " c ", "text": "", "title": "a title alone"},
+        {"_id": "d", "text": " ", "title": " "},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    entries = list(read_entries([str(tmp_path / "a.jsonl")], Columns()))
+    assert [(entry.id, entry.title, entry.text) for entry in entries] == [("a", "", "text"), ("c", "a title alone", "")]
+
+
+def test_a_word_that_moves_from_title_to_text_is_a_change() -> None:
+    assert content_of("a b", "c") != content_of("a", "b c")
 
 
 def test_metadata_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -106,6 +123,13 @@ def test_pieces_cover_a_text_and_are_as_long_as_asked(words: list[str], tokens: 
         assert len([1 for begin, _ in whole if start <= begin < stop]) <= max(tokens, 1)
     for (_, stop), (following, _) in list(pairwise(spans))[:-1]:
         assert len([1 for begin, _ in whole if following <= begin < stop]) == overlap
+
+
+def test_pieces_reach_beyond_what_the_encoder_reads(bert_folder: Path) -> None:
+    tokenizer, text = emb.load(bert_folder).tokenizer, "the cat sat on the mat " * 20
+    [spans] = Chunker(tokenizer, 10, 2, "").spans([text])
+    assert len(spans) == 15
+    assert {len(tokenizer.tokenizer.encode(text[slice(*span)], add_special_tokens=False).ids) for span in spans} == {10}
 
 
 def test_what_is_fitted_does_not_depend_on_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from emb.search.index.run import Choices, index_with
         (("cosine", True), {"dim": 33}, "dim 33: the encoder has 32"),
         (("cosine", True), {"codec": "int9"}, "codec 'int9' is unknown"),
         (("cosine", True), {"codec": "int8", "rescore": "int8"}, "no finer than int8"),
+        (("cosine", True), {"codec": "int8", "rescore": "binary"}, "no finer than int8"),
         (("cosine", True), {"overlap": 2}, "documents are not cut"),
         (("cosine", True), {"chunk_tokens": 17}, "the encoder reads 16"),
         (("cosine", True), {"chunk_tokens": 4, "overlap": 4}, "a piece has 4 tokens"),
@@ -48,6 +49,14 @@ from emb.search.index.run import Choices, index_with
 def test_layouts_that_cannot_be(encoder: tuple[str, bool], layout: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(EmbError, match=re.escape(said)):
         indexed(tmp_path / "i", texts(2), Hashed(*encoder), **layout)
+
+
+def test_a_factory_of_no_meaning_is_refused_before_anything_is_encoded(tmp_path: Path) -> None:
+    encoder = Hashed()
+    with pytest.raises(UsageError, match="faiss does not know it"):
+        indexed(tmp_path / "i", texts(2), encoder, factory="IVFx")
+    assert encoder.encoded == 0
+    assert indexed(tmp_path / "i", texts(2), encoder).documents == 2  # nothing of it binds
 
 
 def test_a_layout_stays(tmp_path: Path) -> None:

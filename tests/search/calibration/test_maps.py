@@ -14,7 +14,7 @@ from emb.errors import DataError
 from emb.search.calibration import choose
 from emb.search.calibration.choose import CANDIDATES, FEWEST, PLATT, choose_map, held_out_relevance
 from emb.search.calibration.figures import calibration_error, figures, thresholds
-from emb.search.calibration.fit import _PATIENCE, _Best, _Sample, fit_map, loss_and_gradient
+from emb.search.calibration.fit import _PATIENCE, _Best, _penalised, _Sample, fit_map, loss_and_gradient
 from emb.search.calibration.folds import FOLDS, folds_of, splits
 from emb.search.calibration.maps import Map, blank
 from emb.search.calibration.pairs import Pairs, pair_up
@@ -127,7 +127,9 @@ def test_the_best_candidate_is_kept_and_of_equals_platt(monkeypatch: pytest.Monk
     monkeypatch.setattr(choose, "held_out_relevance", lambda uses, _: told[uses])
     assert choose_map(pairs).kind == PLATT
     told[()] = 1 - truth
-    assert choose_map(pairs).kind == "adapter (scores)"
+    found = choose_map(pairs)
+    assert found.kind == "adapter (scores)"
+    assert found.thresholds == thresholds(truth, pairs.relevant)  # its own, not those of another
 
 
 def test_no_query_is_judged_by_a_map_that_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,3 +210,27 @@ def test_pairs_are_the_beginning_of_each_ranking() -> None:
     assert (found.relevant == (np.arange(100) == 4)).all()
     few = pair_up(["a"], queries[:1], documents[:5], [{4}], "dot")
     assert (few.scores.shape, few.relevant.sum()) == ((1, 5), 1)
+
+
+def test_what_sets_queries_apart_has_a_price_and_what_they_share_has_none() -> None:
+    pairs = shifted(20)
+    sample = _Sample.of(blank(ALL, pairs.vectors, pairs.scores), pairs)
+    found = np.random.default_rng(0).normal(size=2 + 2 * sample.features.shape[1])
+    (plain, slope), (loss, gradient) = loss_and_gradient(sample, found), _penalised(sample, found)
+    assert loss - plain == pytest.approx(1e-3 * (found[2:] ** 2).sum())
+    np.testing.assert_allclose(gradient - slope, [0, 0, *(2e-3 * found[2:])], atol=1e-12)
+
+
+def test_the_error_is_that_of_the_first_ten_hits() -> None:
+    random = np.random.default_rng(0)
+    values, relevant = random.uniform(size=(4, 30)), random.uniform(size=(4, 30)) < 0.5
+    assert figures(values, relevant).error == calibration_error(values[:, :10], relevant[:, :10])
+    assert figures(values, relevant).error != calibration_error(values, relevant)
+
+
+def test_beyond_three_deviations_a_feature_says_no_more() -> None:
+    pairs = shifted(20)
+    found = blank(("scores",), pairs.vectors, pairs.scores)
+    near, far = (found.standardised(pairs.vectors, pairs.scores + height) for height in (0, 1000))
+    assert np.abs(near).max() < 3
+    assert far[:, :2].tolist() == [[3, 3]] * 20  # the best score, and the mean

@@ -294,12 +294,17 @@ def test_two_migrations_and_two_models(tmp_path: Path, monkeypatch: pytest.Monke
     _stopped(tmp_path / "i", Turned(TURN), monkeypatch, 1)
     with pytest.raises(UsageError, match=r"a migration to another model \(new\) is under way"):
         moved(tmp_path / "i", Turned(TURN), fingerprint="other")
-    with pytest.raises(UsageError, match="dims 16: the migration under way keeps 32"):
-        moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=16))
     with locked(tmp_path / "i" / build.LOCK, busy):
         assert moved(tmp_path / "i", Turned(TURN)).left == 0
         with pytest.raises(ArtifactError, match="another process is writing this index"):
             end.finish(tmp_path / "i")
+
+
+def test_dims_stay_as_the_migration_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stopped(begun(tmp_path / "i"), Turned(TURN), monkeypatch, 1)
+    with pytest.raises(UsageError, match="--dim 16: the migration under way keeps 32"):
+        moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=16))
+    assert moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=32)).left == 0
 
 
 def test_what_was_edited_by_hand_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

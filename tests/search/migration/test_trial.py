@@ -11,11 +11,14 @@ import pytest
 from indexing import DIM, Hashed, texts
 from migrating import COUNT, WANTED, Turned, begun, models, turn
 
+from emb.data.evaluation_sets import RetrievalTask
 from emb.errors import ArtifactError, DataError, UsageError
 from emb.search.index import storing
+from emb.search.index.documents import Entry
 from emb.search.index.reader import Index
 from emb.search.migration import check as checking
 from emb.search.migration import trial as trying
+from emb.search.migration.asked import asked_of, judged_documents
 from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Checked, best_of, verdict_on
 from emb.search.migration.maps import AS_THEY_ARE, LinearMap, Moments, fit_maps, procrustes
 from emb.search.migration.run import Wanted, check_with
@@ -219,6 +222,42 @@ def test_judged_queries_are_asked_where_there_are_some(tmp_path: Path) -> None:
         _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=_judged(tmp_path / "few", 19)))
     with pytest.raises(UsageError, match="no judged queries"):
         _checked(tmp_path / "i", Turned(turn()), replace(WANTED, data=tmp_path / "i"))
+
+
+def test_what_is_judged_irrelevant_is_not_looked_for() -> None:
+    entries = [Entry("", name, True, "", name, {}) for name in ("a", "b")]
+    relevant = {f"q{row}": {"a": 1, "b": 0} for row in range(20)} | {"none": {"b": 0}}
+    task = RetrievalTask("set", dict.fromkeys(relevant, "text"), {"a": "", "b": ""}, relevant)
+    assert judged_documents(task) == {"a"}
+    asked = asked_of(task, entries, 0)
+    assert asked.relevant == [{0: 1, 1: 0}] * 20
+
+
+def test_a_rotation_has_the_scale_that_fits_best() -> None:
+    old = np.random.default_rng(0).standard_normal((40, 4))
+    found = procrustes(Moments.of(old, 3 * old @ np.linalg.qr(old[:4])[0].T))
+    np.testing.assert_allclose(np.linalg.norm(found.matrix[:, :-1], axis=1), 3, rtol=1e-5)
+
+
+def test_the_penalty_is_a_share_of_the_variance() -> None:
+    old, new = np.random.default_rng(0).standard_normal((2, 40, 4))
+    plain, larger = ([each.matrix for each in fit_maps(Moments.of(scale * old, new))][2:] for scale in (1, 10))
+    for one, ten in zip(plain, larger, strict=True):
+        np.testing.assert_allclose(one[:, :-1], 10 * ten[:, :-1], rtol=1e-4)
+
+
+def test_the_height_of_scores_is_that_of_the_best_ten() -> None:
+    truth = np.random.default_rng(0).uniform(size=(3, 40))
+    found = truth**3 - 2
+    scale, shift = trying._level(truth, found)
+    for each in (slice(-10, None), slice(None)):
+        theirs, ours = (np.sort(scores, axis=1)[:, each].mean() for scores in (truth, found))
+        assert scale * ours + shift == pytest.approx(theirs)
+
+
+def test_nine_tenths_are_enough_for_a_map() -> None:
+    assert verdict_on(_way("ridge", 0.9, 1)) == THROUGH_A_MAP
+    assert verdict_on(_way("ridge", 0.8999, 1)) == RE_ENCODE
 
 
 def test_all_of_the_index_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ class Slow:
 
 def test_requests_take_turns_text_by_text_within_the_limits() -> None:
     slow = Slow()
-    batcher = _batcher(slow, max_batch_requests=4, max_batch_tokens=5)
+    batcher = _batcher(slow, max_batch_requests=3, max_batch_tokens=5)
 
     async def go() -> list[Any]:
         tasks = [_settled(batcher, [_row(1)])]
@@ -107,7 +107,7 @@ def test_requests_take_turns_text_by_text_within_the_limits() -> None:
 
     assert asyncio.run(asyncio.wait_for(go(), 20)) == [[1], [10, 11, 12, 14], [20], [30, 31]]
     # A text beyond the limit of tokens goes alone; the short request does not wait for the long one before it.
-    assert slow.batches == [[1], [10, 20, 11, 31], [30], [12, 14]]
+    assert slow.batches == [[1], [10, 20, 11], [30], [12, 31, 14]]
     batcher.close()
 
 
@@ -144,6 +144,19 @@ def test_padding_counts_in_the_tokens_of_a_batch() -> None:
     asyncio.run(asyncio.wait_for(go(), 20))
     assert slow.batches == [[9], [0, 2, 3], [1]]  # 3 texts of 3 tokens; the fourth would make it 4 of 4
     batcher.close()
+
+
+def test_a_server_whose_thread_has_died_says_so() -> None:
+    def dies(rows: Any) -> Any:
+        raise SystemExit
+
+    batcher = _batcher(dies)
+    assert batcher.healthy
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(batcher.vectors([_row(1)]), 0.5))
+    assert batcher._thread is not None
+    batcher._thread.join(20)
+    assert not batcher.healthy
 
 
 def test_a_text_that_breaks_the_encoder_harms_no_other_request() -> None:

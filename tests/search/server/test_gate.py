@@ -15,6 +15,7 @@ from serving import Held, asked, get, post, until
 from emb.errors import UsageError
 from emb.runtime.encoder import Encoder, load
 from emb.search.server.app import create_app
+from emb.search.server.gate import Gate, Traffic
 from emb.search.server.keys import VARIABLE, read_key
 from emb.search.server.settings import Settings
 
@@ -246,3 +247,18 @@ def test_a_server_for_this_machine_alone_is_asked_by_no_other_name(encoder: Enco
 def test_a_method_that_is_not_there_is_told_which_are(encoder: Encoder) -> None:
     answer = post(create_app(encoder), "/info")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+@pytest.mark.parametrize(("whole", "answered"), [(True, 1), (False, 0)])
+def test_what_was_answered_in_full_is_counted(whole: bool, answered: int) -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": not whole})
+
+    async def nothing(*_: Any) -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    traffic = Traffic()
+    gate = Gate(inner, Settings(), None, traffic, lambda problem: None)
+    asyncio.run(gate({"type": "http", "path": "/embed", "headers": []}, nothing, nothing))
+    assert (traffic.at_work, traffic.accepted, traffic.answered) == (0, 1, answered)

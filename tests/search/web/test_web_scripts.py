@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_packaging import ROOT
 from tiny import SENTENCES
 from tokenizers import AddedToken, processors
 from web_pages import LETTERS, asked, documents, static_encoder, unpacked, wordpiece
@@ -198,3 +199,19 @@ def test_the_longest_added_token_wins(page: Path, tmp_path: Path) -> None:
     texts = ["a.b+ axb a.b", "a.b+c"]
     known = [ids.tolist() for ids in emb.load(encoder).tokenizer.encode(texts)]
     assert [each["ids"] for each in asked(tmp_path / "web", texts, tmp_path)] == known
+
+
+@pytest.mark.parametrize(("normalize", "vector"), [("false", [2.5, 2.0]), ("true", [0.780869, 0.624695])])
+def test_a_vector_is_the_mean_of_rows_or_has_length_one(normalize: str, vector: list[float], tmp_path: Path) -> None:
+    shutil.copy(ROOT / "search" / "web" / "page" / "encoder.js", tmp_path)
+    (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
+    script = (
+        'import { openEncoder } from "./encoder.js"; const table = new ArrayBuffer(12);'
+        "new Float32Array(table, 0, 2).set([1, 2]); new Int8Array(table, 8, 4).set([3, 4, 1, 0]);"
+        f"const encoder = openEncoder({{ tokens: 2, dim: 2, normalize: {normalize} }}, {{ table }});"
+        "console.log(JSON.stringify([[0, 1], []].map((ids) => Array.from(encoder.encode(ids)))));"
+    )
+    command = ["node", "--input-type=module", "--eval", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    of_two, of_none = json.loads(done.stdout)
+    assert (of_two, of_none) == (pytest.approx(vector, abs=1e-6), [0, 0])

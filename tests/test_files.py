@@ -1,0 +1,89 @@
+"""Files and folders that are the old ones or the new ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emb.errors import ArtifactError
+from emb.files import atomic_folder
+
+
+def _filled(folder: Path, content: str) -> Path:
+    (folder / "inside").mkdir(parents=True)
+    (folder / "inside" / "file").write_text(content, encoding="utf-8")
+    return folder
+
+
+def _content(folder: Path) -> str:
+    [file] = [path for path in folder.rglob("*") if path.is_file()]
+    return file.read_text(encoding="utf-8")
+
+
+def test_a_folder_is_the_new_one_before_anything_of_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen, remove = _filled(tmp_path / "folder", "old"), list[str](), shutil.rmtree
+
+    def removed(path: Any, **options: Any) -> None:
+        seen.append(_content(folder))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    with atomic_folder(folder, replace=True) as partial:
+        _filled(partial / "new", "new")
+    assert set(seen) == {"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("place", ["inside", "at the end"])
+def test_a_folder_that_fails_leaves_the_old_one(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename = _filled(tmp_path / "folder", "old"), Path.replace
+
+    def renamed(path: Path, target: Path) -> Path:
+        if place == "at the end" and path.name.count(".") == 3 and target == folder:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", renamed)
+    with suppress(KeyboardInterrupt), atomic_folder(folder, replace=True) as partial:
+        _filled(partial / "new", "new")
+        if place == "inside":
+            raise KeyboardInterrupt
+    assert _content(folder) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_may_take_the_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("old", encoding="utf-8")
+    with atomic_folder(tmp_path / "folder", replace=True) as partial:
+        _filled(partial / "new", "new")
+    assert _content(tmp_path / "folder") == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_in_the_way_is_refused(tmp_path: Path) -> None:
+    folder = _filled(tmp_path / "folder", "old")
+    with pytest.raises(ArtifactError, match="already exists"), atomic_folder(folder):
+        raise AssertionError
+    assert _content(folder) == "old"
+
+
+def test_what_a_folder_holds_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, sync = set[int](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with atomic_folder(tmp_path / "folder") as partial:
+        _filled(partial, "new")
+    assert (tmp_path / "folder" / "inside" / "file").stat().st_ino in synced

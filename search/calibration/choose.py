@@ -67,13 +67,9 @@ def _of_all(uses: tuple[str, ...], pairs: Pairs) -> Map:
 def _require_enough(pairs: Pairs) -> None:
     for wanted, what, hint in (
         (pairs.relevant, "a relevant", "give more judged queries, or the documents alone: queries are cut from them"),
-        (
-            ~pairs.relevant,
-            "an irrelevant",
-            "give more documents: where all are relevant, nothing is told apart",
-        ),
+        (~pairs.relevant, "an irrelevant", "give more documents: where all are relevant, nothing is told apart"),
     ):
-        count = len({said(pairs.texts[row]) for row in np.flatnonzero(wanted.any(axis=1))})
+        count = len({said(text) for text, some in zip(pairs.texts, wanted.any(axis=1), strict=True) if some})
         if count < FEWEST:
             raise DataError(
                 f"{count} of {len(pairs)} queries find {what} document among their first {pairs.head},"

@@ -69,7 +69,7 @@ def _require_enough(pairs: Pairs) -> None:
         (pairs.relevant, "a relevant", "give more judged queries, or the documents alone: queries are cut from them"),
         (~pairs.relevant, "an irrelevant", "give more documents: where all are relevant, nothing is told apart"),
     ):
-        count = len({said(text) for text, some in zip(pairs.texts, wanted.any(axis=1).tolist(), strict=True) if some})
+        count = len({said(text) for text, some in zip(pairs.texts, list(np.any(wanted, axis=1)), strict=True) if some})
         if count < FEWEST:
             raise DataError(
                 f"{count} of {len(pairs)} queries find {what} document among their first {pairs.head},"

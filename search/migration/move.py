@@ -104,7 +104,7 @@ def require_same_dim(known: int, given: int | None) -> None:
     """
     if given not in (None, known):
         raise UsageError(
-            f"--dim {given}: the migration under way keeps {known}",
+            f"dim {given}: the migration under way keeps {known}",
             "leave it out, or give that one up first: emb migrate INDEX --undo",
         )
 

@@ -41,7 +41,7 @@ def test_it_looks_moves_and_finishes(
     assert not list(index.glob("space-*"))
     code, out, err = _said(capsys, "migrate", index, "--to", student_folder)
     assert code == 0, err
-    assert "--finish, or --undo" in out
+    assert f"--finish\nor back: emb migrate {index} --undo" in out
     assert "documents are encoded anew" in out
     assert "relevance:" in out
     query = SENTENCES[2]

@@ -302,7 +302,7 @@ def test_two_migrations_and_two_models(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_dims_stay_as_the_migration_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _stopped(begun(tmp_path / "i"), Turned(TURN), monkeypatch, 1)
-    with pytest.raises(UsageError, match="--dim 16: the migration under way keeps 32"):
+    with pytest.raises(UsageError, match="dim 16: the migration under way keeps 32"):
         moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=16))
     assert moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=32)).left == 0
 

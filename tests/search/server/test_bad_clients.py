@@ -25,7 +25,7 @@ from emb.search.server.search_routes import SearchRequest
 from emb.search.server.settings import Settings
 from emb.search.server.tei_routes import EmbedRequest
 
-HEAD = b"POST /embed HTTP/1.1\r\nHost: emb\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -230,7 +230,7 @@ def test_an_upgrade_over_a_socket_gets_no_connection(encoder: Encoder) -> None:
         b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: YQ==\r\n\r\n"
     )
     with listening(create_app(encoder, key=b"secret")) as address, _line(address) as line:
-        line.sendall(b"GET /embed HTTP/1.1\r\nHost: emb\r\n" + upgrade)
+        line.sendall(b"GET /embed HTTP/1.1\r\nHost: localhost\r\n" + upgrade)
         assert line.recv(100).split()[1] in (b"401", b"403")
 
 

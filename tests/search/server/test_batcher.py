@@ -146,6 +146,7 @@ def test_padding_counts_in_the_tokens_of_a_batch() -> None:
     batcher.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_server_whose_thread_has_died_says_so() -> None:
     def dies(rows: Any) -> Any:
         raise SystemExit

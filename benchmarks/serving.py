@@ -192,8 +192,8 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, text: 
         IncompleteReadError: the server has closed the connection.
     """
     body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    writer.write(f"{head}\r\n\r\n".encode() + body)
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     answer = (await reader.readuntil(b"\r\n\r\n")).lower()
     assert answer.startswith(b"http/1.1 200"), answer
     length = next(line for line in answer.splitlines() if line.startswith(b"content-length:"))

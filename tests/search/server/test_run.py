@@ -141,7 +141,8 @@ def test_a_large_body_over_a_socket_gets_its_413(artifact: Path) -> None:
     with serving(artifact, "--payload-limit", "1000") as server:
         host, port = server.address.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as line:
-            line.sendall(b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 10_000)
+            head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
+            line.sendall(head + b"x" * 10_000)
             assert line.recv(100).startswith(b"HTTP/1.1 413")
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     options = parser(__doc__, texts=None, rounds=None)
     options.add_argument("set", help="a BEIR folder")
     options.add_argument("--doc", required=True, help="the teacher, rotated if dims are to be cut")
-    options.add_argument("--query", nargs="+", default=[], metavar="NAME=PATH", help="query encoders")
+    options.add_argument("--query", nargs="+", action="extend", default=[], metavar="NAME=PATH", help="query encoders")
     options.add_argument("--dims", nargs="+", type=int, default=[768, 128])
     options.add_argument("--timed", type=int, default=100, help="queries that are timed")
     options.add_argument("--synthetic", type=int, default=0, help="vectors of a further index, which is only timed")

@@ -40,7 +40,7 @@ def search_file(
     count = 0
     with atomic_path(out) as partial, partial.open("w", encoding="utf-8") as handle, bar("searching", None) as advance:
         for count, (stands, record) in enumerate(read_records(queries, _FIELD), 1):
-            name = next((str(record[column]) for column in IDS if column in record), str(count))
+            name = next((str(record[column]) for column in IDS if record.get(column) is not None), str(count))
             text = text_of(record, _FIELD, stands)
             try:
                 hits = index.search(text, k, where=where, depth=depth)

@@ -25,7 +25,7 @@ def _found(folder: Path, queries: list[dict[str, Any]], **options: Any) -> list[
 
 def test_queries_without_ids_are_numbered(tmp_path: Path) -> None:
     indexed(tmp_path / "i", texts(5))
-    rows = _found(tmp_path, [{"text": "w1"}, {"text": "w2", "_id": "named"}, {"text": "w3"}])
+    rows = _found(tmp_path, [{"text": "w1"}, {"text": "w2", "_id": "named"}, {"text": "w3", "_id": None}])
     assert [row["query"] for row in rows] == ["1", "named", "3"]
     assert [hit["rank"] for hit in rows[0]["hits"]] == [1, 2, 3]
 

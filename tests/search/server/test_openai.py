@@ -224,7 +224,7 @@ def test_vectors_of_other_lengths_stay_as_long_as_they_are(
     monkeypatch.setattr(encoder, "encode_ids", lambda rows, **options: 3 * inner(rows, **options))
     monkeypatch.setattr(encoder, "normalize", False)
     app = create_app(encoder)
-    for dimensions in (None, 5):
+    for dimensions in (None, 5, encoder.dim):
         body = {"input": sentences, "inputs": sentences, "dimensions": dimensions}
         found = post(app, "/v1/embeddings", body).json()["data"]
         expected = encoder.encode(sentences)[:, :dimensions]

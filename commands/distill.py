@@ -152,7 +152,8 @@ _COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 def _distilled(result: DistillResult) -> str:
     pair = ("--layers", result.advised.layers, "--dim", result.advised.dim) if result.advised else ()
-    return f"{_scores(result)}\n\nrun: {result.run}\n{next_step('export', result.run, *pair, '--int8')}"
+    documents = f"documents are encoded by {result.teacher}\n" if result.teacher else ""
+    return f"{_scores(result)}\n\nrun: {result.run}\n{documents}{next_step('export', result.run, *pair, '--int8')}"
 
 
 def _expected(result: DistillResult) -> str:

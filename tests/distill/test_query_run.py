@@ -143,7 +143,7 @@ def test_the_command_tells_what_each_exit_costs_and_who_encodes_documents(
     assert told.exit_code == 0, told.output
     header = told.stdout.splitlines()[0]
     assert all(name in header for name in ("kept in your documents", "MB in int8", "ms a query"))
-    assert f"--model {run.teacher} --kind document" in told.stdout
+    assert f"documents are encoded by {run.teacher}\n" in told.stdout
 
 
 def test_costs_are_those_of_the_pair(run: Any, tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ class Training(Loop):
         return self.loss(outputs, targets)
 
     def loss(self, outputs: Mapping[int, Tensor], targets: Tensor) -> Tensor:
-        """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised."""
+        """The mean over the pairs, from vectors by layers `(batch, teacher_dim)` that are not yet normalised; and what
+        they lack of the documents' order, if that is learned.
+        """
         losses = pair_losses(outputs, targets, self.pairs, objective=self.objective, unit=self.student.spec.normalize)
         near = torch.stack(list(losses.values())).mean()
         return near if self.order is None else near + self.order.loss(outputs, targets, self.pairs)

@@ -22,6 +22,7 @@ from emb.similarity import Vectors
 from emb.tokens import Rows
 
 Encode = Callable[[Rows], Vectors]
+_LOOKED_AT = 4  # batches' worth of waiting texts, of which those of like length are put together
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,6 @@ class Vectorised:
     vectors: Vectors
     waited: float
     computed: float
-
-
-_LOOKED_AT = 4  # batches' worth of waiting texts, of which those of like length are put together
 
 
 class _Job:

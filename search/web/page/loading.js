@@ -24,8 +24,18 @@ export async function loadPage(fetcher = fetch) {
   return (await answer("page.json", { cache: "no-cache" }, fetcher)).json();
 }
 
-async function one({ file, bytes, unpacked, version }, count, fetcher, signal) {
-  const response = await answer(file, { signal }, fetcher, `?v=${version}`);
+/** What a cache kept may be damaged, and reloading the page would find it again: a second try goes past the caches. */
+async function one(entry, count, fetcher, signal) {
+  try {
+    return await received(entry, count, fetcher, { signal });
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return received(entry, () => {}, fetcher, { signal, cache: "reload" });
+  }
+}
+
+async function received({ file, bytes, unpacked, version }, count, fetcher, options) {
+  const response = await answer(file, options, fetcher, `?v=${version}`);
   const packed = new Uint8Array(bytes);
   let at = 0;
   for (const reader = response.body.getReader(); ; ) {

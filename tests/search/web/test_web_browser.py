@@ -177,6 +177,19 @@ def test_a_load_that_fails_says_why(name: str, window: Any, site: Path, tmp_path
         window.wait(f"{STATUS}.includes('404')")
 
 
+def test_a_damaged_file_in_a_cache_is_asked_for_anew(window: Any, site: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(site, tmp_path / "site")
+    file = broken / "notes" / "search" / "texts.json.packed"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    with tools.served(broken, {"Cache-Control": "max-age=3600"}) as address:
+        window.get(f"{address}/notes/search/index.html")
+        window.wait(f"{STATUS}.startsWith('Loading failed')")
+        file.write_bytes(whole)
+        window.get(f"{address}/notes/search/index.html?again")
+        window.wait(READY)
+
+
 def test_a_file_that_is_opened_directly_explains_itself(window: Any, site: Path) -> None:
     window.get((site / "notes" / "search" / "index.html").as_uri())
     shown = window.run("return document.getElementById('unstarted').textContent")

@@ -64,7 +64,9 @@ def main() -> None:
     options.add_argument("--queries", type=int, default=200)
     options.add_argument("--dim", type=int, default=768)
     options.add_argument("--depth", type=int, default=10 * DEPTH, help="candidates that int8 puts in order")
-    options.add_argument("--rescore", nargs="+", default=["int8", "float16"], help="codecs of the finer vectors")
+    options.add_argument(
+        "--rescore", nargs="+", default=["lvq8", "int8", "float16"], help="codecs of the finer vectors"
+    )
     options.add_argument("--without", nargs="+", default=[], help="contenders to leave out: HNSW takes long to build")
     given = options.parse_args()
     faiss().omp_set_num_threads(given.threads)

@@ -11,7 +11,7 @@ from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step
 from emb.report.tables import table
 
-KINDS = ("float32", "float16", "int8", "int4", "binary", "bebr", "pq")
+KINDS = ("float32", "float16", "lvq8", "int8", "int4", "binary", "bebr", "pq")
 
 
 @click.command()

@@ -91,8 +91,8 @@ from emb.report.tables import table
 )
 @click.option(
     "--rescore",
-    metavar="float|int8|DIR",
-    help="Put the codes' first candidates in order by floats, by int8, or by another codec.",
+    metavar="float|lvq8|int8|DIR",
+    help="Put the codes' first candidates in order by floats, by lvq8, by int8, or by another codec.",
 )
 @click.option(
     "--depth",

@@ -13,6 +13,7 @@ from emb.commands.next_step import QUESTION, next_step
 from emb.commands.shared import remote_code
 
 CODECS = ("float32", "float16", "int8", "int4", "binary")
+FINER = ("float32", "float16", "lvq8", "int8", "int4")
 
 
 @click.command()
@@ -57,7 +58,7 @@ CODECS = ("float32", "float16", "int8", "int4", "binary")
 @click.option("--codec", type=click.Choice(CODECS), help="How vectors are kept in memory. Default: float32.")
 @click.option(
     "--rescore",
-    type=click.Choice(CODECS[:-1]),
+    type=click.Choice(FINER),
     help="Keep finer vectors on the disk that put the codec's candidates in order.",
 )
 @click.option(

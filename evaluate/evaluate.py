@@ -64,7 +64,8 @@ def evaluate(
         threads: of ONNX Runtime; None leaves it to choose.
         codecs: folders of codecs; documents of retrieval sets are also scored as each of them stores them, with
             float queries, where vectors have a codec's dim or more.
-        rescore: "float", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer vectors.
+        rescore: "float", "lvq8", "int8" or the folder of a codec: the codes' first `depth` are put in order by finer
+            vectors.
         depth: how many of them.
         split: which grades of BEIR folders, `qrels/{split}.tsv`, and which labelled texts; None stands for "test".
         side: "symmetric" scores a model on both sides alone, "asymmetric" the queries of students on the documents of

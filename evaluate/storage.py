@@ -13,6 +13,7 @@ from emb.data.evaluation_sets import RetrievalTask
 from emb.errors import UsageError
 from emb.quantize.vectors.base import Codec
 from emb.quantize.vectors.codecs import load_codec
+from emb.quantize.vectors.lvq import Lvq8Codec
 from emb.quantize.vectors.rescoring import DEPTH, Stored, search
 from emb.quantize.vectors.scalar import Float32Codec, Int8Codec
 from emb.similarity import Vectors
@@ -24,8 +25,8 @@ class Storage:
 
     Attributes:
         name: the codec's folder, for tables.
-        rescore: "float", "int8" (between each dimension's smallest and largest value in the documents), the folder
-            of a codec, or None: the codes' order stands.
+        rescore: "float", "lvq8", "int8" (between each dimension's smallest and largest value in the documents), the
+            folder of a codec, or None: the codes' order stands.
         depth: how many candidates.
     """
 
@@ -59,8 +60,8 @@ def open_storages(folders: Sequence[str | Path], rescore: str | None, depth: int
 
 
 def fine_codec(rescore: str, documents: Vectors) -> Codec:
-    """What candidates are rescored by: "float", "int8", or the codec of a folder."""
-    known: dict[str, type[Codec]] = {"float": Float32Codec, "int8": Int8Codec}
+    """What candidates are rescored by: "float", "lvq8", "int8", or the codec of a folder."""
+    known: dict[str, type[Codec]] = {"float": Float32Codec, "lvq8": Lvq8Codec, "int8": Int8Codec}
     return known[rescore].fit(documents) if rescore in known else load_codec(rescore)
 
 

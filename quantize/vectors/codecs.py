@@ -17,6 +17,7 @@ from emb.files import atomic_folder, read_json, sha256_file, write_json
 from emb.quantize.vectors.base import Codec
 from emb.quantize.vectors.bebr import BebrCodec
 from emb.quantize.vectors.binary import BinaryCodec
+from emb.quantize.vectors.lvq import Lvq8Codec
 from emb.quantize.vectors.product import ProductCodec
 from emb.quantize.vectors.scalar import Float16Codec, Float32Codec, Int4Codec, Int8Codec
 from emb.similarity import Vectors, cosines, neighbour_overlap
@@ -26,6 +27,7 @@ DESCRIPTION, ARRAYS = "codec.json", "codec.safetensors"
 _CLASSES: Sequence[type[Codec]] = (
     Float32Codec,
     Float16Codec,
+    Lvq8Codec,
     Int8Codec,
     Int4Codec,
     BinaryCodec,

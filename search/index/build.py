@@ -59,11 +59,12 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
     space = description.space
     if not 1 <= space.dim <= encoder.dim:
         raise UsageError(f"dim {space.dim}: the encoder has {encoder.dim}", f"choose 1 to {encoder.dim}")
-    for codec in (layout.codec, layout.rescore):
-        if codec not in (None, *fitted.KINDS):
-            raise UsageError(f"codec {codec!r} is unknown", f"known: {', '.join(fitted.KINDS)}")
-    if layout.rescore in (layout.codec, "binary"):
-        raise UsageError(f"--rescore {layout.rescore}: no finer than {layout.codec}", "choose int8, float16 or float32")
+    if layout.codec not in fitted.KINDS:
+        raise UsageError(f"codec {layout.codec!r} does not find candidates", f"choose {', '.join(fitted.KINDS)}")
+    if layout.rescore not in (None, *fitted.FINER):
+        raise UsageError(f"--rescore {layout.rescore}: no finer codec", f"choose {', '.join(fitted.FINER)}")
+    if layout.rescore == layout.codec:
+        raise UsageError(f"--rescore {layout.rescore}: no finer than {layout.codec}", "choose lvq8, float16 or float32")
     if layout.overlap and not layout.chunk_tokens:
         raise UsageError("--overlap: documents are not cut", "add --chunk-tokens N")
     space.refuse(layout.codec, layout.rescore, layout.rotate, layout.factory)

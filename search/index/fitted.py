@@ -24,7 +24,8 @@ from emb.search.index.space import Space
 from emb.similarity import Vectors
 
 SAMPLE = 20_000  # vectors that are looked at
-KINDS = ("float32", "float16", "int8", "int4", "binary")
+KINDS = ("float32", "float16", "int8", "int4", "binary")  # that find candidates
+FINER = ("float32", "float16", "lvq8", "int8", "int4")  # that put them in order
 _LEARNS = ("int8", "int4")  # whose ranges later documents must lie in
 _FEW = 1000
 # A random rotation finds more than plain signs and does not depend on the documents (docs/vectors.md).

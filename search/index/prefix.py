@@ -35,7 +35,7 @@ def require_dim(known: Description, dim: int) -> None:
     if dim < whole and known.layout.finest in DIRECTIONS_ONLY:
         raise UsageError(
             f"dim {dim}: the index holds nothing but {known.layout.finest} codes of {whole} dims, which cannot be cut",
-            f"search in {whole} dims, or build the index with --rescore int8 or with --dim {dim}",
+            f"search in {whole} dims, or build the index with --rescore lvq8 or with --dim {dim}",
         )
 
 

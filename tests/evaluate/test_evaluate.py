@@ -407,11 +407,16 @@ def test_codes_score_what_search_by_hand_finds(student_folder: Path, beir: Path,
     assert coded.value == pytest.approx(task.score_rankings(ranked))
     whole = [
         evaluate([student_folder], [beir], **options, rescore=rescore, depth=20).scores[1]
-        for rescore in ("float", "int8", str(codec_folder))
+        for rescore in ("float", "int8", str(codec_folder), "lvq8")
     ]
     assert whole[0].value == pytest.approx(plain.value), "rescoring all of them by floats is exact"
     assert whole[2].value == pytest.approx(coded.value)
-    assert [score.storage for score in whole] == ["bits + float of 20", "bits + int8 of 20", "bits + bits of 20"]
+    assert [score.storage for score in whole] == [
+        "bits + float of 20",
+        "bits + int8 of 20",
+        "bits + bits of 20",
+        "bits + lvq8 of 20",
+    ]
 
 
 def test_codecs_that_cannot_be_scored(

@@ -23,6 +23,7 @@ from emb.quantize.vectors.bebr import BebrCodec
 from emb.quantize.vectors.binary import BinaryCodec
 from emb.quantize.vectors.bits import BitCodec, looked_up, signs, tables
 from emb.quantize.vectors.codecs import ARRAYS, CODECS, DESCRIPTION, fit_codec, load_codec, save_codec
+from emb.quantize.vectors.lvq import Lvq8Codec
 from emb.quantize.vectors.scalar import Float32Codec, Int4Codec, Int8Codec
 from emb.similarity import Vectors, neighbour_overlap, unit
 
@@ -32,7 +33,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "pq": {"pieces": 4},
     "binary": {"rotation": "itq", "centre": True},
 }
-BYTES = {"float32": 96, "float16": 48, "int8": 24, "int4": 12, "binary": 3, "bebr": 4, "pq": 4}
+BYTES = {"float32": 96, "float16": 48, "lvq8": 28, "int8": 24, "int4": 12, "binary": 3, "bebr": 4, "pq": 4}
 
 
 @cache
@@ -114,6 +115,32 @@ def test_plain_sign_bits_are_the_stored_convention() -> None:
     assert np.array_equal(
         BinaryCodec.fit(vectors(), bits=16).encode(vectors()), np.packbits(vectors()[:, :16] > 0, axis=1)
     )
+
+
+def test_steps_of_each_vectors_own_behind_a_rotation_are_finer_than_ranges_of_all() -> None:
+    wide = unit(np.random.default_rng(2).standard_t(3, (1000, 96)).astype(np.float32))  # rare and large, as models'
+    exact = wide @ wide.T
+
+    def missed(codec: Codec) -> float:
+        return float(np.square(codec.scores(wide, codec.encode(wide)) - exact).mean() ** 0.5)
+
+    best = missed(Lvq8Codec.fit(wide))
+    assert best < 0.5 * missed(Int8Codec.fit(wide))
+    assert best < 0.7 * missed(Lvq8Codec(np.eye(96, dtype=np.float32)))
+
+
+def test_steps_of_each_vectors_own_know_no_outside() -> None:
+    codec = fitted("lvq8")
+    alone, far = codec.encode(vectors()), codec.encode(1000 * vectors())
+    assert np.array_equal(alone[:, :DIM], far[:, :DIM])
+    np.testing.assert_allclose(codec.decode(far), 1000 * codec.decode(alone), rtol=1e-4, atol=1e-3)
+    assert not codec.decode(codec.encode(np.zeros((1, DIM), np.float32))).any()
+
+
+def test_the_scale_of_a_code_makes_its_product_with_its_own_vector_exact() -> None:
+    codec = fitted("lvq8")
+    found = (codec.decode(codec.encode(vectors())) * vectors()).sum(1)
+    np.testing.assert_allclose(found, np.square(vectors()).sum(1), rtol=2e-6)
 
 
 @pytest.mark.parametrize("rotation", ["random", "itq"])

@@ -29,6 +29,7 @@ STORES = [
     ("int4", None),
     ("binary", None),
     ("binary", "int8"),
+    ("binary", "lvq8"),
     ("binary", "float16"),
     ("int8", "float32"),
 ]

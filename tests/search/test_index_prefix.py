@@ -34,7 +34,15 @@ def _all(documents: dict[str, str], dim: int = DIM) -> Vectors:
 
 @pytest.mark.parametrize(
     ("codec", "rescore"),
-    [("float32", None), ("float16", None), ("int8", None), ("int4", None), ("binary", "int8"), ("int8", "float32")],
+    [
+        ("float32", None),
+        ("float16", None),
+        ("int8", None),
+        ("int4", None),
+        ("binary", "int8"),
+        ("binary", "lvq8"),
+        ("int8", "float32"),
+    ],
 )
 def test_it_finds_what_cut_vectors_find(codec: str, rescore: str | None, tmp_path: Path) -> None:
     documents = texts(300)

@@ -13,10 +13,10 @@ from tiny import SENTENCES
 import emb
 from emb.cli import cli
 from emb.commands import console
-from emb.commands.index import CODECS
+from emb.commands.index import CODECS, FINER
 from emb.commands.sync import FINDS
 from emb.search.engines import protocol
-from emb.search.index.fitted import KINDS
+from emb.search.index import fitted
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_bad_usage_is_told(words: list[str], said: str, capsys: pytest.CaptureFi
 
 
 def test_the_command_knows_every_codec() -> None:
-    assert CODECS == KINDS
+    assert (CODECS, FINER) == (fitted.KINDS, fitted.FINER)
 
 
 def test_the_command_knows_every_way_of_finding() -> None:

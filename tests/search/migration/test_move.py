@@ -34,7 +34,7 @@ from emb.similarity import NotFiniteError, unit
 
 TURN = turn()
 QUERIES = ["w1 query", "another", "w3 w4 w5"]
-STORES = [("float32", None), ("binary", "float32"), ("int8", None)]
+STORES = [("float32", None), ("binary", "float32"), ("int8", None), ("binary", "lvq8")]
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from emb.artifact.bundle import QUERY, EncoderRecord, is_bundle
 from emb.artifact.fingerprints import TOKENIZER_FILES
 from emb.artifact.manifest import Manifest, Variant, is_artifact, paths_of
 from emb.errors import ArtifactError, MissingExtra, UsageError
-from emb.runtime.engine import open_engine, provider_of
+from emb.runtime.engine import CPU, open_engine, provider_of
 from emb.similarity import NotFiniteError, Vectors, require_finite
 from emb.tokens import MAX_TEXTS, Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
 
@@ -155,16 +155,21 @@ class Encoder(ABC):
         tokens_per_batch: int = 512,
         side: str = "right",
         show_progress_bar: bool = False,
+        here: bool = False,
     ) -> Vectors:
-        """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes."""
+        """Vectors `(texts, dim)` of tokenised texts; `side` is where padding goes.
+
+        They are computed `here`, on the thread that calls, if that is said; as many threads as there are `workers` may
+        say it at once.
+        """
         self._check(truncate_dim, batch_size)
-        if len(rows) == 1:  # a query: what follows would take a hundredth of its time
+        if len(rows) == 1 and not here:  # a query: what follows would take a hundredth of its time
             return self._cut(self.run(*self.tokenizer.pad(rows, side)), truncate_dim)
         batches = token_budget_batches([len(row) for row in rows], tokens_per_batch, batch_size)
         padded = [partial(self._padded, rows, batch, side) for batch in batches]
         vectors: Vectors | None = None
         with _bar(len(rows), show_progress_bar) as advance:
-            for batch, part in zip(batches, self._run_each(padded), strict=True):
+            for batch, part in zip(batches, self._run_each(padded, here), strict=True):
                 vectors = np.empty((len(rows), part.shape[1]), part.dtype) if vectors is None else vectors
                 vectors[batch] = part
                 advance(len(batch))
@@ -174,7 +179,12 @@ class Encoder(ABC):
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
 
-    def _run_each(self, padded: Sequence[Callable[[], Batch]]) -> Iterator[Vectors]:
+    @property
+    def workers(self) -> int:
+        """How many threads may call `encode_ids(…, here=True)` at once, each to its own gain."""
+        return 1
+
+    def _run_each(self, padded: Sequence[Callable[[], Batch]], here: bool) -> Iterator[Vectors]:
         for each in padded:
             yield self.run(*each())
 
@@ -252,15 +262,23 @@ class ArtifactEncoder(Encoder):
             normalize=manifest.normalize,
             similarity_fn_name=manifest.similarity,
         )
-        self.folder = folder
+        self.folder, self.provider = folder, provider
         self.runner = open_engine(folder, manifest, self.variant.file, threads, provider)
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Vectors:
         """Vectors `(batch, dim)` of one padded batch, inputs `(batch, tokens)`."""
         return self.runner.run((input_ids, attention_mask))
 
-    def _run_each(self, padded: Sequence[Callable[[], Batch]]) -> Iterator[Vectors]:
-        return self.runner.run_each(padded)
+    @property
+    def workers(self) -> int:
+        """A thread of the processor each; one where another device computes."""
+        return self.runner.threads if self.provider in (None, CPU) else 1
+
+    def _run_each(self, padded: Sequence[Callable[[], Batch]], here: bool) -> Iterator[Vectors]:
+        if not here:
+            return self.runner.run_each(padded)
+        answer = self.runner.beside()
+        return (answer(each()) for each in padded)
 
 
 def load(

@@ -68,14 +68,16 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 
 class Held:
-    """In place of an encoder's `encode_ids`: it notes each batch, and waits while it is held."""
+    """In place of an encoder's `encode_ids`: it notes each batch, counts those for one thread, and waits while held."""
 
     def __init__(self, encoder: Encoder) -> None:
         self.inner, self.free, self.batches = encoder.encode_ids, threading.Event(), list[list[int]]()
+        self.beside = 0
         self.free.set()
 
     def __call__(self, rows: Sequence[Any], **options: Any) -> Vectors:
         self.batches.append([len(row) for row in rows])
+        self.beside += options.get("here", False)
         assert self.free.wait(30)
         return self.inner(rows, **options)
 

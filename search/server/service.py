@@ -45,7 +45,7 @@ class Service:
     """An encoder behind its queue, with the settings and the figures of the server.
 
     Attributes:
-        encoder: only the queue's thread runs it.
+        encoder: only the queue's threads run it.
         settings, metrics, traffic: of this server.
         batcher: the queue.
     """
@@ -65,7 +65,8 @@ class Service:
             )
         self.encoder, self.settings, self.metrics, self.traffic = encoder, settings, Metrics(), Traffic()
         encode = partial(encoder.encode_ids, tokens_per_batch=_RUN)
-        self.batcher = Batcher(encode, settings, self.metrics)
+        beside = partial(encode, here=True)
+        self.batcher = Batcher(encode, settings, self.metrics, beside=beside, workers=encoder.workers)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="texts")
 
     def close(self) -> None:

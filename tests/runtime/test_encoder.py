@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,37 @@ def artifact(student_folder: Path, sentences: list[str], tmp_path_factory: pytes
 def test_vectors_do_not_depend_on_the_threads(artifact: Path, sentences: list[str]) -> None:
     one, four = (load(artifact, threads=threads).encode(sentences, tokens_per_batch=64) for threads in (1, 4))
     assert np.allclose(one, four, atol=1e-6)
+
+
+def test_threads_that_encode_beside_each_other_get_the_same_vectors(artifact: Path, sentences: list[str]) -> None:
+    encoder = load(artifact, threads=2)
+    rows = encoder.tokenizer.encode(sentences)
+    expected = encoder.encode_ids(rows)
+    assert encoder.workers == 2
+    with ThreadPoolExecutor(encoder.workers) as pool:
+        asked = [pool.submit(encoder.encode_ids, rows, tokens_per_batch=64, here=True) for _ in range(8)]
+        alone = [pool.submit(encoder.encode_ids, [row], here=True) for row in rows]
+        for each in asked:
+            np.testing.assert_allclose(each.result(), expected, atol=3e-6)
+        np.testing.assert_allclose(np.concatenate([each.result() for each in alone]), expected, atol=3e-6)
+
+
+def test_a_thread_that_encodes_here_waits_for_no_other(
+    artifact: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(artifact, threads=2)
+    monkeypatch.setattr(encoder.runner, "run", None)
+    monkeypatch.setattr(encoder.runner, "run_each", None)
+    for count in (1, len(sentences)):
+        assert len(encoder.encode_ids(encoder.tokenizer.encode(sentences[:count]), here=True)) == count
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_workers_are_threads_of_the_processor(artifact: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = load(artifact, backend=backend, threads=3)
+    assert encoder.workers == (3 if backend == "onnx" else 1)
+    monkeypatch.setattr(encoder, "provider", "CUDAExecutionProvider", raising=False)
+    assert encoder.workers == 1, "a device of its own takes a batch of all at once"
 
 
 def test_a_short_text_and_a_long_batch_have_sessions_of_their_own_and_the_same_vectors(

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from searchable import Searchable
 from serving import Held, asked, listening, post, until
 
 from emb.runtime.encoder import Encoder, load
@@ -33,7 +34,13 @@ def held(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Held:
     return found
 
 
-def test_64_clients_get_the_vector_of_their_own_text(encoder: Encoder, sentences: list[str], held: Held) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_64_clients_get_the_vector_of_their_own_text(
+    searchable: Searchable, sentences: list[str], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = load(searchable.exports["2x32"], threads=threads)
+    held = Held(encoder)
+    monkeypatch.setattr(encoder, "encode_ids", held)
     chance = random.Random(0)
     texts = [" ".join(chance.choices(" ".join(sentences).split(), k=chance.randint(1, 30))) for _ in range(2560)]
     expected = {kind: encoder.encode(texts, kind=kind) for kind in ("query", "document")}
@@ -55,15 +62,16 @@ def test_64_clients_get_the_vector_of_their_own_text(encoder: Encoder, sentences
     print(f"{len(worst)} requests in {len(held.batches)} batches, max difference {max(worst):.1e}")
     assert len(worst) == len(texts)
     assert max(worst) < 1e-6
-    assert len(held.batches) < len(texts) / 4  # they were put together
+    assert len(held.batches) < len(texts) / 2  # they were put together
+    assert (held.beside > 0) is (threads > 1)
 
 
 def _settled(batcher: Batcher, rows: Any) -> asyncio.Task[Any]:
     return asyncio.ensure_future(batcher.vectors(rows))
 
 
-def _batcher(encode: Any, **limits: Any) -> Batcher:
-    return Batcher(encode, Settings(**limits), Metrics())
+def _batcher(encode: Any, beside: Any = None, workers: int = 1, **limits: Any) -> Batcher:
+    return Batcher(encode, Settings(**limits), Metrics(), beside=beside, workers=workers)
 
 
 def _row(*ids: int) -> Any:
@@ -155,8 +163,7 @@ def test_a_server_whose_thread_has_died_says_so() -> None:
     assert batcher.healthy
     with pytest.raises(TimeoutError):
         asyncio.run(asyncio.wait_for(batcher.vectors([_row(1)]), 0.5))
-    assert batcher._thread is not None
-    batcher._thread.join(20)
+    batcher._threads[0].join(20)
     assert not batcher.healthy
 
 
@@ -239,6 +246,106 @@ def test_closing_finishes_what_was_taken_and_takes_no_more() -> None:
 
     assert asyncio.run(asyncio.wait_for(go(), 20)) == [[[number], [number]] for number in range(5)]
     assert not batcher.healthy
+
+
+class Crowd:
+    """Two ways to compute: which batches went by which, and how many at once; all wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.free, self.lock = threading.Event(), threading.Lock()
+        self.whole: list[int] = []
+        self.beside: list[int] = []
+        self.at_once = self.most = 0
+
+    def by_all(self, rows: Any) -> Any:
+        self.whole.append(len(rows))
+        return self._vectors(rows)
+
+    def by_one(self, rows: Any) -> Any:
+        self.beside.append(len(rows))
+        return self._vectors(rows)
+
+    def _vectors(self, rows: Any) -> Any:
+        with self.lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        assert self.free.wait(20)
+        with self.lock:
+            self.at_once -= 1
+        return np.array([[float(row[0])] for row in rows], np.float32)
+
+
+def _crowd(waiting: int) -> tuple[Crowd, list[list[float]]]:
+    """What becomes of a text, and of so many that come while it is computed."""
+    crowd = Crowd()
+    batcher = _batcher(crowd.by_all, crowd.by_one, 2)
+
+    async def go() -> list[list[float]]:
+        tasks = [_settled(batcher, [_row(1)])]
+        while not crowd.whole:
+            await asyncio.sleep(0.005)
+        tasks += [_settled(batcher, [_row(2 + number)]) for number in range(waiting)]
+        await asyncio.sleep(0.1)
+        crowd.free.set()
+        return [(await task).vectors[:, 0].tolist() for task in tasks]
+
+    found = asyncio.run(asyncio.wait_for(go(), 20))
+    batcher.close()
+    return crowd, found
+
+
+def test_a_crowd_gets_a_thread_beside_the_one_that_computes() -> None:
+    crowd, found = _crowd(20)
+    assert found == [[1 + number] for number in range(21)]
+    assert crowd.most == 2
+    assert crowd.beside[0] == 10, "half of what waits is left to the other thread"
+    assert sum(crowd.whole) + sum(crowd.beside) == 21
+
+
+def test_fewer_texts_than_threads_wait_for_the_whole_encoder() -> None:
+    crowd, found = _crowd(1)
+    assert found == [[1], [2]]
+    assert (crowd.whole, crowd.beside, crowd.most) == ([1, 1], [], 1)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "computed", "share"), [(1, [8], 1), (5, [4], 3), (10, [40], 13), (40, [], 20), (90, [], 32)]
+)
+def test_batches_grow_with_the_crowd(waiting: int, computed: list[int], share: int) -> None:
+    batcher = _batcher(Slow(), Slow(), 2)
+    batcher._texts, batcher._computed = waiting, computed
+    assert batcher._share == share
+
+
+def test_one_request_spread_over_threads_is_answered_in_its_order() -> None:
+    crowd = Crowd()
+    crowd.free.set()
+    batcher = _batcher(crowd.by_all, crowd.by_one, 4, max_batch_requests=8)
+    rows = [_row(number) for number in range(500)]
+    found = asyncio.run(asyncio.wait_for(batcher.vectors(rows), 20))
+    assert found.vectors[:, 0].tolist() == list(range(500))
+    batcher.close()
+
+
+def test_closing_with_several_threads_ends_all_of_them_though_the_last_request_goes_away() -> None:
+    crowd = Crowd()
+    batcher = _batcher(crowd.by_all, crowd.by_one, 3)
+
+    async def go() -> None:
+        first = _settled(batcher, [_row(1)])
+        while not crowd.whole:
+            await asyncio.sleep(0.005)
+        gone = _settled(batcher, [_row(2)])
+        await asyncio.sleep(0.01)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0.01)
+        crowd.free.set()
+        await asyncio.gather(closing, first)
+
+    asyncio.run(asyncio.wait_for(go(), 20))
+    assert not any(thread.is_alive() for thread in batcher._threads)
 
 
 def test_a_client_that_hangs_up_loses_nothing_for_the_others(encoder: Encoder, held: Held) -> None:

@@ -197,8 +197,8 @@ def test_pairs_of_no_layers_alone_train_as_long_as_a_static_encoder() -> None:
 
 def test_small_corpora_are_read_oftener(run: Any) -> None:
     recipe = query_recipe(**{"pairs": [[2, 16]]})
-    epochs = {texts: with_epochs(recipe, texts).training.epochs for texts in (10, 20_833, 25_000, 62_500, 10**6)}
-    assert epochs == {10: 6, 20_833: 6, 25_000: 5, 62_500: 2, 10**6: 2}
+    epochs = {texts: with_epochs(recipe, texts).training.epochs for texts in (10, 54_167, 65_000, 162_500, 10**6)}
+    assert epochs == {10: 6, 54_167: 6, 65_000: 5, 162_500: 2, 10**6: 2}
     told = query_recipe(**{"pairs": [[2, 16]], "training.epochs": 9})
     assert with_epochs(told, 10).training.epochs == 9
     assert load_recipe(str(run.run / "recipe.yaml"), {}).training.epochs == 6

@@ -79,10 +79,10 @@ class Lvq8Codec(Codec):
         return codes[:, : self.dim].view(np.int8).astype(np.float32), codes[:, self.dim :].copy().view(np.float32)
 
     def _encode(self, vectors: Vectors) -> Codes:
-        turned = vectors @ self.rotation.T
+        turned = dots(vectors, self._exact)
         largest = np.abs(turned).max(1, keepdims=True)
-        levels = np.round(turned * np.divide(_LEVELS, largest, out=np.zeros_like(largest), where=largest > 0))
-        along = (levels * turned).sum(1, keepdims=True)
-        length = np.square(turned).sum(1, keepdims=True)
-        scales = np.divide(length, along, out=np.zeros_like(length), where=along > 0).astype(np.float32)
+        shares = np.divide(turned, largest, out=np.zeros_like(turned), where=largest > 0)
+        levels = np.round(_LEVELS * shares)
+        along = np.maximum((levels * shares).sum(1, keepdims=True), 1)  # at least that of the largest component
+        scales = (largest * np.square(shares).sum(1, keepdims=True) / along).astype(np.float32)
         return np.concatenate([levels.astype(np.int8).view(np.uint8), scales.view(np.uint8)], axis=1)

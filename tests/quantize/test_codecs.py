@@ -129,11 +129,22 @@ def test_steps_of_each_vectors_own_behind_a_rotation_are_finer_than_ranges_of_al
     assert best < 0.7 * missed(Lvq8Codec(np.eye(96, dtype=np.float32)))
 
 
-def test_steps_of_each_vectors_own_know_no_outside() -> None:
+@pytest.mark.parametrize("length", [2.0**-120, 1024.0, 2.0**120])
+def test_steps_of_each_vectors_own_know_no_outside(length: float) -> None:
     codec = fitted("lvq8")
-    alone, far = codec.encode(vectors()), codec.encode(1000 * vectors())
+    alone, far = codec.encode(vectors()), codec.encode(np.float32(length) * vectors())
     assert np.array_equal(alone[:, :DIM], far[:, :DIM])
-    np.testing.assert_allclose(codec.decode(far), 1000 * codec.decode(alone), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(codec.decode(far) / np.float32(length), codec.decode(alone), rtol=1e-4, atol=1e-6)
+
+
+def test_equal_vectors_have_equal_codes_wherever_they_stand() -> None:
+    codec = Lvq8Codec.fit(vectors(dim=96))
+    alone = np.concatenate([codec.encode(vectors(dim=96)[row : row + 1]) for row in range(600)])
+    assert np.array_equal(codec.encode(vectors(dim=96)), alone)
+
+
+def test_no_vector_at_all_stands_for_none() -> None:
+    codec = fitted("lvq8")
     assert not codec.decode(codec.encode(np.zeros((1, DIM), np.float32))).any()
 
 

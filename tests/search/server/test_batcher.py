@@ -285,7 +285,9 @@ def _crowd(waiting: int) -> tuple[Crowd, list[list[float]]]:
         while not crowd.whole:
             await asyncio.sleep(0.005)
         tasks += [_settled(batcher, [_row(2 + number)]) for number in range(waiting)]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
+        while waiting > 1 and not crowd.beside:
+            await asyncio.sleep(0.005)
         crowd.free.set()
         return [(await task).vectors[:, 0].tolist() for task in tasks]
 

@@ -188,6 +188,7 @@ def test_a_damaged_file_in_a_cache_is_asked_for_anew(window: Any, site: Path, tm
         file.write_bytes(whole)
         window.get(f"{address}/notes/search/index.html?again")
         window.wait(READY)
+        assert window.run("return document.getElementById('query').disabled") is False
 
 
 def test_a_file_that_is_opened_directly_explains_itself(window: Any, site: Path) -> None:

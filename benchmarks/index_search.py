@@ -31,7 +31,7 @@ from emb.tokens import Cut, Ids, TextTokenizer
 
 K = 10
 OURS = "emb binary → {}"
-# In faiss's words; 100 candidates a result are put in order by int8 in memory, as ours are by int8 on the disk.
+# In faiss's words; 100 candidates a result are put in order by int8 in memory, as ours are by what lies on the disk.
 FACTORIES = {"faiss flat": "Flat", "faiss HNSW32": "HNSW32,Flat", "faiss RaBitQ": "RaBitQ"}
 REFINED = "faiss RaBitQ → int8"
 _EFFORT = 128  # of HNSW's search
@@ -63,7 +63,7 @@ def main() -> None:
     options.add_argument("--vectors", type=int, default=5000, help="how many are indexed")
     options.add_argument("--queries", type=int, default=200)
     options.add_argument("--dim", type=int, default=768)
-    options.add_argument("--depth", type=int, default=10 * DEPTH, help="candidates that int8 puts in order")
+    options.add_argument("--depth", type=int, default=10 * DEPTH, help="candidates that finer vectors put in order")
     options.add_argument(
         "--rescore", nargs="+", default=["lvq8", "int8", "float16"], help="codecs of the finer vectors"
     )

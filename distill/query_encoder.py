@@ -16,7 +16,7 @@ from emb.recipes.recipe import Recipe, StudentRecipe, TrainingRecipe
 LAYERS = 4
 WINDOW = 64  # tokens
 _STUDENT = {"source": "teacher", "layers": LAYERS, "keep": "spread"}
-_READ = 325_000  # texts, counted as often as they are read: 77 minutes of one core for four layers of 768
+_READ = 325_000  # texts, counted as often as they are read: 77 minutes of a core with AMX, four layers of 768
 _EPOCHS = (2.0, 6.0)  # the least, and the most that a small corpus is read
 # What a recipe says of training is about layers; of that a static encoder takes over how long, and by which dice.
 _ANY_STUDENT = ("max_steps", "max_time", "seed", "precision", "evaluate_every", "checkpoint_seconds")

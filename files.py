@@ -17,6 +17,8 @@ from typing import Any
 from emb.errors import ArtifactError, DiskError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_ALLOWED = {errno.EACCES, errno.EROFS, errno.EPERM}
+_NO_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
 
 
 def cache_root() -> Path:
@@ -45,15 +47,19 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise _disk_full(path) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise DiskError(
-                f"{path}: cannot be written ({error.strerror})", "choose another folder with --out"
-            ) from error
+        if error.errno in _NOT_ALLOWED or (error.errno in _NO_PLACE and _is_about(error, path)):
+            raise DiskError(f"{path}: cannot be written ({error.strerror})", "choose another place to write") from error
         raise
     except Exception as error:
         if any(sign in str(error) for sign in ("os error 28", "os error 27", "No space left")):
             raise _disk_full(path) from error
         raise
+
+
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether it is the place of `path` that an error names, and not a file that is read meanwhile."""
+    named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+    return named is not None and (named in path.parents or named.is_relative_to(path.parent))
 
 
 def _disk_full(path: Path) -> DiskError:
@@ -116,6 +122,11 @@ def refuse_existing(path: Path, replace: bool) -> None:
     """Raise `ArtifactError` if `path` holds something that would be written over, or is a place without a name, which
     nothing can take in one step.
     """
+    with disk_errors(path):
+        _refuse_existing(path, replace)
+
+
+def _refuse_existing(path: Path, replace: bool) -> None:
     if path.name in ("", ".."):
         raise ArtifactError(f"{path}: the folder to write has no name of its own", "name one, such as --out made")
     if not replace and path.exists() and (path.is_file() or any(path.iterdir())):

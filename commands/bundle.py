@@ -9,6 +9,7 @@ import click
 
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step
+from emb.commands.options import THREADS
 from emb.commands.shared import model_names, output, remote_code
 from emb.report.tables import table
 
@@ -63,7 +64,7 @@ from emb.report.tables import table
     show_default=True,
     help="With --data: the share of the first ten documents among DOC's vectors that must be found.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to compute with. Default: all.")
 @click.option("--device", metavar="NAME", help="With --data: measure there. Default: cuda where there is one, or cpu.")
 @click.option("--copy", is_flag=True, help="Put the documents' model inside. Default: write down where it lies.")
 @click.option(

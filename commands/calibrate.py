@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.options import THREADS
 from emb.commands.shared import model_names, remote_code
 from emb.report.tables import table
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     help="How many are read where queries are cut from them.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the queries drawn.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to compute with. Default: all.")
 @remote_code
 @reports
 def calibrate(**options: Any) -> Outcome:

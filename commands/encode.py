@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
+from emb.commands.options import THREADS
 from emb.commands.shared import no_verify, remote_code
 
 
@@ -38,7 +39,7 @@ from emb.commands.shared import no_verify, remote_code
     metavar="DIR",
     help="Store vectors as this codec of `emb codec` codes them.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to compute with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to compute with. Default: all.")
 @click.option(
     "--device",
     default="cpu",

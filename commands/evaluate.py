@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, reports
-from emb.commands.options import layer_numbers, numbers
+from emb.commands.options import THREADS, layer_numbers, numbers
 from emb.commands.shared import Lists, flat, model_names, no_verify, remote_code
 from emb.report.tables import table
 
@@ -78,7 +78,7 @@ from emb.report.tables import table
     metavar="DIR",
     help="Keep vectors there, so that a second call does not encode again.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @click.option(
     "--codec",
     "codecs",

@@ -10,7 +10,7 @@ import click
 
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step
-from emb.commands.options import duration, layer_numbers, numbers
+from emb.commands.options import THREADS, duration, layer_numbers, numbers
 from emb.commands.shared import Lists, flat, no_verify, output, remote_code
 from emb.report.tables import table
 
@@ -85,7 +85,7 @@ TARGETS = ("cpu-latency", "cpu-throughput", "browser", "smallest", "best")
         " several."
     ),
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to measure speed with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to measure speed with. Default: all.")
 @click.option("--grid", is_flag=True, help="Every trained exit and dim, with 8 bits, measured side by side: grid.html.")
 @click.option(
     "--target",

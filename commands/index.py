@@ -10,6 +10,7 @@ import click
 
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import QUESTION, next_step
+from emb.commands.options import THREADS
 from emb.commands.shared import remote_code
 
 CODECS = ("float32", "float16", "int8", "int4", "binary")
@@ -73,7 +74,7 @@ FINER = ("float32", "float16", "lvq8", "int8", "int4")
     show_default=True,
     help="Take vectors that distilling has left in the cache, where there are any.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to encode with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to encode with. Default: all.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Encode there: cpu, cuda.")
 @remote_code
 @reports

@@ -9,6 +9,7 @@ import click
 
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step, typed
+from emb.commands.options import THREADS
 from emb.commands.shared import model_names, remote_code
 from emb.report.tables import table
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Take vectors of documents that distilling has left in the cache.",
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads to encode with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to encode with. Default: all.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Encode there: cpu, cuda.")
 @remote_code
 @reports

@@ -8,6 +8,8 @@ import click
 
 from emb.recipes.durations import seconds_of
 
+THREADS = click.IntRange(1, 1024)  # a slip of a hundred thousand would take the machine's memory before it failed
+
 
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers above zero, separated by commas: `4` or `2,4,6`."""

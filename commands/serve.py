@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from emb.commands.console import Outcome, plain, reports
-from emb.commands.options import duration
+from emb.commands.options import THREADS, duration
 from emb.commands.shared import no_verify, remote_code, trusted_key
 
 _COUNT = click.IntRange(min=1)
@@ -88,7 +88,7 @@ _COUNT = click.IntRange(min=1)
     "--timeout", type=duration, default="60s", show_default=True, metavar="TIME", help="For one request; beyond, 504."
 )
 @click.option("--file", metavar="PATH", help="One model file of the artifact, by its path in the folder.")
-@click.option("--threads", type=_COUNT, metavar="N", help="Threads to compute with. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads to compute with. Default: all.")
 @click.option(
     "--device",
     default="cpu",

@@ -12,6 +12,7 @@ from emb.artifact.bundle import is_bundle
 from emb.commands import console
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step
+from emb.commands.options import THREADS
 from emb.commands.shared import model_names, no_verify, remote_code
 from emb.commands.shared import trusted_key as with_trusted_key
 from emb.errors import GateFailed, UsageError
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--max-texts", type=click.IntRange(min=1), default=500, show_default=True, help="How many of them.")
 @click.option("--min-cosine", type=click.FloatRange(0, 1), help="Gate for int8 in place of the artifact's own.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of ONNX Runtime. Default: all.")
+@click.option("--threads", type=THREADS, metavar="N", help="Threads of ONNX Runtime. Default: all.")
 @with_trusted_key
 @no_verify
 @remote_code

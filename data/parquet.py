@@ -29,5 +29,9 @@ def open_parquet(source: Path | IO[bytes], named: Path | None = None) -> Iterato
         raise DataError(
             f"{path}: holds strings that are not UTF-8 ({error.reason})", "write the column anew from UTF-8 strings"
         ) from error
-    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error})", "copy or download it again") from error
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"{path}: holds a value that Python has none for ({error})", "leave its column out, or write it as text"
+        ) from error

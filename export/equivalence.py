@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from emb.artifact.manifest import LayerDimPair
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, first_line
 from emb.export.graph import architecture
 from emb.model.batches import tensors
 from emb.model.embedding_model import EmbeddingModel
@@ -18,6 +20,7 @@ from emb.tokens import Ids
 
 LONGEST = 512  # tokens: longer than the windows of local attention, short enough to take seconds
 _SHORT = 24  # short rows: branches taken by what the ids are show on some of them
+_UNSUPPORTED = "this architecture is not supported; encode with torch instead: emb encode IN OUT --model FOLDER"
 _LIMIT = 5e-4  # relative error; rounding gives 1e-6 to 1e-5, a wrong mask or position 1e-2 and more
 
 
@@ -31,18 +34,31 @@ def check_graph(model: EmbeddingModel, path: Path) -> None:
     Raises:
         ArtifactError: the vectors differ.
     """
-    session, padder = open_session(path), model.tokenizer()
+    padder = model.tokenizer()
+    with _told(model, "onnxruntime does not take the traced graph"):
+        session = open_session(path)
     for rows in (_rows(model), _short_rows(model)):
-        with torch.inference_mode():
+        with torch.inference_mode(), _told(model, "the model fails on some rows of token ids"):
             expected = np.concatenate([model.embed(*tensors(padder.pad([row]), model)).float().numpy() for row in rows])
         for side in ("right", "left"):
             ids, mask = padder.pad(rows, side)
-            (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
+            with _told(model, "the traced graph fails on other lengths than those it was traced with"):
+                (found,) = session.run([session.get_outputs()[0].name], {"input_ids": ids, "attention_mask": mask})
             _compare(
                 expected,
                 found,
                 f"{architecture(model)}: the traced graph gives other vectors than the model, padded on the {side}",
             )
+
+
+@contextlib.contextmanager
+def _told(model: EmbeddingModel, what: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch and onnxruntime raise shares no base
+        raise ArtifactError(f"{architecture(model)}: {what} ({first_line(error)})", _UNSUPPORTED) from error
 
 
 def check_slice(model: EmbeddingModel, sliced: EmbeddingModel, pair: LayerDimPair) -> None:
@@ -65,9 +81,7 @@ def check_slice(model: EmbeddingModel, sliced: EmbeddingModel, pair: LayerDimPai
 def _compare(expected: Vectors, found: Vectors, what: str) -> None:
     error = float(np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-9))
     if not error <= _LIMIT:  # not a number is an error, too
-        raise ArtifactError(
-            f"{what} (relative error {error:.2g})", "this architecture is not supported; encode with torch instead"
-        )
+        raise ArtifactError(f"{what} (relative error {error:.2g})", _UNSUPPORTED)
 
 
 def _rows(model: EmbeddingModel) -> list[Ids]:

@@ -28,7 +28,7 @@ from emb.model.batches import over_batches
 from emb.model.dense import dense_parts, linear, projections, read_dense
 from emb.model.intake import check_folder, check_loading, check_weights, loading_noted
 from emb.model.module_settings import refuse_settings
-from emb.model.reference import check_reference
+from emb.model.reference import check_reference, running
 from emb.model.static import StaticEncoder, read_static
 from emb.progress import note
 from emb.tokens import Indices, TextTokenizer, prompt_of
@@ -72,10 +72,10 @@ class EmbeddingModel(nn.Module):
         self, encoder: PreTrainedModel, hf_tokenizer: Any, spec: ModelSpec, heads: dict[int, nn.Module] | None = None
     ) -> None:
         super().__init__()
-        if spec.pooling not in POOLINGS:
-            raise ArtifactError(f"pooling {spec.pooling!r} is not supported", f"known: {', '.join(POOLINGS)}")
+        _refuse_pooling(spec.pooling)
         if getattr(encoder, "pooler", None) is not None:
-            encoder.register_module("pooler", None)  # BERT's next-sentence head: not part of an embedding
+            # BERT's next-sentence head: not part of an embedding. Some call theirs without looking whether it is there.
+            encoder.register_module("pooler", nn.Identity())
         if not all(
             isinstance(getattr(encoder.config, name, None), int) for name in ("num_hidden_layers", "hidden_size")
         ):
@@ -231,7 +231,8 @@ def load_model(
     """
     loaded = open_sentence_transformer(source, dtype=dtype, trust_remote_code=trust_remote_code, revision=revision)
     model = _from_sentence_transformers(loaded, Path(source)).eval()
-    check_reference(loaded.eval(), model, source)
+    with running(source, model.encoder):
+        check_reference(loaded.eval(), model, source)
     return model
 
 
@@ -385,7 +386,17 @@ def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
         int(encoder.config.num_hidden_layers): nn.Sequential(*dense) if dense else nn.Identity()
     }
     heads |= _saved_exits(source)
+    _tell_of_passages(spec, source)
     return EmbeddingModel(encoder, tokenizer, spec, heads)
+
+
+def _tell_of_passages(spec: ModelSpec, source: Path) -> None:
+    taken = spec.prompt("document")
+    if taken != spec.prompts.get("document", ""):
+        note(
+            f"{source}: documents are read behind {taken!r}, which its prompts call passage or corpus;"
+            " sentence-transformers' encode_document reads them behind none"
+        )
 
 
 def _static(loaded: Any) -> tuple[PreTrainedModel, Any, ModelSpec]:
@@ -397,14 +408,21 @@ def _static(loaded: Any) -> tuple[PreTrainedModel, Any, ModelSpec]:
 def _transformer(loaded: Any, source: Path) -> tuple[PreTrainedModel, Any, ModelSpec]:
     """Encoder, tokenizer, and what the modules say of pooling, window and lower case."""
     transformer, pooling = loaded[0], loaded[1]
+    if not hasattr(transformer.tokenizer, "backend_tokenizer"):
+        raise ArtifactError(
+            f"{source}: {type(transformer.tokenizer).__name__} is a tokenizer in Python, which no tokenizer.json can hold",
+            "supported are models whose folder holds a tokenizer.json, or what transformers makes one of",
+        )
     if not getattr(pooling, "include_prompt", True):
         hint = (
             "its Pooling says include_prompt: false; if no text ever gets a prompt, true gives the same vectors: write"
             " that"
         )
         raise ArtifactError(f"{source}: pools without the tokens of the prompt, which is not supported", hint)
+    mode = _pooling_mode(pooling)
+    _refuse_pooling(mode, f"{source}: ")
     spec = ModelSpec(
-        _pooling_mode(pooling),
+        mode,
         max_length=_max_length(loaded, transformer, source),
         lowercase=_lowered_beforehand(transformer),
     )
@@ -461,6 +479,11 @@ def _saved_exits(source: Path) -> dict[int, nn.Module]:
     path = source / EXITS_FILE
     weights = load_file(path) if is_artifact(source) and path.is_file() else {}
     return {int(name.split(".")[0]): linear(weight) for name, weight in weights.items()}
+
+
+def _refuse_pooling(mode: str, where: str = "") -> None:
+    if mode not in POOLINGS:
+        raise ArtifactError(f"{where}pooling {mode!r} is not supported", f"known: {', '.join(POOLINGS)}")
 
 
 def _pooling_mode(pooling: Any) -> str:

@@ -6,14 +6,15 @@ otherwise than it does shows here, whatever its name, before anything is built o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from emb.errors import ArtifactError
+from emb.errors import ArtifactError, EmbError, first_line
 from emb.similarity import cosines
 
 if TYPE_CHECKING:
@@ -44,6 +45,26 @@ def check_reference(loaded: Any, model: EmbeddingModel, source: str | Path) -> N
         _compare_vectors(loaded, model, source, prompt)
 
 
+@contextlib.contextmanager
+def running(source: str | Path, encoder: torch.nn.Module) -> Iterator[None]:
+    """Turn whatever an encoder raises on a text into an error that names both.
+
+    Raises:
+        ArtifactError: it failed.
+    """
+    try:
+        yield
+    except (EmbError, OSError, MemoryError):
+        raise
+    except Exception as error:  # what a model raises on ids or shapes that it does not take shares no base
+        tried = f"from sentence_transformers import SentenceTransformer as S; S('{source}').encode('time ' * 99)"
+        raise ArtifactError(
+            f"{source}: {type(encoder).__name__} fails on a text ({first_line(error)})",
+            f'try: python -c "{tried}"; where that fails too, its files do not belong together or its window'
+            " (max_seq_length) is wrong; else this architecture is not supported",
+        ) from error
+
+
 def _over_long(model: EmbeddingModel) -> str:
     # Words that differ at both ends: the side that is cut shows in the ids.
     return " ".join(f"w{number}" for number in range(model.spec.max_length + 8))
@@ -53,7 +74,9 @@ def _compare_ids(loaded: Any, model: EmbeddingModel, source: str | Path, texts: 
     # `tokenize` until sentence-transformers 5.
     theirs, ours = getattr(loaded, "preprocess", loaded.tokenize), model.tokenizer().encode(texts)
     for text, found in zip(texts, ours, strict=True):
-        expected = np.asarray(theirs([text])["input_ids"]).reshape(-1)  # of a static model, of all texts in one row
+        features = theirs([text])
+        _refuse_types(features, source)
+        expected = np.asarray(features["input_ids"]).reshape(-1)  # of a static model, of all texts in one row
         if _beyond(loaded, model) and len(found) == model.spec.max_length:
             continue
         if not np.array_equal(expected, found):
@@ -67,6 +90,14 @@ def _compare_ids(loaded: Any, model: EmbeddingModel, source: str | Path, texts: 
                 " lower case, window)",
                 "compare tokenizer_config.json and sentence_bert_config.json with those of a model that works",
             )
+
+
+def _refuse_types(features: Any, source: str | Path) -> None:
+    if "token_type_ids" in features and np.asarray(features["token_type_ids"]).any():
+        raise ArtifactError(
+            f"{source}: its tokenizer gives token types other than 0 (token_type_ids), which are not carried",
+            "encode with sentence-transformers; of what is written here, ids and mask are the only inputs",
+        )
 
 
 def _compare_vectors(loaded: Any, model: EmbeddingModel, source: str | Path, prompt: str) -> None:

@@ -91,6 +91,8 @@ def encode_file(
 
 
 def _refuse_existing(out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        raise ArtifactError(f"{out}: is a folder", "choose another name, or remove it")
     if out.exists() and not overwrite:
         raise ArtifactError(f"{out}: already exists", "choose another name, or add --overwrite to replace it")
 
@@ -104,7 +106,8 @@ def _tell(job: Unfinished, out: Path) -> None:
 
 
 def _blocks(source: Path, field: str, column: str | None) -> Iterator[tuple[list[Record], list[str]]]:
-    located = read_records(source, field)
+    # Of a Parquet file whose records are not written again, other columns need not be read.
+    located = read_records(source, field, None if column else (field,))
     while block := list(islice(located, BLOCK)):
         if any(column in record for _, record in block):
             raise UsageError(f"{source}: records have a field {column!r} already", "name another with --column")

@@ -112,6 +112,7 @@ class Parquet:
         if suffix(source) == ".parquet" and source.suffix != ".gz":
             with open_parquet(source) as table:
                 self.schema = table.schema_arrow
+        self.typed = self.schema is not None
         self.path = job.folder / "whole.parquet"
         self.writer: Any = None
         self.records: list[Record] = []
@@ -139,20 +140,32 @@ class Parquet:
             self._write()
 
     def _write(self) -> None:
-        if self.records:
+        if not self.records:
+            return
+        try:
             table = self._table(self.records)
             if self.writer is None:
                 self.writer = self._open(table.schema)
             self.writer.write_table(table.append_column(self.column, self._lists(np.concatenate(self.vectors))))
-            self.records, self.vectors = [], []
-
-    def _table(self, records: list[Record]) -> Any:
-        try:
-            table = self.arrow.Table.from_pylist(records, schema=self.schema)
         except (self.arrow.ArrowException, OverflowError) as error:
             raise DataError(
-                f"{self.source}: a field changes its type from record to record ({error})", "write .jsonl instead"
+                f"{self.source}: a field that one column of Parquet cannot hold ({error})", "write .jsonl instead"
             ) from error
+        self.records, self.vectors = [], []
+
+    def _table(self, records: list[Record]) -> Any:
+        """The records as a table of the columns decided; nothing of a record is left out or rounded to fit them."""
+        if self.schema is None:
+            # Of a list, pyarrow takes the names from the first record alone.
+            names = list(dict.fromkeys(name for record in records for name in record))
+            table = self.arrow.table([self.arrow.array([each.get(name) for each in records]) for name in names], names)
+        else:
+            table = self.arrow.Table.from_pylist(records, schema=self.schema)
+        if not self.typed and (changed := _changed(records, table)) is not None:
+            raise DataError(
+                f"{self.source}: the field {changed!r} does not fit the columns that earlier records have decided",
+                "write .jsonl instead",
+            )
         self.schema = table.schema
         return table
 
@@ -168,6 +181,24 @@ class Parquet:
             leaves = [column.path for column in table.schema]
         whole = schema.append(self.arrow.field(self.column, self._lists(self.vectors[0]).type))
         return self.stack.enter_context(self.arrow.parquet.ParquetWriter(self.path, whole, use_dictionary=leaves))
+
+
+def _changed(records: Sequence[Record], table: Any) -> str | None:
+    """The first field that a record has and the table lacks, or has otherwise."""
+    for record, row in zip(records, table.to_pylist(), strict=True):
+        for name, value in record.items():
+            if name not in row or not _holds(row[name], value):
+                return name
+    return None
+
+
+def _holds(kept: Any, value: Any) -> bool:
+    """Whether a value is what was kept of it; a key that only other records have is kept as null."""
+    if isinstance(value, dict) and isinstance(kept, dict):
+        return value.keys() <= kept.keys() and all(_holds(kept[name], value.get(name)) for name in kept)
+    if isinstance(value, list) and isinstance(kept, list):
+        return len(value) == len(kept) and all(map(_holds, kept, value))
+    return bool(kept == value or (kept != kept and value != value))
 
 
 def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:

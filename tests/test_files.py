@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from emb.errors import ArtifactError
-from emb.files import atomic_folder
+from emb.errors import ArtifactError, DiskError
+from emb.files import atomic_folder, refuse_existing, write_json
 
 
 def _filled(folder: Path, content: str) -> Path:
@@ -87,3 +87,28 @@ def test_what_a_folder_holds_is_on_the_disk_before_it_has_its_name(
     with atomic_folder(tmp_path / "folder") as partial:
         _filled(partial, "new")
     assert (tmp_path / "folder" / "inside" / "file").stat().st_ino in synced
+
+
+@pytest.mark.parametrize("write", [write_json, refuse_existing, atomic_folder])
+@pytest.mark.parametrize("name", ["file/out.json", "file/deeper/out.json", "x" * 300, "loop/out.json"])
+def test_a_place_that_cannot_be_is_told_by_its_name(write: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    if write is refuse_existing and len(name) < 300:
+        pytest.skip("nothing is written: what is not there is not in the way")
+    with pytest.raises(DiskError, match="cannot be written") as caught:
+        _written(write, tmp_path / name)
+    assert str(tmp_path / name) in caught.value.message
+
+
+def _written(write: Any, path: Path) -> None:
+    if write is atomic_folder:
+        with atomic_folder(path):
+            pass
+    else:
+        write(path, False)
+
+
+def test_a_file_that_is_read_meanwhile_is_no_place_to_write(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "made" / "new"):
+        (tmp_path / "elsewhere").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import families
@@ -454,6 +455,28 @@ def test_a_graph_that_came_out_wrong_is_found(tmp_path: Path) -> None:
     model.encoder.embeddings.position_embeddings.weight.data[MAX_LENGTH // 2 :] = 0
     with pytest.raises(ArtifactError, match="DistilBertModel: the traced graph gives other vectors"):
         check.check_graph(model, graph)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [("embed", "fails on some rows of token ids"), ("session", "the traced graph fails"), ("open", "does not take")],
+)
+def test_what_torch_and_onnxruntime_raise_is_told_by_the_architecture(
+    broken: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("4 by 64")
+
+    model = _family("bert", tmp_path / "bert")
+    graph = write_graph(model, tmp_path / "model.onnx")
+    if broken == "embed":
+        monkeypatch.setattr(EmbeddingModel, "embed", fails)
+    else:
+        session = SimpleNamespace(run=fails, get_outputs=lambda: [SimpleNamespace(name="v")])
+        monkeypatch.setattr(check, "open_session", fails if broken == "open" else lambda path: session)
+    with pytest.raises(ArtifactError, match=rf"BertModel: .*{said}.*4 by 64") as caught:
+        check.check_graph(model, graph)
+    assert "encode with torch" in caught.value.hint
 
 
 def test_a_slice_that_is_not_its_exit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

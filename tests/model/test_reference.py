@@ -95,6 +95,15 @@ def test_prompts_default_and_similarity_are_kept(bert_folder: Path, tmp_path: Pa
     assert cosines(_reference(folder, TEXTS), _reference(tmp_path / "saved", TEXTS)).min() > 0.99999
 
 
+def test_prompts_that_sentence_transformers_would_not_take_are_told(
+    bert_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_model(_copy(bert_folder, tmp_path / "e5", config_sentence_transformers={"prompts": {"passage": "text: "}}))
+    assert "documents are read behind 'text: '" in " ".join(capsys.readouterr().err.split())
+    load_model(_copy(bert_folder, tmp_path / "m", config_sentence_transformers={"prompts": {"document": "text: "}}))
+    assert "documents are read" not in capsys.readouterr().err
+
+
 def test_documents_may_be_called_passages_or_a_corpus() -> None:
     assert prompt_of({"query": "q: ", "document": "", "passage": "p: ", "corpus": "c: "}, "document") == "p: "
     assert prompt_of({"corpus": "c: "}, "document") == "c: "
@@ -123,7 +132,7 @@ def test_a_setting_that_is_not_carried_is_refused_by_name(
     from tiny import tiny_bert
 
     tiny_bert(tmp_path / "m", dim=32)
-    with pytest.raises(ArtifactError, match=named):
+    with pytest.raises(ArtifactError, match=rf"changed: .*{named}"):
         load_model(_copy(tmp_path / "m", tmp_path / "changed", **{file: changes}))
 
 
@@ -185,3 +194,50 @@ def test_vectors_that_are_no_numbers_are_noticed(bert_folder: Path) -> None:
         model.encoder.embeddings.word_embeddings.weight.fill_(float("nan"))
     with pytest.raises(ArtifactError, match="not finite"):
         check_reference(loaded, model, bert_folder)
+
+
+def test_an_encoder_that_calls_its_pooler_unasked_is_carried(bert_folder: Path) -> None:
+    from transformers import LayoutLMConfig, LayoutLMModel
+
+    model = load_model(bert_folder)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    encoder = LayoutLMModel(LayoutLMConfig(vocab_size=model.encoder.config.vocab_size, **sizes))
+    vectors = _ours(EmbeddingModel(encoder.eval(), model.hf_tokenizer, model.spec), TEXTS[:2])
+    assert np.isfinite(vectors).all()
+    assert not any("pooler" in name for name in encoder.state_dict())
+
+
+def test_an_encoder_that_fails_on_a_text_is_told_by_its_name(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("index 4 is out of bounds")
+
+    monkeypatch.setattr(EmbeddingModel, "embed", fails)
+    with pytest.raises(ArtifactError, match=r"BertModel fails on a text \(index 4 is out of bounds\)") as caught:
+        load_model(bert_folder)
+    assert "max_seq_length" in caught.value.hint
+
+
+def test_token_types_other_than_0_are_refused_by_name(bert_folder: Path, tmp_path: Path) -> None:
+    folder = _copy(bert_folder, tmp_path / "m")
+    path = folder / "tokenizer.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    for step in state["post_processor"]["single"]:
+        next(iter(step.values()))["type_id"] = 1
+    path.write_text(json.dumps(state), encoding="utf-8")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"model_input_names": names}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="token_type_ids"):
+        load_model(folder)
+
+
+def test_a_tokenizer_in_python_is_refused_by_name(bert_folder: Path, tmp_path: Path) -> None:
+    from transformers import ByT5Tokenizer
+
+    folder = _copy(bert_folder, tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    ByT5Tokenizer().save_pretrained(folder)
+    with pytest.raises(ArtifactError, match="ByT5Tokenizer is a tokenizer in Python"):
+        load_model(folder)

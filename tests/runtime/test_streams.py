@@ -87,7 +87,7 @@ def test_nested_columns_and_row_groups(encoder: Encoder, sentences: list[str], t
 def test_a_field_of_two_types_is_told(encoder: Encoder, sentences: list[str], tmp_path: Path) -> None:
     source = _jsonl(tmp_path / "in.jsonl", sentences)
     source.write_text(source.read_text().replace('"id": 19', '"id": "nineteen"'))
-    with pytest.raises(DataError, match=r"in\.jsonl: a field changes its type"):
+    with pytest.raises(DataError, match=r"in\.jsonl: a field that one column of Parquet cannot hold"):
         encode_file(encoder, source, tmp_path / "out.parquet")
 
 
@@ -118,6 +118,58 @@ def test_a_damaged_parquet_file_is_told(encoder: Encoder, tmp_path: Path, suffix
     (tmp_path / "in.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(DataError, match="not a readable Parquet file"):
         encode_file(encoder, tmp_path / "in.parquet", tmp_path / f"out{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ({}, {"more": "x"}),
+        ({"n": 1}, {"n": 1.5}),
+        ({"n": {"a": 1}}, {"n": {"a": 1, "b": 2}}),
+        ({"n": [{"a": 1}]}, {"n": [{"b": 2}]}),
+    ],
+)
+def test_what_later_records_hold_beyond_the_columns_is_told_and_not_lost(
+    encoder: Encoder, tmp_path: Path, early: dict[str, Any], late: dict[str, Any]
+) -> None:
+    source = tmp_path / "in.jsonl"
+    rows = [{"text": "a", **early}] * 20 + [{"text": "b", **late}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(DataError, match=r"in\.jsonl: the field '(more|n)' does not fit") as caught:
+        encode_file(encoder, source, tmp_path / "out.parquet")
+    assert "jsonl" in caught.value.hint
+
+
+def test_fields_that_only_some_of_the_first_records_have_are_kept(encoder: Encoder, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.parquet"
+    rows = [{"text": "a"}, {"text": "b", "more": {"x": 1}}, {"text": "c", "more": {"y": 2}}, {"text": "d", "n": 2}]
+    rows += [{"text": "e", "n": float("nan")}]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    encode_file(encoder, source, out)
+    found = pyarrow.parquet.read_table(out)
+    assert found.column("more").to_pylist() == [None, {"x": 1, "y": None}, {"x": None, "y": 2}, None, None]
+    assert found.column("n").to_pylist()[:4] == [None, None, None, 2]
+
+
+def test_what_parquet_has_no_type_for_is_told(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"text": "a", "n": {}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"in\.jsonl: a field"):
+        encode_file(encoder, tmp_path / "in.jsonl", tmp_path / "out.parquet")
+
+
+def test_vectors_alone_need_no_other_column(encoder: Encoder, tmp_path: Path) -> None:
+    far = pyarrow.array([2**62], pyarrow.timestamp("us"))  # beyond Python's years
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "when": far}), tmp_path / "in.parquet")
+    assert encode_file(encoder, tmp_path / "in.parquet", tmp_path / "out.npy") == 1
+    with pytest.raises(DataError, match="holds a value that Python has none for") as caught:
+        encode_file(encoder, tmp_path / "in.parquet", tmp_path / "out.jsonl")
+    assert "column" in caught.value.hint
+
+
+def test_a_folder_in_the_place_of_the_file_is_told_before_anything_is_encoded(encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "out.npy").mkdir()
+    with pytest.raises(ArtifactError, match=r"out\.npy: is a folder"):
+        encode_file(encoder, _jsonl(tmp_path / "in.jsonl", ["a"]), tmp_path / "out.npy", overwrite=True)
 
 
 def test_a_number_too_large_for_parquet_is_told(encoder: Encoder, tmp_path: Path) -> None:

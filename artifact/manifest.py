@@ -225,6 +225,23 @@ def is_artifact(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+_OTHERS = {"run.json": "a run", "bundle.json": "a bundle", "index.json": "an index", "codec.json": "a codec"}
+
+
+def what_else(folder: Path) -> str:
+    """What a folder is, "a run" for example, where it is something else of ours than a model; or nothing."""
+    return next((kind for name, kind in _OTHERS.items() if (folder / name).is_file()), "")
+
+
+def no_artifact(folder: Path) -> ArtifactError:
+    """What to raise where an artifact was asked for and `folder` is none."""
+    if not folder.is_dir():
+        return ArtifactError(f"{folder}: no such folder", "give the folder of an export")
+    kind = what_else(folder)
+    hint = f"run: emb export {folder}" if kind in ("", "a run") else "give the folder of an export"
+    return ArtifactError(f"{folder}: {kind and kind + ', '}not an artifact of emb (it has no emb.json)", hint)
+
+
 def _differs(path: Path, digest: str) -> bool:
     return not path.is_file() or sha256_file(path) != digest
 

@@ -371,6 +371,11 @@ def layer_stack(encoder: PreTrainedModel) -> tuple[nn.Module, str, nn.ModuleList
 
 def _from_sentence_transformers(loaded: Any, source: Path) -> EmbeddingModel:
     kinds = _supported(list(loaded), source)
+    if loaded.truncate_dim:
+        raise ArtifactError(
+            f"{source}: truncate_dim = {loaded.truncate_dim} in config_sentence_transformers.json is not carried",
+            f"take it out there; what is made of the model keeps so many dimensions with --dim {loaded.truncate_dim}",
+        )
     encoder, tokenizer, spec = _static(loaded) if kinds[0] == "StaticEmbedding" else _transformer(loaded, source)
     spec = dataclasses.replace(
         spec,
@@ -410,7 +415,7 @@ def _transformer(loaded: Any, source: Path) -> tuple[PreTrainedModel, Any, Model
     transformer, pooling = loaded[0], loaded[1]
     if not hasattr(transformer.tokenizer, "backend_tokenizer"):
         raise ArtifactError(
-            f"{source}: {type(transformer.tokenizer).__name__} is a tokenizer in Python, which no tokenizer.json can hold",
+            f"{source}: {type(transformer.tokenizer).__name__} is a tokenizer in Python, not one for tokenizer.json",
             "supported are models whose folder holds a tokenizer.json, or what transformers makes one of",
         )
     if not getattr(pooling, "include_prompt", True):

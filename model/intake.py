@@ -13,9 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from emb.artifact.manifest import what_else
 from emb.errors import ArtifactError
 from emb.files import read_json
 
+_NAMED = {"type", "path"}
+_NEEDED = {"Pooling": ("config.json",), "Dense": ("config.json", "model.safetensors")}
 _LFS = b"version https://git-lfs"
 _BIG = ("*.safetensors", "*.bin", "*.model", "tokenizer.json", "vocab.*")
 # Not part of an embedding: BERT's next-sentence head; tables of numbers that follow from the config.
@@ -27,18 +30,35 @@ _CONVERT = (
     'python -c "import torch; from safetensors.torch import save_file; '
     "save_file({{k: v.contiguous() for k, v in torch.load('{0}', weights_only=True).items()}}, '{1}')\""
 )
+_CONVERT_SHARDS = (
+    "python -c \"from transformers import AutoModel as A; A.from_pretrained('{0}').save_pretrained('{0}')\""
+)
+_MERGE = (
+    'python -c "from transformers import AutoModel as A; from peft import PeftModel as P; '
+    "P.from_pretrained(A.from_pretrained('{0}'), '{1}').merge_and_unload().save_pretrained('{1}-merged')\""
+)
 
 
 def check_folder(folder: Path) -> None:
     """Look at the files of a model folder without loading them.
 
     Raises:
-        ArtifactError: a git-lfs pointer, a damaged or missing file, a module without its folder, or weights in pickle.
+        ArtifactError: no model, a git-lfs pointer, a damaged or missing file, a module without its folder or files, an
+            adapter, or weights in pickle.
     """
+    if not any((folder / name).is_file() for name in ("modules.json", "config.json", "adapter_config.json")):
+        kind = what_else(folder)
+        raise ArtifactError(
+            f"{folder}: {kind or 'a folder without modules.json and config.json'}, not a model",
+            f"give {folder / 'student'}, or what emb export makes of it"
+            if kind == "a run"
+            else "give a folder with config.json, model.safetensors and tokenizer.json",
+        )
     for pattern in _BIG:
         for path in folder.rglob(pattern):
             _refuse_pointer(path)
     for place in [folder, *_module_folders(folder)]:
+        _refuse_adapter(place)
         _refuse_pickle(place)
     for path in folder.rglob("*.safetensors"):
         _refuse_damaged(path)
@@ -57,8 +77,10 @@ def _module_folders(folder: Path) -> list[Path]:
     if not (folder / "modules.json").is_file():
         return []
     modules = read_json(folder / "modules.json")
-    if not isinstance(modules, list) or not all(isinstance(each, dict) and "type" in each for each in modules):
-        raise ArtifactError(f"{folder / 'modules.json'}: not a list of modules", "download it again")
+    if not isinstance(modules, list) or not all(isinstance(each, dict) and each.keys() >= _NAMED for each in modules):
+        raise ArtifactError(
+            f"{folder / 'modules.json'}: not a list of modules, each with type and path", "download it again"
+        )
     places = [folder / each["path"] for each in modules if each.get("path")]
     for module, place in zip((each for each in modules if each.get("path")), places, strict=True):
         # Normalize has nothing to store, and git keeps no empty folders.
@@ -67,14 +89,34 @@ def _module_folders(folder: Path) -> list[Path]:
                 f"{folder / 'modules.json'}: names {module['path']}, and there is no such folder",
                 "download the whole model again",
             )
+        for name in _NEEDED.get(module["type"].split(".")[-1], ()):
+            if not (place / name).is_file() and not (place / "pytorch_model.bin").is_file():
+                raise ArtifactError(f"{place / name}: no such file", "download the whole model again")
     return places
 
 
 def _refuse_pickle(place: Path) -> None:
-    pickled, wanted = place / "pytorch_model.bin", place / "model.safetensors"
-    if pickled.is_file() and not wanted.is_file() and not (place / "model.safetensors.index.json").is_file():
-        hint = "convert it, if you trust where it comes from: " + _CONVERT.format(pickled, wanted)
-        raise ArtifactError(f"{pickled}: weights in pickle, only safetensors are read", hint)
+    wanted, index = place / "model.safetensors", place / "model.safetensors.index.json"
+    pickled = sorted(place.glob("pytorch_model*.bin"))
+    if pickled and not wanted.is_file() and not index.is_file():
+        hint = "convert it, if you trust where it comes from: "
+        hint += _CONVERT.format(pickled[0], wanted) if len(pickled) == 1 else _CONVERT_SHARDS.format(place)
+        raise ArtifactError(f"{pickled[0]}: weights in pickle, only safetensors are read", hint)
+    shards = sorted(place.glob("model-*-of-*.safetensors"))
+    if shards and not wanted.is_file() and not index.is_file():
+        raise ArtifactError(f"{index}: no such file, and {shards[0].name} is a part", "download the missing index")
+
+
+def _refuse_adapter(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    if path.is_file():
+        hint = "merge it into the model it was trained on, and copy the other files of the folder beside that: "
+        raise ArtifactError(f"{path}: an adapter, which is not carried", hint + _MERGE.format(_base(path), folder))
+
+
+def _base(path: Path) -> str:
+    config = read_json(path)
+    return str(config.get("base_model_name_or_path") if isinstance(config, dict) else None)
 
 
 def _refuse_damaged(path: Path) -> None:
@@ -87,7 +129,10 @@ def _refuse_damaged(path: Path) -> None:
 
 def _refuse_lost_shards(index: Path) -> None:
     content = read_json(index)
-    shards = set(content.get("weight_map", {}).values()) if isinstance(content, dict) else set()
+    parts = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+        raise ArtifactError(f"{index}: not a list of weights and the files that hold them", "download it again")
+    shards = set(parts.values())
     lost = sorted(name for name in shards if not (index.parent / name).is_file())
     if lost:
         raise ArtifactError(

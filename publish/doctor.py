@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from emb.artifact.manifest import Manifest, is_artifact
+from emb.artifact.manifest import Manifest, is_artifact, no_artifact
 from emb.errors import ArtifactError
 from emb.files import read_json
 from emb.publish.tei import STATIC, on_cpu, on_gpu
@@ -107,7 +107,7 @@ def examine(folder: str | Path) -> list[Finding]:
     """
     folder = Path(folder)
     if not is_artifact(folder):
-        raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
+        raise no_artifact(folder)
     patient = Patient(folder, Manifest.load(folder))
     return [
         Finding(name, list(problems(patient)), line(name, patient.manifest, str(folder)))

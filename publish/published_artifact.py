@@ -12,7 +12,7 @@ from typing import Any
 
 from emb.artifact.fingerprints import fingerprint
 from emb.artifact.lineage import Lineage
-from emb.artifact.manifest import Manifest, Variant, bytes_of, is_artifact
+from emb.artifact.manifest import Manifest, Variant, bytes_of, is_artifact, no_artifact
 from emb.artifact.variants import distinct
 from emb.errors import ArtifactError
 from emb.evaluate.scores import Evaluation, Score
@@ -50,7 +50,7 @@ class PublishedArtifact:
             ArtifactError: not an artifact with ONNX files.
         """
         if not is_artifact(folder):
-            raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
+            raise no_artifact(folder)
         manifest = Manifest.load(folder)
         if not manifest.variants:
             raise ArtifactError(f"{folder}: a student, and no export of it", f"run: emb export {folder} --int8")

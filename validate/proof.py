@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from emb.artifact.manifest import Manifest, is_artifact
+from emb.artifact.manifest import Manifest, is_artifact, no_artifact
 from emb.artifact.runs import newest_export
 from emb.artifact.variants import distinct
 from emb.data.hard_texts import hard_samples, row_norms
@@ -93,7 +93,7 @@ def validate(
 
 def _open(folder: Path, verify: bool) -> Manifest:
     if not is_artifact(folder):
-        raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
+        raise no_artifact(folder)
     manifest = Manifest.load(folder)
     if not manifest.variants:
         raise ArtifactError(f"{folder}: holds no ONNX file to validate", f"run: emb export {folder}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from emb.artifact.lineage import Candidate, HealedFile
-from emb.artifact.manifest import FILE, SCHEMA, Kind, LayerDimPair, Manifest, PairScores
+from emb.artifact.manifest import FILE, SCHEMA, Kind, LayerDimPair, Manifest, PairScores, no_artifact
 from emb.errors import ArtifactError
 
 KEPT = sorted((Path(__file__).parent / "kept").glob("*.json"))
@@ -89,3 +89,11 @@ def test_what_it_does_not_know_is_refused_by_name(kept: Path, change: dict[str, 
     with pytest.raises(ArtifactError, match=told) as caught:
         Manifest.load(kept)
     assert str(kept / FILE) in caught.value.message
+
+
+def test_what_is_no_artifact_is_told_by_what_it_is(tmp_path: Path) -> None:
+    assert no_artifact(tmp_path / "nothing").message == f"{tmp_path / 'nothing'}: no such folder"
+    assert no_artifact(tmp_path).hint == f"run: emb export {tmp_path}"
+    (tmp_path / "bundle.json").write_text("{}", encoding="utf-8")
+    assert f"{tmp_path}: a bundle, not an artifact" in no_artifact(tmp_path).message
+    assert "emb export" not in no_artifact(tmp_path).hint

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,90 @@ def test_a_module_without_its_folder(folder: Path) -> None:
     shutil.rmtree(folder / "1_Pooling")
     with pytest.raises(ArtifactError, match=r"modules\.json: names 1_Pooling, and there is no such folder"):
         load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"])
+def test_a_module_without_its_files(name: str, tmp_path: Path) -> None:
+    folder = tiny_bert(tmp_path / "m", dim=16)
+    (folder / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name}: no such file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "hint"),
+    [
+        ("run.json", "a run", "student"),
+        ("index.json", "an index", "config.json"),
+        ("x", "a folder without", "config.json"),
+    ],
+)
+def test_a_folder_of_another_kind_is_told_by_what_it_is(file: str, said: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("{}", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"{tmp_path}: {said}.*, not a model") as caught:
+        load_model(tmp_path)
+    assert hint in caught.value.hint
+
+
+def test_modules_without_a_path(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    (folder / "modules.json").write_text(json.dumps([{"type": each["type"]} for each in modules]), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"modules\.json: not a list of modules"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", [[], {}, {"weight_map": ["a"]}, {"weight_map": {"a": 1}}])
+def test_an_index_that_is_none(folder: Path, content: Any) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"index\.json: not a list of weights"):
+        load_model(folder)
+
+
+def test_parts_without_an_index(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(ArtifactError, match=r"index\.json: no such file, and model-00001-of-00002\.safetensors"):
+        load_model(folder)
+
+
+def test_parts_in_pickle_come_with_the_command_that_converts_them(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    files = {name: f"pytorch_model-0000{1 + index % 2}-of-00002.bin" for index, name in enumerate(names)}
+    for file in set(files.values()):
+        torch.save({name: tensors[name] for name in names if files[name] == file}, folder / file)
+    index = {"metadata": {}, "weight_map": files}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"pytorch_model-00001-of-00002\.bin: weights in pickle") as caught:
+        load_model(folder)
+    exec(caught.value.hint.split('python -c "')[1].rstrip('"'), {})
+    found = load_model(folder).encoder.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items() if "pooler" not in name)
+
+
+def test_an_adapter_is_refused_with_the_command_that_merges_it(folder: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModel
+
+    base = shutil.copytree(folder, tmp_path / "base")
+    torch.manual_seed(0)
+    wanted = peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights=False)
+    tuned = peft.get_peft_model(AutoModel.from_pretrained(base), wanted)
+    tuned.save_pretrained(folder)
+    with pytest.raises(ArtifactError, match=r"adapter_config\.json: an adapter") as caught:
+        load_model(folder)
+    exec(caught.value.hint.split('python -c "')[1].rstrip('"'), {})
+    merged = AutoModel.from_pretrained(f"{folder}-merged").state_dict()
+    name = "encoder.layer.0.attention.self.query.weight"
+    assert not torch.allclose(merged[name], load_file(folder / "model.safetensors")[name])
+
+
+def test_dimensions_that_the_folder_itself_cuts_are_refused_by_name(folder: Path) -> None:
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"truncate_dim": 8}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="truncate_dim = 8") as caught:
+        load_model(folder)
+    assert "--dim 8" in caught.value.hint
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])

@@ -104,7 +104,7 @@ from emb.report.tables import table
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Also write the scores to a .json file, or the table to an .md file.",
 )

@@ -62,7 +62,12 @@ def _condition(text: str) -> tuple[str, str]:
     metavar="FILE",
     help="Search for every record of FILE, with its `_id` or `id`, instead of TEXT.",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN.jsonl", help="Write what --queries finds here.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="RUN.jsonl",
+    help="Write what --queries finds here.",
+)
 @click.option(
     "--min-relevance",
     type=click.FloatRange(0, 1),

@@ -189,11 +189,10 @@ def _read_beir(folder: Path, split: str) -> RetrievalTask:
     relevant = _read_grades(path, queries)
     if strangers := len(relevant.keys() - queries.keys()):
         note(f"{path}: {strangers:,} of {len(relevant):,} graded queries are not in queries.jsonl and are left out")
-    asked = {
-        key: queries[key]
-        for key, grades in relevant.items()
-        if key in queries and not grades.keys().isdisjoint(documents)
-    }
+    known = [key for key in relevant if key in queries]
+    asked = {key: queries[key] for key in known if not relevant[key].keys().isdisjoint(documents)}
+    if asked and (lost := len(known) - len(asked)):
+        note(f"{path}: {lost:,} of {len(known):,} queries have no relevant document in the corpus and are left out")
     if not asked:
         hint = f"check that the ids in qrels/{path.name} are those of queries.jsonl and corpus.jsonl"
         raise DataError(f"{folder}: no query has a relevant document", hint)

@@ -262,6 +262,27 @@ def test_bad_usage_is_exit_code_2_and_points_to_help(emb: Any, args: list[str]) 
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["evaluate", "model", "--data", "set", "--out"],
+        ["search", "--index", "i", "--query", "m", "--queries", "q.jsonl", "--out"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_a_folder_in_the_place_of_a_result_is_told_before_the_work(emb: Any, args: list[str], tmp_path: Path) -> None:
+    ran = emb(*args, str(tmp_path))
+    assert (ran.status, "is a directory" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command", ["bundle", "calibrate", "encode", "evaluate", "export", "index", "migrate", "serve", "validate"]
+)
+def test_more_threads_than_any_machine_has_are_refused(emb: Any, command: str) -> None:
+    ran = emb(command, "--threads", "100000", *(["a", "b"] if command == "encode" else []))
+    assert (ran.status, "1<=x<=1024" in ran.err) == (2, True)
+
+
 def test_ctrl_c_says_how_to_go_on(emb: Any) -> None:
     ran = emb("fail", group=failing(KeyboardInterrupt()))
     assert ran.status == 130

@@ -159,6 +159,16 @@ def test_grades_that_are_none(beir: Path, line: str, said: str) -> None:
         read_tasks([beir])
 
 
+def test_queries_whose_documents_are_not_in_the_corpus_are_counted(
+    beir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _grade(beir, "query-id\tcorpus-id\tscore", "q0\td0\t1", "q1\tgone\t1")
+    [task] = read_tasks([beir])
+    assert isinstance(task, RetrievalTask)
+    assert list(task.queries) == ["q0"]
+    assert "1 of 2 queries have no relevant document in the corpus" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_first_line_that_is_no_header_is_not_taken_for_one(beir: Path) -> None:
     _grade(beir, "q0\td0\tnan", "q1\td1\t1")
     with pytest.raises(DataError, match=r"test\.tsv:1: grade 'nan'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_packaging import _without_torch
@@ -16,7 +17,9 @@ from emb.commands import console
 from emb.commands.index import CODECS, FINER
 from emb.commands.sync import FINDS
 from emb.search.engines import protocol
-from emb.search.index import fitted
+from emb.search.index import Indexed, fitted
+from emb.search.index.hits import Hit
+from emb.search.index.quality import Quality
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +150,56 @@ def test_the_command_knows_every_codec() -> None:
 
 def test_the_command_knows_every_way_of_finding() -> None:
     assert FINDS == protocol.FINDS
+
+
+class Asked:
+    """An index that notes how it is asked."""
+
+    def __init__(self) -> None:
+        self.how: dict[str, Any] = {}
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def search(self, text: str, **how: Any) -> list[Hit]:
+        self.how |= {"text": text, **how}
+        return []
+
+
+def test_what_is_asked_on_the_command_line_reaches_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked()
+
+    def opened(folder: str, query: str, *, any_encoder: bool) -> Asked:
+        asked.how = {"folder": folder, "query": query, "any_encoder": any_encoder}
+        return asked
+
+    monkeypatch.setattr(emb, "open_index", opened)
+    words = ["search", "a text", "--index", "i", "--query", "m"]
+    assert console.run(cli, words) == 0
+    assert asked.how == {
+        **{"folder": "i", "query": "m", "any_encoder": False},
+        **{"text": "a text", "k": 10, "where": {}, "depth": 1000},
+    }
+    more = ["-k", "3", "--depth", "7", "--where", "a=1", "--where", "b=x=y", "--where", "a=2", "--any-encoder"]
+    assert console.run(cli, [*words, *more]) == 0
+    assert (asked.how["k"], asked.how["depth"], asked.how["any_encoder"]) == (3, 7, True)
+    assert asked.how["where"] == {"a": ["1", "2"], "b": ["x=y"]}
+
+
+def test_ids_to_delete_are_read_without_blanks_and_those_not_found_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: dict[str, Any] = {}
+
+    def index(*_: Any, **how: Any) -> Indexed:
+        said.update(how)
+        return Indexed(tmp_path, 5, 0, 0, 5, 2, 0, Quality(5, 100, 100, None))
+
+    monkeypatch.setattr(emb, "index", index)
+    (tmp_path / "ids.txt").write_text(" a \n\nb\t\r\nc\n", encoding="utf-8")
+    assert console.run(cli, ["index", "docs", "--delete", str(tmp_path / "ids.txt"), "--out", str(tmp_path / "i")]) == 0
+    assert said["delete"] == ["a", "b", "c"]
+    assert "2 deleted (1 ids not found)" in capsys.readouterr().out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from emb.search.index import storing
 from emb.search.index.documents import Entry
 from emb.search.index.reader import Index
 from emb.search.migration import check as checking
+from emb.search.migration import run as running
 from emb.search.migration import trial as trying
 from emb.search.migration.asked import asked_of, judged_documents
 from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Checked, best_of, verdict_on
@@ -295,3 +298,59 @@ def test_an_index_that_stores_nothing_yet(tmp_path: Path, monkeypatch: pytest.Mo
 
 def _stop(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+class Listening(Turned):
+    """Notes of which kind the texts are that it encodes."""
+
+    def __init__(self) -> None:
+        super().__init__(np.eye(DIM))
+        self.kinds: set[str] = set()
+
+    def encode(self, texts: Any, **options: Any) -> Any:
+        """See `Encoder`."""
+        self.kinds.add(str(options.get("kind")))
+        return super().encode(texts, **options)
+
+
+def test_queries_are_read_by_their_own_encoder_and_documents_by_theirs(tmp_path: Path) -> None:
+    document, query = Listening(), Listening()
+    check_with(begun(tmp_path / "i"), WANTED, replace(models(document), query=query))
+    assert (document.kinds, query.kinds) == ({"document"}, {"query"})
+
+
+def test_gains_are_counted_from_the_mean_of_all_documents() -> None:
+    truth = np.asarray([[0.9, 0.5, 0.5, 0.5]])  # 0.3 above the mean, and the others below
+    trial = Trial(_vectors(4), _vectors(4), np.arange(4), _vectors(1), None, True)
+    assert trying._ndcg(trial, truth, np.asarray([[0.0, 3.0, 2.0, 1.0]])) == pytest.approx(100 / np.log2(5))
+
+
+@pytest.mark.parametrize("bundled", [True, False])
+def test_a_bundles_calibration_is_held_against_nothing_but_itself(
+    bundled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require(*_: object) -> None:
+        raise ArtifactError("of another model")
+
+    assert "has no calibration.json" in checking._calibration(tmp_path, "f")
+    (tmp_path / "calibration.json").touch()
+    known = SimpleNamespace(query=SimpleNamespace(fingerprint="q"), require=require)
+    monkeypatch.setattr(checking.Calibration, "load", lambda folder: known)
+    monkeypatch.setattr(checking, "is_bundle", lambda folder: bundled)
+    told = checking._calibration(tmp_path, "f")
+    assert ("holds once the migration is finished" in told) is bundled
+    assert ("refused (of another model)" in told) is not bundled
+
+
+def test_queries_are_by_whom_is_named_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[tuple[str, object]] = []
+    monkeypatch.setattr(running, "document_encoder", lambda path, **_: named.append(("documents", path)))
+    monkeypatch.setattr(running, "query_encoder", lambda path, **_: named.append(("queries", path)))
+    monkeypatch.setattr(running, "document_folder", Path)
+    monkeypatch.setattr(running, "record_of", lambda *_: None)
+    assert running._models(Wanted("large", query="small"), None).model == Path("small")
+    assert running._models(Wanted("large"), None).model == Path("large")
+    under_way: Any = SimpleNamespace(to="begun")
+    assert running._models(Wanted(query="small"), under_way).model == Path("small")
+    first = [("documents", "large"), ("queries", "small"), ("documents", "large"), ("queries", "large")]
+    assert named == [*first, ("documents", "begun"), ("queries", "small")]

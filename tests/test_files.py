@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from emb.errors import ArtifactError
-from emb.files import atomic_folder
+from emb.errors import ArtifactError, DiskError
+from emb.files import atomic_folder, disk_errors
 
 
 def _filled(folder: Path, content: str) -> Path:
@@ -87,3 +87,10 @@ def test_what_a_folder_holds_is_on_the_disk_before_it_has_its_name(
     with atomic_folder(tmp_path / "folder") as partial:
         _filled(partial, "new")
     assert (tmp_path / "folder" / "inside" / "file").stat().st_ino in synced
+
+
+def test_numpy_says_that_a_disk_is_full_in_words_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="the disk is full"), disk_errors(tmp_path):
+        raise OSError("1056 requested and 992 written")
+    with pytest.raises(OSError, match="no such thing"), disk_errors(tmp_path):
+        raise OSError("no such thing")

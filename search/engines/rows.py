@@ -15,7 +15,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.search.engines.protocol import Row
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description, home
-from emb.search.index.loaded import Segment
+from emb.search.index.loaded import Segment, require_as_written
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
@@ -42,7 +42,7 @@ class CommittedRows:
 
     def __init__(self, folder: Path) -> None:
         """Raises:
-        ArtifactError: no index, one whose first run has not come to its end, or one without documents.
+        ArtifactError: no index, a damaged one, or one whose first run has not come to its end.
         """
         folder = home(folder)
         self.description = Description.load(folder)
@@ -50,6 +50,7 @@ class CommittedRows:
         self._snapshot = Snapshot(folder, self.description)
         with self._catalogue.reading():
             self._snapshot.renew(self._catalogue)
+        self._require_as_written()
         fitted = self._snapshot.fitted
         if fitted is None or any(segment.row.raw for segment in self._snapshot.segments):
             self.close()
@@ -97,6 +98,15 @@ class CommittedRows:
     def close(self) -> None:
         """Close the index's files."""
         self._catalogue.close()
+
+    def _require_as_written(self) -> None:
+        """Look at all of its files: a copy would pass their damage on."""
+        try:
+            for segment in self._snapshot.segments:
+                require_as_written(self._snapshot.folder, segment.row, self.description.encoder.dim)
+        except ArtifactError:
+            self.close()
+            raise
 
     def _vectors(self, segment: Segment, rows: Any) -> Vectors:
         stored = segment.stored

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_packaging import ROOT, shipped
 
-BASE = {"doors", "errors", "files", "locks", "machine", "progress", "rotation", "similarity", "tokens"}
+BASE = {"beginnings", "doors", "errors", "files", "locks", "machine", "progress", "rotation", "similarity", "tokens"}
 # What each room may import besides the files of the root; quantize and validate are two rooms each.
 MAY_IMPORT = {
     "artifact": set(),
@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "search.web": {"artifact", "data", "quantize.vectors", "runtime", "search", "search.bundling"},
 }
 # Files of the root, from the first; `cli`, `commands` and the package's own door may import all.
-ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "rotation", "tokens"]
+ORDER = ["errors", "doors", "files", "locks", "progress", "machine", "similarity", "rotation", "beginnings", "tokens"]
 
 
 def _room(module: str) -> str:

@@ -30,6 +30,15 @@ SELECT id, max(length(CAST(substr(text, start + 1, stop - start) AS BLOB)), leng
     length(CAST(facts AS BLOB)), length(CAST(id AS BLOB))) AS bytes
 FROM passages JOIN documents ON document = documents.key ORDER BY bytes DESC LIMIT 1
 """
+# As bytes: SQLite's functions of texts end at a NUL.
+_NUL = """
+SELECT id, 'its id' FROM documents WHERE instr(CAST(id AS BLOB), x'00')
+UNION ALL SELECT id, 'its title' FROM documents WHERE instr(CAST(title AS BLOB), x'00')
+UNION ALL SELECT id, 'its text' FROM documents WHERE instr(CAST(text AS BLOB), x'00')
+UNION ALL SELECT id, 'its metadata ' || name FROM metadata JOIN documents ON document = documents.key
+    WHERE instr(CAST(value AS BLOB), x'00') OR instr(CAST(name AS BLOB), x'00')
+LIMIT 1
+"""
 
 
 class CommittedRows:
@@ -93,6 +102,22 @@ class CommittedRows:
             raise UsageError(
                 f"{place}: keeps texts of up to {most_bytes:,} bytes, and the document {name!r} has one of {size:,}",
                 f"cut documents into pieces: {_KEPT}",
+            )
+
+    def require_no_nul(self, place: object) -> None:
+        """Refuse a NUL character, which an engine does not keep.
+
+        Raises:
+            UsageError: there is one; its document and the field are named.
+        """
+        with self._catalogue.reading() as sql:
+            found = sql.execute(_NUL).fetchone()
+        if found:
+            name, field = found
+            raise UsageError(
+                f"{place}: keeps no NUL character, and the document {name!r} has one in {field}",
+                "take it out of the documents, index them again (of an id: with --delete for the former one) and run"
+                " the same command again",
             )
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from emb.errors import ArtifactError, UsageError
 from emb.files import disk_errors
-from emb.locks import locked
+from emb.locks import held_for_reading, locked
 from emb.progress import bar, warn
 from emb.runtime.encoder import Encoder
 from emb.search.index import checksums, fitted
@@ -91,8 +91,9 @@ def is_index(folder: Path) -> bool:
     return (folder / FILE).is_file() and (home(folder) / SQLITE).is_file()
 
 
-def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
-    """Do `work` as the only writer of an index.
+def with_lock(folder: Path, work: Callable[[], _T], *, reading: bool = False) -> _T:
+    """Do `work` as the only writer of an index, or while nobody writes it: one that is only read may lie where nothing
+    can be written.
 
     Raises:
         ArtifactError: another process is writing it.
@@ -101,7 +102,7 @@ def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
     def busy() -> None:
         raise ArtifactError(f"{folder}: another process is writing this index", "wait for it, or choose another --out")
 
-    with locked(folder / LOCK, busy):
+    with (held_for_reading if reading else locked)(folder / LOCK, busy):
         return work()
 
 

@@ -69,7 +69,7 @@ def validate(
         return _index(Path(artifact), data, min_cosine, **options)
     if artifact is not None and is_bundle(Path(artifact)):
         return _bundle(artifact, data, not no_verify, min_cosine, **options)
-    from emb.validate.proof import validate as prove
+    from emb.validate import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
     failure = (

@@ -119,7 +119,7 @@ def test_every_room_is_in_the_table() -> None:
 
 
 def test_other_rooms_reach_the_export_through_its_face() -> None:
-    face = {"export.options", "export.pipeline", "export.source"}
+    face = {"export.given", "export.options", "export.pipeline", "export.source"}
     others = [path for room in MAY_IMPORT if _room(room) != "export" for path in _files(room)]
     used = {module for path in others for module in _imports(path) if _room(module) == "export"}
     assert {module.rpartition(".")[0] for module in used} == face

@@ -93,7 +93,11 @@ def validate(
 
 def _open(folder: Path, verify: bool) -> Manifest:
     if not is_artifact(folder):
-        raise ArtifactError(f"{folder}: not an artifact of emb (it has no emb.json)", f"run: emb export {folder}")
+        index = (folder / "index.json").is_file()
+        raise ArtifactError(
+            f"{folder}: {'an index' if index else 'not an artifact of emb (it has no emb.json)'}",
+            f"run: emb {'validate' if index else 'export'} {folder}",
+        )
     manifest = Manifest.load(folder)
     if not manifest.variants:
         raise ArtifactError(f"{folder}: holds no ONNX file to validate", f"run: emb export {folder}")

@@ -22,8 +22,9 @@ whose exception it extends, it is nothing to mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 
 _COMMAND = re.compile(r"\b(emb|hf|pip|git|python3?) (-|[a-z])")  # what follows is meant for a terminal, from Python too
 _OPTION = re.compile(r"(?<!\S)--([a-z][a-z0-9-]*)")
@@ -51,11 +52,32 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or repr(error)).splitlines()[0]
 
 
-def in_python(text: str) -> str:
-    """`text` with the arguments of the library in place of the options of the command line; whole commands stay."""
+def in_python(text: str, called: Sequence[Sequence[str]] = ()) -> str:
+    """`text` with the arguments of the library in place of the options of the command line; whole commands stay.
+
+    `called` are the arguments of functions that were called, the user's own call first: some take one dim where others
+    take several.
+    """
     command = _COMMAND.search(text)
     said, typed = (text[: command.start()], text[command.start() :]) if command else (text, "")
-    return _OPTION.sub(lambda found: _ARGUMENTS.get(found[1], found[1].replace("-", "_")), said) + typed
+    return _OPTION.sub(lambda found: _argument(found[1], called), said) + typed
+
+
+def _argument(option: str, called: Sequence[Sequence[str]]) -> str:
+    plain = option.replace("-", "_")
+    known = _ARGUMENTS.get(option, plain)
+    if not known.isidentifier():
+        return known
+    return next((name for arguments in called for name in (plain, known) if name in arguments), known)
+
+
+def _called(place: TracebackType | None) -> Iterator[tuple[str, ...]]:
+    """Names of the arguments of this package's functions that an error came through, the outermost first."""
+    while place is not None:
+        code, module = place.tb_frame.f_code, str(place.tb_frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == "emb":
+            yield code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        place = place.tb_next
 
 
 class Terminated(KeyboardInterrupt):
@@ -73,7 +95,8 @@ class EmbError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return "\n  ".join(in_python(text) for text in (self.message, self.hint) if text)
+        called = list(_called(self.__traceback__))
+        return "\n  ".join(in_python(text, called) for text in (self.message, self.hint) if text)
 
     @property
     def told(self) -> str:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -19,6 +20,7 @@ from emb.errors import ArtifactError, DiskError
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_ALLOWED = {errno.EACCES, errno.EROFS, errno.EPERM}
 _NO_PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}
+_NUMPY = re.compile(r"\d+ requested and \d+ written")
 
 
 def cache_root() -> Path:
@@ -39,13 +41,13 @@ def _users_cache() -> Path:
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write below `path` into a `DiskError`.
 
-    Libraries written in Rust report a full disk as their own exception with the errno in the text, so the text is
-    looked at as well.
+    Libraries written in Rust report a full disk as their own exception with the errno in the text, and numpy says how
+    much it wrote without any, so the text is looked at as well.
     """
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in _NO_ROOM or _NUMPY.fullmatch(str(error)):
             raise _disk_full(path) from error
         if error.errno in _NOT_ALLOWED or (error.errno in _NO_PLACE and _is_about(error, path)):
             raise DiskError(f"{path}: cannot be written ({error.strerror})", "choose another place to write") from error

@@ -56,14 +56,35 @@ def locked(path: Path, busy: Callable[[], object]) -> Iterator[IO[bytes]]:
                 return
 
 
-def _lock(handle: IO[bytes], *, wait: bool) -> bool:
+@contextmanager
+def held_for_reading(path: Path, busy: Callable[[], object]) -> Iterator[None]:
+    """As `locked`, for who writes nothing beside the lock: where its folder cannot be written, a file that is there is
+    locked without writing, and one that is not there is locked by nobody.
+
+    Raises:
+        DiskError: the file cannot be read.
+    """
+    if os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK)):
+        with locked(path, busy):
+            yield
+    elif path.exists():
+        with disk_errors(path), path.open("rb") as handle:
+            if not _lock(handle, wait=False, shared=True):
+                busy()
+                _lock(handle, wait=True, shared=True)
+            yield
+    else:
+        yield
+
+
+def _lock(handle: IO[bytes], *, wait: bool, shared: bool = False) -> bool:
     """Whether the lock was taken; on a file system that has none it always is."""
     if sys.platform == "win32":
         return _lock_on_windows(handle, wait=wait)
     import fcntl
 
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from emb.beginnings import Beginnings
 from emb.errors import ArtifactError
 from emb.files import read_json
 from emb.progress import warn
@@ -19,6 +20,7 @@ Batch = tuple[Ids, Ids]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Rows = Sequence[np.ndarray[Any, Any]]  # token ids of texts, each (tokens,)
 MAX_TEXTS = 1024  # of a batch, however short they are
+_BEGINNING, _MORE = 16, 4  # characters for each token that is read, and times as many where these did not do
 
 
 def prompt_of(prompts: Mapping[str, str], kind: str) -> str:
@@ -45,6 +47,7 @@ class TextTokenizer:
         self.pad_id = pad_id
         self.lowercase = lowercase
         self.truncation_side = side
+        self._beginnings = Beginnings(tokenizer)
 
     def cut_at(self, max_length: int) -> TextTokenizer:
         """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one
@@ -77,14 +80,36 @@ class TextTokenizer:
         self, texts: Sequence[str], prompts: Sequence[str] | str = ""
     ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Token ids of each text behind its prompt (one for all, or one per text)."""
+        return [ids for ids, _ in self.read(texts, prompts)]
+
+    def read(
+        self, texts: Sequence[str], prompts: Sequence[str] | str = ""
+    ) -> list[tuple[np.ndarray[Any, np.dtype[np.int32]], bool]]:
+        """The same, each with whether the text is longer than that.
+
+        Of a long text no more is tokenised than what its tokens are sure to come from, where the tokenizer admits that.
+        """
         whole = self.written(texts, prompts)
         # In chunks: an `Encoding` holds some 100 bytes per token until its ids are taken out.
         chunks = (whole[start : start + 2048] for start in range(0, len(whole), 2048))
-        return [
-            np.asarray(encoding.ids, np.int32)
-            for chunk in chunks
-            for encoding in self.tokenizer.encode_batch_fast(chunk)
-        ]
+        return [found for chunk in chunks for found in self._read(chunk)]
+
+    def _read(self, whole: Sequence[str]) -> list[tuple[np.ndarray[Any, np.dtype[np.int32]], bool]]:
+        found, waiting, size = {}, list(range(len(whole))), _BEGINNING * self.max_length
+        while waiting:
+            parts = [self._beginning(whole[index], size) for index in waiting]
+            again = []
+            for index, part, encoding in zip(waiting, parts, self.tokenizer.encode_batch_fast(parts), strict=True):
+                cut = len(encoding.ids) >= self.max_length and bool(encoding.overflowing)
+                if cut or len(part) == len(whole[index]):
+                    found[index] = (np.asarray(encoding.ids, np.int32), cut)
+                else:
+                    again.append(index)
+            waiting, size = again, _MORE * size
+        return [found[index] for index in range(len(whole))]
+
+    def _beginning(self, text: str, size: int) -> str:
+        return self._beginnings.of(text, size) if self.truncation_side == "right" else text
 
     def written(self, texts: Sequence[str], prompts: Sequence[str] | str = "") -> list[str]:
         """The texts behind their prompts, in the case in which they are read."""

@@ -25,7 +25,8 @@ FINER = ("float32", "float16", "lvq8", "int8", "int4")
     "--delete",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Remove the documents whose ids stand in FILE, one a line, before any are added.",
+    help="Remove the documents whose ids stand in FILE, one a line, before any are added. In a .jsonl each line is a"
+    " JSON string, so that an id may hold a line break.",
 )
 @click.option("--field", default="text", show_default=True, metavar="NAME", help="Column or key that holds the text.")
 @click.option(
@@ -88,9 +89,9 @@ def index(
     it was. What is chosen of --metadata to --factory stays as it was when the index was begun.
     """
     import emb
-    from emb.data.records import read_lines
+    from emb.search.index.documents import read_ids
 
-    ids = [line.strip() for _, line in read_lines(delete)] if delete else []
+    ids = read_ids(delete) if delete else []
     done = emb.index(documents, out, doc, delete=ids, metadata=list(metadata) or None, **options)
     found, quality = vars(done) | {"quality": vars(done.quality)}, done.quality
     lines = [

@@ -21,6 +21,8 @@ from emb.report.tables import table
 if TYPE_CHECKING:
     from emb.search.bundling.agreement import Search
 
+INDEX = "index.json"  # emb.search.index.description.FILE, whose imports nobody waits for here
+
 
 @click.command()
 @click.argument("artifact", required=False)
@@ -56,16 +58,19 @@ def validate(
     The very files that ship are compared with the model they were made from. ARTIFACT is an exported folder; by
     default the newest export of the latest run. Writes parity.json and report.html into it. Exit code 1 if a gate
     fails. Of a bundle it is shown how far its search agrees with one by the documents' model alone: --data names a
-    BEIR folder, or documents from which queries are cut. With --trusted-key its signature is looked at first, and
+    BEIR folder, or documents from which queries are cut. Of an index every byte is compared with its checksum, and
+    nothing is written; exit code 2 if one has changed. With --trusted-key its signature is looked at first, and
     without --data that is all.
     """
     if trusted_key is not None:
         _require_signed(artifact, trusted_key, not no_verify)
         if not data:
             return Outcome({"artifact": artifact, "signed": True}, f"{artifact}: every file is as it was signed")
+    if artifact is not None and (Path(artifact) / INDEX).is_file():
+        return _index(Path(artifact), data, min_cosine, **options)
     if artifact is not None and is_bundle(Path(artifact)):
         return _bundle(artifact, data, not no_verify, min_cosine, **options)
-    from emb.validate.proof import validate as prove
+    from emb.validate import validate as prove
 
     report = prove(artifact, data=list(data), min_cosine=min_cosine, verify=not no_verify, **options)
     failure = (
@@ -98,6 +103,21 @@ def _require_signed(artifact: str | None, trusted_key: Path, verify: bool) -> No
     if artifact is None or not verify:
         raise UsageError("--trusted-key: looks at one artifact as it is", "name its folder, without --no-verify")
     require_signed(Path(artifact), trusted_key)
+
+
+def _index(folder: Path, data: Sequence[str], min_cosine: float | None, against: str | None, **_: Any) -> Outcome:
+    from emb.search.index.whole import prove
+
+    if data or against or min_cosine is not None:
+        raise UsageError(
+            f"{folder}: an index is held against its own checksums", "leave out --against, --data and --min-cosine"
+        )
+    found = prove(folder)
+    return Outcome(
+        {"index": str(folder), **vars(found)},
+        f"{folder}: every byte is as it was written: {found.documents:,} documents, {found.passages:,} vectors in"
+        f" {found.files:,} files ({found.bytes / 1e6:,.1f} MB)",
+    )
 
 
 def _bundle(

@@ -67,6 +67,9 @@ def export(
         MissingExtra: an `exporter` that is not installed.
         DiskError: no room to write.
     """
+    from emb.export.given import given
+
+    place = given(source)
     with needs_extra():
         from emb.export.options import Options
         from emb.export.pipeline import run_export
@@ -87,7 +90,7 @@ def export(
         trust_remote_code=trust_remote_code,
     )
     return run_export(
-        None if source is None else Path(source),
+        place,
         layers,
         dims,
         options,

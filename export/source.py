@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from emb.artifact.manifest import LayerDimPair, Manifest
-from emb.artifact.runs import finished_static, latest_run, run_status
-from emb.errors import ArtifactError, UsageError
+from emb.artifact.runs import finished_static, run_status
+from emb.errors import UsageError
+from emb.export.given import given
 from emb.model.embedding_model import manifest_of
-from emb.teachers.registry import resolve, teachers
+from emb.teachers.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,9 @@ def find_source(source: Path | None, verify: bool = True, *, trust_remote_code: 
         ArtifactError: nothing there, or an artifact changed by hand.
         UsageError: no run to take, or one without a student yet.
     """
-    place = latest_run() if source is None else source
-    if str(place) in teachers() and not place.exists():
-        place = resolve(str(place), trust_remote_code=trust_remote_code).path
+    place = given(source)
     if not place.is_dir():
-        raise ArtifactError(
-            f"{place}: no such folder",
-            "give a run, an artifact, a sentence-transformers folder, or a name of `emb models`",
-        )
+        place = resolve(str(place), trust_remote_code=trust_remote_code).path
     if run_status(place) is not None:
         folder, name, exports = place / "student", place.name, place / "exports"
         inside = finished_static(place)

@@ -7,8 +7,10 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from indexing import indexed, texts
 from test_packaging import ROOT, shipped
 
 import emb
@@ -80,6 +82,51 @@ AT_THE_TERMINAL = {"grid", "print"}  # what in Python is another function
 def test_the_library_names_arguments(said: str, in_library: str) -> None:
     assert in_python(said) == in_library
     assert str(UsageError(said, said)) == f"{in_library}\n  {in_library}"
+
+
+def _raise(said: str) -> None:
+    raise UsageError(said, said)
+
+
+# Functions that take one where others take several, as a module of the package has them.
+_OURS = """
+def index(documents, *, codec=None, dim=None): fail("--codec 9 and --dim 9")
+def export(source, *, dims=()): inner(0)
+def inner(dim): fail("--dim 9")
+def neither(**options): fail("--dim 9")
+def verified(*, int8=False): fail("--int8: and --no-verify")
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("index([])", "codec 9 and dim 9"),
+        ("export('a')", "dims 9"),  # what the caller sees, not what stands below
+        ("neither()", "dims 9"),
+        ("verified()", "int8=True: and verify=False"),
+    ],
+)
+def test_the_argument_is_that_of_the_function_that_was_called(call: str, said: str) -> None:
+    ours: dict[str, Any] = {"__name__": "emb.made", "fail": _raise}
+    exec(compile(_OURS, "made.py", "exec"), ours)
+    with pytest.raises(UsageError) as caught:
+        eval(call, ours)
+    assert str(caught.value) == f"{said}\n  {said}"
+
+
+def test_doors_name_their_own_arguments(tmp_path: Path, bert_folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        emb.migrate(_index(tmp_path), to=bert_folder, dim=999, check=True)
+    assert str(caught.value).startswith("dim 999: the new encoder has 32\n  choose as many or fewer with dim")
+    with pytest.raises(UsageError) as caught:
+        emb.export(bert_folder, dims=[999], out=tmp_path / "out")
+    assert "dims" in str(caught.value)
+
+
+def _index(place: Path) -> Path:
+    indexed(place / "i", texts(30))
+    return place / "i"
 
 
 def test_a_terminal_is_told_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from emb.errors import ArtifactError, DiskError
-from emb.files import atomic_folder, refuse_existing, write_json
+from emb.files import atomic_folder, disk_errors, refuse_existing, write_json
 
 
 def _filled(folder: Path, content: str) -> Path:
@@ -112,3 +112,10 @@ def _written(write: Any, path: Path) -> None:
 def test_a_file_that_is_read_meanwhile_is_no_place_to_write(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "made" / "new"):
         (tmp_path / "elsewhere").read_text(encoding="utf-8")
+
+
+def test_numpy_says_that_a_disk_is_full_in_words_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match="the disk is full"), disk_errors(tmp_path):
+        raise OSError("1056 requested and 992 written")
+    with pytest.raises(OSError, match="no such thing"), disk_errors(tmp_path):
+        raise OSError("no such thing")

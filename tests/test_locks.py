@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emb.errors import DiskError
-from emb.locks import locked
+from emb.locks import held_for_reading, locked
 
 HOLD = """
 import sys, time
@@ -90,3 +90,21 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="cannot be written"), locked(tmp_path / "a" / ".lock", _busy):
         pass
     tmp_path.chmod(0o700)
+
+
+def test_who_only_reads_needs_no_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "folder" / ".lock"
+    path.parent.mkdir()
+    with held_for_reading(path, _busy):
+        assert path.exists()  # as a writer has it, where that can be
+        with pytest.raises(_Busy), locked(path, _busy):
+            pass
+    path.unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with held_for_reading(path, _busy):
+        assert not path.exists()
+    path.touch()
+    with held_for_reading(path, _busy), held_for_reading(path, _busy), pytest.raises(_Busy), locked(path, _busy):
+        pass
+    with locked(path, _busy), pytest.raises(_Busy), held_for_reading(path, _busy):
+        pass

@@ -125,6 +125,23 @@ def test_the_runtime_imports_no_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export"], "no finished run"),
+        (["export", "--grid"], "no finished run"),
+        (["export", "nowhere"], "nowhere: no such folder"),
+        (["validate"], "no finished run"),
+        (["push", "--to", "me/it"], "no finished run"),
+        (["doctor"], "no finished run"),
+    ],
+)
+def test_nothing_is_imported_to_say_that_nothing_is_there(words: list[str], said: str, tmp_path: Path) -> None:
+    run = "from emb.commands import console; from emb.cli import cli; raise SystemExit(console.run(cli, {}))"
+    done = _without_torch(f"import os; os.chdir({str(tmp_path)!r}); {run.format(words)}")
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
 def test_the_base_install_lists_models_and_names_the_extra_for_the_rest() -> None:
     run = "from emb.commands import console; from emb.cli import cli; raise SystemExit(console.run(cli, {}))"
     assert _without_torch(run.format(["models", "--json"])).returncode == 0

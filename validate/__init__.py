@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emb.artifact.runs import newest_export
 from emb.doors import open_door
 from emb.errors import needs_extra
 
@@ -35,6 +36,7 @@ def validate(
         DataError: `data` cannot be read.
         TeacherError: `against` cannot be found.
     """
+    artifact = newest_export() if artifact is None else artifact
     with needs_extra():
         from emb.validate.proof import validate as prove
     return prove(

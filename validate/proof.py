@@ -93,6 +93,8 @@ def validate(
 
 def _open(folder: Path, verify: bool) -> Manifest:
     if not is_artifact(folder):
+        if (folder / "index.json").is_file():
+            raise ArtifactError(f"{folder}: an index, not an export", f"run: emb validate {folder}")
         raise no_artifact(folder)
     manifest = Manifest.load(folder)
     if not manifest.variants:

@@ -90,7 +90,7 @@ def copy(folder: Path, target: Target, find: str | None, overwrite: bool) -> Syn
         with closing(CommittedRows(folder)) as rows, opened(target) as engine:
             return _copied(rows, engine, target, find, overwrite)
 
-    return with_lock(folder, work)
+    return with_lock(folder, work, reading=True)
 
 
 def _copied(rows: CommittedRows, engine: Engine, target: Target, find: str | None, overwrite: bool) -> Synced:
@@ -125,6 +125,8 @@ def _check(identity: Identity, known: Identity | None, rows: CommittedRows, engi
         identity.require_same(known, target)
     if engine.most_bytes:
         rows.require_texts_up_to(engine.most_bytes, target)
+    if not engine.keeps_nul:
+        rows.require_no_nul(target)
 
 
 def _changed(rows: CommittedRows, engine: Engine, target: Target, form: Form) -> tuple[int, int]:

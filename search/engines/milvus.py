@@ -33,6 +33,7 @@ class Milvus:
     """See `Engine`."""
 
     most_bytes: int | None = _TEXT
+    keeps_nul = True
 
     def __init__(self, target: Target) -> None:
         """Raises:

@@ -29,6 +29,7 @@ class Postgres:
     """See `Engine`."""
 
     most_bytes: int | None = None
+    keeps_nul = False
 
     def __init__(self, target: Target) -> None:
         """Raises:

@@ -88,6 +88,7 @@ class Engine(Protocol):
     """One table or collection. Whatever a library raises is an `EngineError` outside."""
 
     most_bytes: int | None  # of a text, encoded; None for any
+    keeps_nul: bool  # whether a text may hold a NUL character
 
     def hold(self) -> None:
         """Make ready for writing.

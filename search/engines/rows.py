@@ -15,7 +15,7 @@ from emb.errors import ArtifactError, UsageError
 from emb.search.engines.protocol import Row
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description, home
-from emb.search.index.loaded import Segment
+from emb.search.index.loaded import Segment, require_as_written
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
@@ -30,6 +30,15 @@ SELECT id, max(length(CAST(substr(text, start + 1, stop - start) AS BLOB)), leng
     length(CAST(facts AS BLOB)), length(CAST(id AS BLOB))) AS bytes
 FROM passages JOIN documents ON document = documents.key ORDER BY bytes DESC LIMIT 1
 """
+# As bytes: SQLite's functions of texts end at a NUL.
+_NUL = """
+SELECT id, 'its id' FROM documents WHERE instr(CAST(id AS BLOB), x'00')
+UNION ALL SELECT id, 'its title' FROM documents WHERE instr(CAST(title AS BLOB), x'00')
+UNION ALL SELECT id, 'its text' FROM documents WHERE instr(CAST(text AS BLOB), x'00')
+UNION ALL SELECT id, 'its metadata ' || name FROM metadata JOIN documents ON document = documents.key
+    WHERE instr(CAST(value AS BLOB), x'00') OR instr(CAST(name AS BLOB), x'00')
+LIMIT 1
+"""
 
 
 class CommittedRows:
@@ -42,7 +51,7 @@ class CommittedRows:
 
     def __init__(self, folder: Path) -> None:
         """Raises:
-        ArtifactError: no index, one whose first run has not come to its end, or one without documents.
+        ArtifactError: no index, a damaged one, or one whose first run has not come to its end.
         """
         folder = home(folder)
         self.description = Description.load(folder)
@@ -50,6 +59,7 @@ class CommittedRows:
         self._snapshot = Snapshot(folder, self.description)
         with self._catalogue.reading():
             self._snapshot.renew(self._catalogue)
+        self._require_as_written()
         fitted = self._snapshot.fitted
         if fitted is None or any(segment.row.raw for segment in self._snapshot.segments):
             self.close()
@@ -94,9 +104,34 @@ class CommittedRows:
                 f"cut documents into pieces: {_KEPT}",
             )
 
+    def require_no_nul(self, place: object) -> None:
+        """Refuse a NUL character, which an engine does not keep.
+
+        Raises:
+            UsageError: there is one; its document and the field are named.
+        """
+        with self._catalogue.reading() as sql:
+            found = sql.execute(_NUL).fetchone()
+        if found:
+            name, field = found
+            raise UsageError(
+                f"{place}: keeps no NUL character, and the document {name!r} has one in {field}",
+                "take it out of the documents, index them again (of an id: with --delete for the former one) and run"
+                " the same command again",
+            )
+
     def close(self) -> None:
         """Close the index's files."""
         self._catalogue.close()
+
+    def _require_as_written(self) -> None:
+        """Look at all of its files: a copy would pass their damage on."""
+        try:
+            for segment in self._snapshot.segments:
+                require_as_written(self._snapshot.folder, segment.row, self.description.encoder.dim)
+        except ArtifactError:
+            self.close()
+            raise
 
     def _vectors(self, segment: Segment, rows: Any) -> Vectors:
         stored = segment.stored

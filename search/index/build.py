@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ import numpy as np
 
 from emb.errors import ArtifactError, UsageError
 from emb.files import disk_errors
-from emb.locks import locked
+from emb.locks import held_for_reading, locked
 from emb.progress import bar, warn
 from emb.runtime.encoder import Encoder
-from emb.search.index import fitted
+from emb.search.index import checksums, fitted
 from emb.search.index.additions import Counts, compared, put, remove
 from emb.search.index.catalogue import FILE as SQLITE
 from emb.search.index.catalogue import Catalogue
@@ -90,8 +91,9 @@ def is_index(folder: Path) -> bool:
     return (folder / FILE).is_file() and (home(folder) / SQLITE).is_file()
 
 
-def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
-    """Do `work` as the only writer of an index.
+def with_lock(folder: Path, work: Callable[[], _T], *, reading: bool = False) -> _T:
+    """Do `work` as the only writer of an index, or while nobody writes it: one that is only read may lie where nothing
+    can be written.
 
     Raises:
         ArtifactError: another process is writing it.
@@ -100,7 +102,7 @@ def with_lock(folder: Path, work: Callable[[], _T]) -> _T:
     def busy() -> None:
         raise ArtifactError(f"{folder}: another process is writing this index", "wait for it, or choose another --out")
 
-    with locked(folder / LOCK, busy):
+    with (held_for_reading if reading else locked)(folder / LOCK, busy):
         return work()
 
 
@@ -149,7 +151,8 @@ def put_in(
                 built.counts.deleted = remove(sql, deleted)
         if encoder:
             _add(_Adding(folder, description, encoder, catalogue, built, chunker), entries, total)
-        Storing(folder, description, catalogue).settle()
+        with catalogue.errors():
+            Storing(folder, description, catalogue).settle()
     if built.cuts:
         mend = "" if description.layout.chunk_tokens else "--chunk-tokens N cuts documents in pieces"
         tell(sum(built.cuts[1:], built.cuts[0]), "documents", mend)
@@ -194,7 +197,7 @@ class _Adding:
     ) -> None:
         self.folder, self.encoder, self.catalogue, self.built = folder, encoder, catalogue, built
         self.chunker, self.dim = chunker, description.encoder.dim
-        self.segment, self.rows = 0, 0
+        self.segment, self.rows, self.seen = 0, 0, hashlib.sha256()
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Compare, encode, write, commit."""
@@ -206,6 +209,8 @@ class _Adding:
         if block.encode or block.facts:
             with self.catalogue.writing() as sql:
                 put(sql, block, spans, self.segment, self.rows, self.built.counts)
+                if block.encode:
+                    checksums.put(sql, place(self.folder, self.segment, RAW), self.seen.hexdigest())
             self.rows += sum(map(len, spans))
         else:
             self.built.counts.unchanged += block.unchanged
@@ -228,4 +233,6 @@ class _Adding:
             with self.catalogue.writing() as sql:
                 row = sql.execute("INSERT INTO segments (raw, rows, version) VALUES (1, 0, 0)")
                 self.segment = int(row.lastrowid or 0)
-        append(place(self.folder, self.segment, RAW), vectors, 4 * self.dim * self.rows)
+        rows = np.ascontiguousarray(vectors).tobytes()
+        append(place(self.folder, self.segment, RAW), rows, 4 * self.dim * self.rows)
+        self.seen.update(rows)

@@ -15,9 +15,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from emb.errors import ArtifactError, DiskError
+from emb.errors import ArtifactError, DiskError, EmbError
 from emb.files import disk_errors
+from emb.search.index.checksums import REBUILD
 from emb.search.index.segments import FOLDER as SEGMENTS
+from emb.search.index.soundness import damage_of
 
 FILE = "index.sqlite"
 _WAIT = 60  # seconds for another's commit, or for readers to end
@@ -61,7 +63,7 @@ class Catalogue:
                 f"{self.path}: damaged (empty, and vectors lie beside it)",
                 "put the former file back, or build it anew: emb index DOCS --doc MODEL --out DIR",
             )
-        with self._errors():
+        with self.errors():
             self.sql = sqlite3.connect(
                 _address(self.path, "rwc" if write else _reading(self.path)),
                 uri=True,
@@ -77,7 +79,7 @@ class Catalogue:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """One committed state, whatever is written meanwhile."""
-        with self._errors():
+        with self.errors():
             self.sql.execute("BEGIN")
             try:
                 yield self.sql
@@ -87,7 +89,7 @@ class Catalogue:
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside counts from its end on, or none of it."""
-        with self._errors():
+        with self.errors():
             self.sql.execute("BEGIN IMMEDIATE")
             try:
                 yield self.sql
@@ -98,8 +100,15 @@ class Catalogue:
                     self.sql.execute("ROLLBACK")
 
     def state(self) -> int:
-        """A number that every commit changes."""
-        return int(self.setting("state") or 0)
+        """A number that every commit changes.
+
+        Raises:
+            ArtifactError: none is there.
+        """
+        found = self.setting("state") or "0"
+        if not found.isdecimal():
+            raise _damaged(self.path, f"state {found!r}")
+        return int(found)
 
     def setting(self, name: str) -> str | None:
         """A value by its name, or None."""
@@ -112,7 +121,7 @@ class Catalogue:
 
     def attach(self, folder: Path, name: str) -> None:
         """Let statements read the tables of another index: `name.documents`."""
-        with self._errors():
+        with self.errors():
             self.sql.execute(f"ATTACH DATABASE ? AS {name}", (_address(folder / FILE, _reading(folder / FILE)),))
 
     def require_there(self) -> None:
@@ -130,10 +139,19 @@ class Catalogue:
         self.sql.close()
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """Say in words a user understands what SQLite says, and of what nobody foresaw that the file is damaged, if
+        it is: numbers and texts that were never written lead anywhere.
+
+        Raises:
+            ArtifactError: it is damaged, or kept busy.
+            DiskError: it cannot be read or written.
+        """
         try:
             with disk_errors(self.path.parent):
                 yield
+        except EmbError:
+            raise
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
@@ -145,10 +163,23 @@ class Catalogue:
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise ArtifactError(f"{self.path}: kept busy by another process", "try again later") from error
             if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) or isinstance(error, sqlite3.OperationalError):
-                raise ArtifactError(
-                    f"{self.path}: damaged ({error})", "build it anew: emb index DOCS --doc MODEL --out DIR"
-                ) from error
+                raise _damaged(self.path, str(error)) from error
             raise
+        except Exception as error:
+            if said := self._damage():
+                raise _damaged(self.path, said) from error
+            raise
+
+    def _damage(self) -> str:
+        """The first damage that is found, in words."""
+        try:
+            return next(damage_of(self.sql), "")
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            return str(error)
+
+
+def _damaged(path: Path, said: str) -> ArtifactError:
+    return ArtifactError(f"{path}: damaged ({said})", f"put the former file back, or {REBUILD}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from emb.data.documents import TITLE, document_files
-from emb.data.records import Record, read_records, text_of, whole
+from emb.data.records import Record, read_lines, read_records, suffix, text_of, whole
 from emb.errors import DataError
 from emb.progress import note
 
@@ -84,6 +85,28 @@ def read_entries(
                 yield Entry(where, found or content_of(title, text).hex(), named, title, text, facts)
             elif any(record.get(name) is not None for name in ids):
                 empty(where)
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids, one a line; in a .jsonl (also .gz) each line is a JSON string or a whole number.
+
+    Raises:
+        DataError: a file that cannot be read, or a line of a .jsonl that is neither.
+    """
+    as_json = suffix(path) == ".jsonl"
+    return [_id_of(line, where) if as_json else line.strip() for where, line in read_lines(path)]
+
+
+def _id_of(line: str, where: str) -> str:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise DataError(
+            f'{where}: no id as JSON, such as "a" or 7', "write one a line, or name a file of plain lines .txt"
+        )
+    return whole(str(found).strip())
 
 
 def survey(entries: Iterable[Entry]) -> int:

@@ -18,6 +18,7 @@ from emb.quantize.vectors.base import Codec
 from emb.quantize.vectors.codecs import CODECS, DESCRIPTION, load_codec, save_codec
 from emb.rotation import principal_rotation
 from emb.search.index.catalogue import Catalogue
+from emb.search.index.checksums import REBUILD
 from emb.search.index.description import Layout
 from emb.search.index.segments import sync_folder
 from emb.search.index.space import Space
@@ -100,13 +101,23 @@ def load(catalogue: Catalogue, index: Path, space: Space) -> Fitted | None:
     setting = catalogue.setting(_SETTING)
     if setting is None:
         return None
-    known = json.loads(setting)
+    known = _read(setting, index)
     folder = index / known["folder"]
-    for name, digest in known.get("sealed", {}).items():  # an older index has none
+    for name, digest in known["sealed"].items():  # an older index has none
         _require(folder / name / DESCRIPTION, digest)
     rotation = _read_rotation(folder / _ROTATION, known["rotation"]) if known["rotation"] else None
     codec, *finer = (load_codec(folder / kind) for kind in _kinds(known["fine"]))
     return Fitted(space.turned(rotation), codec, finer[0] if finer else None)
+
+
+def _read(setting: str, index: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(setting)
+        return {name: known[name] for name in ("folder", "fine", "rotation")} | {"sealed": known.get("sealed", {})}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(
+            f"{index}: damaged (what it says of its codecs)", f"put the former files back, or {REBUILD}"
+        ) from error
 
 
 def put(catalogue: Catalogue, setting: str) -> None:
@@ -126,6 +137,4 @@ def _read_rotation(path: Path, digest: str) -> Vectors:
 
 def _require(path: Path, digest: str) -> None:
     if not path.is_file() or sha256_file(path) != digest:
-        raise ArtifactError(
-            f"{path}: missing, or changed since it was written", "build it anew: emb index DOCS --doc MODEL --out DIR"
-        )
+        raise ArtifactError(f"{path}: missing, or changed since it was written", REBUILD)

@@ -41,8 +41,9 @@ def check_factory(factory: str, codec: str, dim: int, measure: str) -> None:
     _empty(factory, codec, dim, measure)
 
 
-def build(factory: str, codec: Codec, codes: Codes, measure: str, path: Path) -> None:
-    """Train and fill the structure over a segment's codes, choose how hard it looks, and write it to `path`.
+def build(factory: str, codec: Codec, codes: Codes, measure: str, path: Path) -> str:
+    """Train and fill the structure over a segment's codes, choose how hard it looks, and write it to `path`; return
+    the file's checksum.
 
     Raises:
         UsageError: too few rows for it.
@@ -60,7 +61,7 @@ def build(factory: str, codec: Codec, codes: Codes, measure: str, path: Path) ->
         ) from error
     _tune(index, _rows(codec, codes[:: max(1, len(codes) // _TRIED)]))
     lib = faiss()
-    write(path, [lib.serialize_index_binary(index) if codec.kind == "binary" else lib.serialize_index(index)])
+    return write(path, [lib.serialize_index_binary(index) if codec.kind == "binary" else lib.serialize_index(index)])
 
 
 class Graph(Candidates):

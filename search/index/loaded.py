@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from emb.quantize.vectors.base import Codec, Codes
 from emb.quantize.vectors.scalar import Float32Codec
+from emb.search.index import checksums
 from emb.search.index.candidates import Candidates, FaissFlat, Hamming, Mask, Rows, Scored
 from emb.search.index.fitted import Fitted
 from emb.search.index.graphs import Graph
@@ -21,12 +23,16 @@ from emb.similarity import Vectors
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """A segment as the catalogue has it; `rows` grows with what is added, `version` changes with what is removed."""
+    """A segment as the catalogue has it; `rows` grows with what is added, `version` changes with what is removed.
+
+    `sealed` are the checksums of its files by their kinds; an older index has none.
+    """
 
     id: int
     raw: bool
     rows: int
     version: int
+    sealed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,15 @@ class Segment:
 
 def segments_of(sql: sqlite3.Connection) -> list[SegmentRow]:
     """Every segment that counts, the oldest first."""
+    sealed: dict[int, dict[str, str]] = {}
+    for name, digest in checksums.known(sql).items():
+        number, _, kind = name.partition(".")
+        if number.isdecimal():
+            sealed.setdefault(int(number), {})[f".{kind}"] = digest
     found = sql.execute("SELECT id, raw, rows, version FROM segments ORDER BY id")
-    return [SegmentRow(number, bool(raw), rows, version) for number, raw, rows, version in found]
+    return [
+        SegmentRow(number, bool(raw), rows, version, sealed.get(number, {})) for number, raw, rows, version in found
+    ]
 
 
 def members_of(sql: sqlite3.Connection, row: SegmentRow) -> Members:
@@ -89,13 +102,25 @@ def members_of(sql: sqlite3.Connection, row: SegmentRow) -> Members:
 
 def raw_vectors(index: Path, row: SegmentRow, dim: int) -> Codes:
     """The encoder's own vectors `(rows, encoder's dim)` of a segment that is not stored yet."""
-    return mapped(place(index, row.id, RAW), row.rows, dim, np.float32, whole=False)
+    return mapped(place(index, row.id, RAW), row.rows, dim, np.float32, whole=False, digest=row.sealed.get(RAW))
 
 
 def codes_of(index: Path, row: SegmentRow, codec: Codec, kind: str) -> Codes:
     """The codes `(rows, width)` of a segment that is stored; `kind` is the file's."""
     empty = codec.encode(np.zeros((1, codec.dim), np.float32))
-    return mapped(place(index, row.id, kind), row.rows, empty.shape[1], empty.dtype)
+    return mapped(place(index, row.id, kind), row.rows, empty.shape[1], empty.dtype, digest=row.sealed.get(kind))
+
+
+def require_as_written(index: Path, row: SegmentRow, dim: int) -> None:
+    """Compare all of a segment's files with their checksums, large ones as well; `dim` is the encoder's.
+
+    Raises:
+        ArtifactError: one is missing, or has changed since it was written.
+    """
+    for kind, digest in row.sealed.items():
+        path = place(index, row.id, kind)
+        found = path.stat().st_size if path.is_file() else -1
+        checksums.require(path, digest, 4 * dim * row.rows if kind == RAW else found, large=True)
 
 
 def stored_of(index: Path, row: SegmentRow, fitted: Fitted | None, space: Space, dim: int) -> Stored:
@@ -111,6 +136,7 @@ def stored_of(index: Path, row: SegmentRow, fitted: Fitted | None, space: Space,
 def _candidates(index: Path, row: SegmentRow, fitted: Fitted, codes: Codes) -> Candidates:
     graph = place(index, row.id, GRAPH)
     if graph.is_file():
+        checksums.require(graph, row.sealed.get(GRAPH), graph.stat().st_size)
         return Graph(graph, fitted.codec, codes, fitted.space.measure)
     if fitted.codec.kind != "binary":
         return FaissFlat(fitted.codec, codes, fitted.space.measure)

@@ -15,6 +15,7 @@ import numpy as np
 
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
+from emb.search.index import checksums
 from emb.search.index.candidates import Rows
 from emb.search.index.description import home
 from emb.search.index.filters import Where, matching
@@ -178,7 +179,7 @@ class MixedIndex(Index):
         """Lengths of its rows behind the map, where vectors are compared by their directions."""
         if self._matrix is None or not self.description.space.length_one:
             return None
-        return lengths_of(segment, self._matrix, self.new.folder)
+        return lengths_of(segment, self._matrix, self.new.folder, checksums.known(self.new.connection))
 
     def _aims(self, vector: Vectors, documents: Rows | None) -> list[Aim]:
         new = self.new.loaded

@@ -12,7 +12,9 @@ from pathlib import Path
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
 from emb.search.index.catalogue import Catalogue
+from emb.search.index.checksums import REBUILD
 from emb.search.index.description import Description, home
+from emb.search.index.documents import content_of
 from emb.search.index.filters import Where, matching
 from emb.search.index.hits import Hit
 from emb.search.index.matching import fitting_encoder
@@ -187,16 +189,16 @@ def hit_of(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
     """What a search shows of a document, by its best passage.
 
     Raises:
-        ArtifactError: the passage is not there.
+        ArtifactError: the passage is not there, or its document is not the one that was indexed.
     """
     row = sql.execute(
-        "SELECT id, title, text, facts, start, stop FROM documents JOIN passages ON document = documents.key"
+        "SELECT id, title, text, content, facts, start, stop FROM documents JOIN passages ON document = documents.key"
         " WHERE passages.key = ?",
         (found.passage,),
     ).fetchone()
     if row is None:
-        raise ArtifactError(
-            "the index names a passage that it does not hold", "build it anew: emb index DOCS --out DIR"
-        )
-    name, title, text, facts, start, stop = row
+        raise ArtifactError("the index names a passage that it does not hold", REBUILD)
+    name, title, text, content, facts, start, stop = row
+    if content_of(title, text) != content:
+        raise ArtifactError(f"the index is damaged: the document {name!r} has changed since it was written", REBUILD)
     return Hit(rank, found.score, name, title, text[start:stop].strip(), start, stop, json.loads(facts))

@@ -34,7 +34,7 @@ class Choices:
 def run(folder: Path, choices: Choices, model: str | Path | None, options: Mapping[str, Any]) -> Indexed:
     """Open the encoder and bring the index at `folder` up to date; `emb.index` describes it."""
     if not choices.documents and not choices.delete:
-        raise UsageError("nothing to index", "give files of documents, or --delete FILE with ids to remove")
+        raise UsageError("nothing to index", "give files of documents, or ids to remove with --delete")
     if not choices.documents:
         return index_with(folder, choices, None, None)
     if model is None:

@@ -6,6 +6,7 @@ name, is left of a crash and is never read.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from emb.errors import ArtifactError
 from emb.files import disk_errors
 from emb.quantize.vectors.base import Codes
+from emb.search.index.checksums import REBUILD, require
 
 FOLDER = "segments"
 RAW, CODES, FINE, GRAPH = ".raw", ".codes", ".fine", ".faiss"
@@ -26,7 +28,7 @@ def place(index: Path, segment: int, kind: str) -> Path:
     return index / FOLDER / f"{segment:06d}{kind}"
 
 
-def append(path: Path, rows: np.ndarray[Any, Any], behind: int) -> None:
+def append(path: Path, rows: bytes, behind: int) -> None:
     """Write rows behind the first `behind` bytes, and see that they are on the disk.
 
     Raises:
@@ -38,41 +40,46 @@ def append(path: Path, rows: np.ndarray[Any, Any], behind: int) -> None:
         with path.open("r+b") as handle:
             handle.truncate(behind)
             handle.seek(behind)
-            handle.write(np.ascontiguousarray(rows).tobytes())
+            handle.write(rows)
             handle.flush()
             os.fsync(handle.fileno())
         sync_folder(path.parent)
 
 
-def write(path: Path, parts: Iterable[np.ndarray[Any, Any]]) -> None:
-    """Write a whole file of rows and see that it is on the disk.
+def write(path: Path, parts: Iterable[np.ndarray[Any, Any]]) -> str:
+    """Write a whole file of rows and see that it is on the disk; return its checksum.
 
     Raises:
         DiskError: no room.
     """
+    seen = hashlib.sha256()
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as handle:
             for part in parts:
-                handle.write(np.ascontiguousarray(part).tobytes())
+                content = np.ascontiguousarray(part).tobytes()
+                seen.update(content)
+                handle.write(content)
             handle.flush()
             os.fsync(handle.fileno())
         sync_folder(path.parent)
+    return seen.hexdigest()
 
 
-def mapped(path: Path, rows: int, width: int, dtype: Any, *, whole: bool = True) -> Codes:
+def mapped(path: Path, rows: int, width: int, dtype: Any, *, whole: bool = True, digest: str | None = None) -> Codes:
     """The rows `(rows, width)` of a file, read when they are needed; of one that is not `whole`, the first ones.
 
     Raises:
-        ArtifactError: the file is missing, or of another size.
+        ArtifactError: the file is missing, of another size, or small and not what `digest` says.
     """
     size = rows * width * np.dtype(dtype).itemsize
     found = path.stat().st_size if path.is_file() else -1
     if found < size or (whole and found > size):
         raise ArtifactError(
             f"{path}: missing, or {'shorter' if found < size else 'longer'} than its {rows:,} rows",
-            "build it anew: emb index DOCS --doc MODEL --out DIR",
+            REBUILD,
         )
+    require(path, digest, size)
     return np.memmap(path, dtype, "r", shape=(rows, width)) if size else np.empty((rows, width), dtype)
 
 

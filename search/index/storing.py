@@ -15,13 +15,14 @@ import numpy as np
 
 from emb.progress import note
 from emb.quantize.vectors.base import Codec, Codes
+from emb.search.index import checksums
 from emb.search.index import fitted as fitting
 from emb.search.index.candidates import Rows
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description
 from emb.search.index.fitted import SAMPLE, Fitted
 from emb.search.index.graphs import build, factory_for
-from emb.search.index.loaded import SegmentRow, codes_of, raw_vectors, segments_of
+from emb.search.index.loaded import SegmentRow, codes_of, raw_vectors, require_as_written, segments_of
 from emb.search.index.segments import CODES, FINE, GRAPH, place, remove_others, write
 from emb.similarity import Vectors, neighbour_overlap
 
@@ -67,8 +68,9 @@ class Storing:
         known = fitting.load(self.catalogue, self.index, self.description.space)
         number = self._next_number()
         fitted, setting = (known, None) if known or not total else self._fit(sources, number)
-        if fitted and total:
-            self._write(fitted, sources, number, total)
+        for source in sources:
+            require_as_written(self.index, source.row, self.dim)  # written anew, damage would be sealed
+        sealed = self._write(fitted, sources, number, total) if fitted and total else {}
         with self.catalogue.writing() as sql:
             if setting:
                 fitting.put(self.catalogue, setting)
@@ -78,6 +80,10 @@ class Storing:
                 moved = ((number, row, key) for row, key in enumerate(keys))
                 sql.executemany("UPDATE passages SET segment = ?, row = ? WHERE key = ?", moved)
             sql.executemany("DELETE FROM segments WHERE id = ?", [(source.row.id,) for source in sources])
+            for path in (place(self.index, each.row.id, kind) for each in sources for kind in each.row.sealed):
+                checksums.forget(sql, path)
+            for path, digest in sealed.items():
+                checksums.put(sql, path, digest)
 
     def _next_number(self) -> int:
         last = self.sql.execute("SELECT seq FROM sqlite_sequence WHERE name = 'segments'").fetchone()
@@ -100,17 +106,22 @@ class Storing:
         places = places[:: -(-len(places) // SAMPLE)]
         return np.stack([np.asarray(files[segment][row]) for segment, row in places.tolist()])
 
-    def _write(self, fitted: Fitted, sources: Sequence[Source], number: int, total: int) -> None:
-        write(place(self.index, number, CODES), self._parts(fitted, fitted.codec, CODES, sources))
-        if fitted.fine:
-            write(place(self.index, number, FINE), self._parts(fitted, fitted.fine, FINE, sources))
+    def _write(self, fitted: Fitted, sources: Sequence[Source], number: int, total: int) -> dict[Path, str]:
+        """Write a segment's files; return their checksums."""
+        kinds = {CODES: fitted.codec} | ({FINE: fitted.fine} if fitted.fine else {})
+        places = {kind: place(self.index, number, kind) for kind in (*kinds, GRAPH)}
+        sealed = {
+            places[kind]: write(places[kind], self._parts(fitted, codec, kind, sources))
+            for kind, codec in kinds.items()
+        }
         row, layout = SegmentRow(number, False, total, 0), self.description.layout
         measure = fitted.space.measure
         factory = layout.factory or factory_for(total, layout.codec, measure)
-        place(self.index, number, GRAPH).unlink(missing_ok=True)  # of a run that was killed before it counted
+        places[GRAPH].unlink(missing_ok=True)  # of a run that was killed before it counted
         if factory:
             codes = codes_of(self.index, row, fitted.codec, CODES)
-            build(factory, fitted.codec, codes, measure, place(self.index, number, GRAPH))
+            sealed[places[GRAPH]] = build(factory, fitted.codec, codes, measure, places[GRAPH])
+        return sealed
 
     def _parts(self, fitted: Fitted, codec: Codec, kind: str, sources: Sequence[Source]) -> Iterator[Codes]:
         for source in sources:

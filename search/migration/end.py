@@ -94,8 +94,9 @@ def _others(root: Path, place: Path) -> Iterator[Path]:
 def _unsettled(root: Path, moving: Moving) -> bool:
     """Whether the new index holds more than the old one, or vectors that are not stored yet."""
     with closing(Catalogue(root / moving.at, write=False)) as new, closing(Catalogue(home(root), write=False)) as old:
-        counts = [each.sql.execute("SELECT count(*) FROM documents").fetchone()[0] for each in (new, old)]
-        raw = new.sql.execute("SELECT count(*) FROM segments WHERE raw").fetchone()[0]
+        with new.reading() as moved, old.reading() as kept:
+            counts = [sql.execute("SELECT count(*) FROM documents").fetchone()[0] for sql in (moved, kept)]
+            raw = moved.execute("SELECT count(*) FROM segments WHERE raw").fetchone()[0]
     return bool(raw) or counts[0] != counts[1]
 
 

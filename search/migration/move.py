@@ -11,7 +11,7 @@ from typing import TypeVar
 from emb.errors import ArtifactError, UsageError
 from emb.locks import locked
 from emb.runtime.encoder import Encoder
-from emb.search.index import build
+from emb.search.index import build, checksums
 from emb.search.index.build import Built, begin, put_in
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description, home
@@ -52,12 +52,14 @@ def start(index: Index, root: Path, description: Description, to: str, checked: 
     number = int(home(root).name.rpartition("-")[2]) + 1 if home(root) != root else 1
     inside = root / f"space-{number}"
     begin(inside, description.encoder, description.layout)
-    Catalogue(inside, write=True).close()
-    digest = None
+    digest, sealed = None, dict[Path, str]()
     if checked.map is not None:
         digest = save_matrix(checked.map.matrix, inside)
         if description.space.length_one:
-            write_lengths(index.snapshot().segments, checked.map.matrix, inside)
+            sealed = write_lengths(index.snapshot().segments, checked.map.matrix, inside)
+    with closing(Catalogue(inside, write=True)) as catalogue, catalogue.writing() as sql:
+        for path, file_digest in sealed.items():
+            checksums.put(sql, path, file_digest)
     moving = Moving(inside.name, to, digest, list(checked.level), asdict(checked.check))
     moving.save(root)
     return moving

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from emb.search.server.problems import EMPTY, INVALID, TOO_LARGE, UNREADABLE, Problem
-from emb.tokens import Rows, TextTokenizer, count_cut
+from emb.tokens import Rows, TextTokenizer
 
 Inputs = str | list[str] | list[int] | list[list[int]]
 
@@ -37,11 +37,13 @@ def text_rows(tokenizer: TextTokenizer, texts: Sequence[str], prompt: str, *, tr
     """
     for place, text in enumerate(texts):
         check_text(text, f"{param}[{place}]", param)
-    rows = tokenizer.encode(texts, prompt)
-    if not truncate and (cut := count_cut(tokenizer, texts, prompt, rows)).cut:
-        said = f"{param}: {cut.cut:,} of {cut.texts:,} texts are longer than the {cut.limit:,} tokens that are read"
+    rows = tokenizer.read(texts, prompt)
+    cut = sum(longer for _, longer in rows)
+    if cut and not truncate:
+        limit = tokenizer.max_length
+        said = f"{param}: {cut:,} of {len(texts):,} texts are longer than the {limit:,} tokens that are read"
         raise Problem(TOO_LARGE, said, param)
-    return rows
+    return [ids for ids, _ in rows]
 
 
 def id_rows(tokenizer: TextTokenizer, ids: Sequence[Sequence[int]], param: str) -> Rows:
@@ -74,5 +76,8 @@ def check_text(text: str, name: str, param: str) -> None:
         raise Problem(EMPTY, f"{name} is an empty text", param)
     if "\0" in text:
         raise Problem(UNREADABLE, f"{name} holds a NUL character", param)
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise Problem(UNREADABLE, f"{name} is no valid Unicode: it holds half of a surrogate pair", param)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        said = f"{name} is no valid Unicode: it holds half of a surrogate pair"
+        raise Problem(UNREADABLE, said, param) from None

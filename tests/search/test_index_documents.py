@@ -15,12 +15,14 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from indexing import Hashed, indexed, record, texts
+from indexing import Hashed, indexed, ranking, record, texts
 from retrieval_set import write_set
 from tiny import SENTENCES
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 import emb
+from emb.cli import cli
+from emb.commands import console
 from emb.errors import DataError, EmbError
 from emb.search.index import storing
 from emb.search.index.chunks import Chunker
@@ -144,3 +146,24 @@ def test_what_is_fitted_does_not_depend_on_the_order(tmp_path: Path, monkeypatch
             assert fitted is not None
             found.append(fitted.codec.fingerprint)
     assert found[0] == found[1]
+
+
+def test_ids_to_remove_stand_one_a_line_or_as_json(tmp_path: Path) -> None:
+    from emb.search.index.documents import read_ids
+
+    for name, content in {"a.txt": "d1\n\n  d2 \n", "a.jsonl": '"d1"\n\n" d2"\n"two\\nlines"\n7\n'}.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_ids(tmp_path / "a.txt") == ["d1", "d2"]
+    assert read_ids(tmp_path / "a.jsonl") == ["d1", "d2", "two\nlines", "7"]
+    for wrong in ("d1", '{"id": "d1"}', "true", "1.5", "null"):
+        (tmp_path / "b.jsonl").write_text(f'"d0"\n{wrong}\n', encoding="utf-8")
+        with pytest.raises(DataError, match=r"b.jsonl:2: no id as JSON"):
+            read_ids(tmp_path / "b.jsonl")
+
+
+def test_a_document_whose_id_holds_a_line_break_is_removed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    indexed(tmp_path / "i", {"two\nlines": "w1", "other": "w2"})
+    (tmp_path / "ids.jsonl").write_text('"two\\nlines"\n', encoding="utf-8")
+    assert console.run(cli, ["index", "--out", str(tmp_path / "i"), "--delete", str(tmp_path / "ids.jsonl")]) == 0
+    assert "1 deleted" in capsys.readouterr().out
+    assert [name for name, _ in ranking(tmp_path / "i")] == ["other"]

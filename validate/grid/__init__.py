@@ -44,6 +44,9 @@ def export_grid(
         GateFailed: no file keeps to the limits.
         EmbError: what `export` raises.
     """
+    from emb.export.given import given
+
+    named = given(source)
     with needs_extra():
         from emb.export.options import Options
         from emb.validate.grid.choice import Limits
@@ -52,7 +55,7 @@ def export_grid(
     place = None if out is None else Path(out)
     limits = Limits(max_mb, min_quality)
     return run(
-        None if source is None else Path(source),
+        named,
         layers,
         dims,
         Options(**options, max_mb=max_mb),

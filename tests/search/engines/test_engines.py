@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from emb.search.engines import copying
 from emb.search.engines.identity import IDENTITY
 from emb.search.engines.opening import opened
 from emb.search.engines.target import read_target
+from emb.search.index.build import LOCK
 from emb.search.index.description import Description
 from emb.search.index.hits import Hit
 from emb.search.index.storing import Storing
@@ -258,3 +260,13 @@ def test_an_index_without_its_end_is_refused(address: str, folder: Path, monkeyp
         emb.sync(folder, address)
     indexed(folder, texts(10))
     assert emb.sync(folder, address).written == 10
+
+
+def test_an_index_that_nobody_can_write_is_copied(
+    collection: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed(folder, texts(5))
+    (folder / LOCK).unlink()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert emb.sync(folder, collection).written == 5
+    assert not (folder / LOCK).exists()

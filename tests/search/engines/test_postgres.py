@@ -152,10 +152,27 @@ def test_a_second_writer_is_refused(table: str, folder: Path) -> None:
     assert emb.sync(folder, table).written == 5
 
 
-def test_a_text_that_postgresql_does_not_keep_is_told(table: str, folder: Path) -> None:
-    indexed(folder, {"a": {"text": "w1", "lang": "d\0e"}}, metadata=("lang",))
-    with pytest.raises(EngineError, match="Unicode escape"):
-        emb.sync(folder, table)
+@pytest.mark.parametrize(
+    ("documents", "field"),
+    [
+        ({"a": {"text": "w1", "lang": "d\0e"}}, "document 'a' has one in its metadata lang"),
+        ({"a\0b": {"text": "w1", "lang": "de"}}, r"document 'a\\x00b' has one in its id"),
+    ],
+)
+def test_a_nul_that_postgresql_does_not_keep_is_told_before_anything_is_written(
+    documents: dict[str, Any], field: str, table: str, folder: Path
+) -> None:
+    indexed(folder, texts(3), metadata=())
+    emb.sync(folder, table)
+    other = folder.with_name("other")
+    indexed(
+        other,
+        {name: {"text": text, "lang": "\\u0000"} for name, text in texts(3).items()} | documents,
+        metadata=("lang",),
+    )
+    with pytest.raises(UsageError, match=field):
+        emb.sync(other, table, overwrite=True)
+    assert [hit.id for hit in found(table)] == [hit.id for hit in found(folder)]
 
 
 def _somebody(address: str, rights: str = "") -> str:

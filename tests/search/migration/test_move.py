@@ -16,9 +16,10 @@ from indexing import Hashed, indexed, ranking, texts
 from migrating import BLOCK, COUNT, WANTED, Turned, begun, content, mixed, models, move_and_die, moved, turn
 
 from emb.errors import ArtifactError, UsageError
+from emb.files import sha256_file
 from emb.locks import locked
 from emb.search.calibration.searching import search_relevant
-from emb.search.index import build
+from emb.search.index import build, lengths
 from emb.search.index.description import FILE as INDEX
 from emb.search.index.description import Description, Layout, home
 from emb.search.index.mixed import MixedIndex
@@ -388,3 +389,41 @@ def test_dims_that_the_new_encoder_does_not_have(dim: int | None, said: str, tmp
     with pytest.raises(UsageError, match=said):
         moved(tmp_path / "i", Turned(turn(32 if dim else 16)), replace(WANTED, dim=dim))
     assert moved(tmp_path / "i", Turned(turn(16)), replace(WANTED, dim=8)).left == 0
+
+
+def test_lengths_that_are_damaged_or_of_other_rows_are_measured_again(tmp_path: Path) -> None:
+    encoder = Turned(turn(), noise=0.3)
+    begun(tmp_path / "i")
+    moved(tmp_path / "i", encoder, WANTED)
+    inside, matrix = tmp_path / "i" / "space-1", np.random.default_rng(5).standard_normal((32, 33)).astype(np.float32)
+    with Index(tmp_path / "i") as index:
+        [segment] = index.snapshot().segments
+        [(place, digest)] = lengths.write_lengths([segment], matrix, inside).items()
+        whole = np.load(place)
+        assert len(whole) == COUNT
+        for wrong in (whole[:-1], whole + 1):
+            np.save(place, wrong)
+            for sealed in ({place.name: digest}, {place.name: sha256_file(place)} if len(wrong) < COUNT else {}, {}):
+                np.testing.assert_array_equal(lengths.lengths_of(segment, matrix, inside, sealed), whole)
+        np.save(place, whole + 1)
+        sealed = {place.name: sha256_file(place)}  # read, where nothing speaks against it
+        np.testing.assert_array_equal(lengths.lengths_of(segment, matrix, inside, sealed), whole + 1)
+        place.write_bytes(b"\x93NUMPY")
+        np.testing.assert_array_equal(lengths.lengths_of(segment, matrix, inside, {}), whole)
+
+
+def test_a_migration_keeps_checksums_of_the_lengths_it_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(tmp_path / "i")
+    encoder = Turned(turn(), noise=0.3)
+    _stopped(tmp_path / "i", encoder, monkeypatch, 1)
+    [place] = (tmp_path / "i" / "space-1").glob("lengths-*.npy")
+    with mixed(tmp_path / "i", encoder) as found:
+        before = [(hit.id, hit.score) for hit in found.search_vector(encoder.encode("w1 query"), 20)]
+    with monkeypatch.context() as patch:
+        patch.setattr(lengths, "_measured", lambda *_: pytest.fail("they are there"))
+        mixed(tmp_path / "i", encoder).close()
+    np.save(place, 7 * np.load(place))
+    with mixed(tmp_path / "i", encoder) as found:
+        assert [(hit.id, hit.score) for hit in found.search_vector(encoder.encode("w1 query"), 20)] == before

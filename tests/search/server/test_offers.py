@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import threading
@@ -19,6 +20,8 @@ import emb
 from emb.errors import ArtifactError, EmbError, UsageError
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import load
+from emb.search.index.reader import Index
+from emb.search.server import offers
 from emb.search.server.run import search_routers
 from emb.search.server.settings import Searching, Settings
 
@@ -199,3 +202,31 @@ def test_equal_names_are_numbered(searchable: Searchable) -> None:
     app = searching_app(searchable.bundle, searchable.index, also=[export, export, export / "onnx" / "model.onnx"])
     names = [each["name"] for each in get(app, "/search/encoders").json()["encoders"]]
     assert names == ["both", "2x32-fp32", "2x32-fp32-2", "2x32-fp32-3"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"origins": ["another"]}, "not model, which encoded the documents, and not known to be made from it"),
+        ({"normalize": False}, "vectors are of length 1, the documents' of any length"),
+        ({"similarity": "euclidean"}, "compares by cosine, the documents' encoder by euclidean"),
+        ({"dim": 16}, "has 32 dims, the documents' encoder 16"),
+    ],
+)
+def test_a_bundle_is_held_against_documents_of_another_encoder_on_both_sides(
+    changed: dict[str, Any], said: str, searchable: Searchable
+) -> None:
+    served, other = load(searchable.bundle), searchable.exports["1x32"]
+    assert isinstance(served, BundleEncoder)
+    with emb.open_index(searchable.index) as index:
+        assert isinstance(index, Index)
+        known = index.description
+        encoder = dataclasses.replace(known.encoder, **{"name": "model"} | changed)
+        index.description = dataclasses.replace(known, encoder=encoder)
+        with pytest.raises(ArtifactError, match=said) as teacher:
+            offers._teacher("--compare", index, served, set())
+        assert teacher.value.message.startswith("--compare: ")
+        assert teacher.value.hint == "bundle model, which encoded the documents"
+        with pytest.raises(ArtifactError, match="model" if "origins" in changed else said) as also:
+            offers._also(index, other, {}, set())
+        assert also.value.message.startswith(f"--also {other}: ")

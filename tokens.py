@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from emb.progress import warn
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 Batch = tuple[Ids, Ids]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-Rows = Sequence[np.ndarray[Any, Any]]  # token ids of texts, each (tokens,)
+Row = np.ndarray[Any, Any]  # token ids of a text, (tokens,)
+Rows = Sequence[Row]
 MAX_TEXTS = 1024  # of a batch, however short they are
 
 
@@ -45,6 +47,8 @@ class TextTokenizer:
         self.pad_id = pad_id
         self.lowercase = lowercase
         self.truncation_side = side
+        self._unknown = {tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+        self._around: dict[str, Counter[int]] = {}
 
     def cut_at(self, max_length: int) -> TextTokenizer:
         """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one
@@ -78,6 +82,8 @@ class TextTokenizer:
     ) -> list[np.ndarray[Any, np.dtype[np.int32]]]:
         """Token ids of each text behind its prompt (one for all, or one per text)."""
         whole = self.written(texts, prompts)
+        if len(whole) == 1:  # a batch goes to other threads, which take longer to wake than one text takes
+            return [np.asarray(self.tokenizer.encode(whole[0]).ids, np.int32)]
         # In chunks: an `Encoding` holds some 100 bytes per token until its ids are taken out.
         chunks = (whole[start : start + 2048] for start in range(0, len(whole), 2048))
         return [
@@ -92,8 +98,22 @@ class TextTokenizer:
         whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
         return [text.lower() for text in whole] if self.lowercase else whole
 
+    def knows(self, row: np.ndarray[Any, Any], prompt: str = "") -> bool:
+        """Whether `row`, which `encode` gave for a text behind `prompt`, holds any token but the prompt's, special ones
+        and that for what is unknown.
+        """
+        around = self._around.get(prompt)
+        if around is None:
+            around = self._around[prompt] = Counter(self.encode([""], prompt)[0].tolist())
+        ids = row.tolist()
+        if any(token not in around and token not in self._unknown for token in ids):
+            return True
+        return not self._unknown.issuperset(Counter(ids) - around)
+
     def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
         """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""
+        if len(rows) == 1 and len(rows[0]):  # a query, alone: there is nothing to fill
+            return np.asarray(rows[0], np.int64)[None], np.ones((1, len(rows[0])), np.int64)
         longest = max(1, max(len(row) for row in rows))
         ids = np.full((len(rows), longest), self.pad_id, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -153,10 +153,11 @@ class Catalogue:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """What tells a file from another of the same name; None where there is none."""
-    with suppress(OSError):
+    try:
         found = path.stat()
-        return found.st_dev, found.st_ino
-    return None
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reading(path: Path) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from emb.quantize.vectors.base import Codec, Codes
 from emb.quantize.vectors.scalar import Float32Codec
+from emb.search.index.bounded import Bounded
 from emb.search.index.candidates import Candidates, FaissFlat, Hamming, Mask, Rows, Scored
 from emb.search.index.fitted import Fitted
 from emb.search.index.graphs import Graph
@@ -36,7 +38,7 @@ class Members:
     passages: Rows
     documents: Rows
 
-    @property
+    @cached_property
     def live(self) -> Mask:
         """Rows that count."""
         return np.asarray(self.passages >= 0)
@@ -105,13 +107,16 @@ def stored_of(index: Path, row: SegmentRow, fitted: Fitted | None, space: Space,
         return Stored(FaissFlat(codec, vectors, space.measure), codec, vectors)
     codes = codes_of(index, row, fitted.codec, CODES)
     fine = codes_of(index, row, fitted.fine, FINE) if fitted.fine else codes
-    return Stored(_candidates(index, row, fitted, codes), fitted.finest, fine)
+    # Still mapped; but rows of a memmap are memmaps, which takes as long to say as to read them.
+    return Stored(_candidates(index, row, fitted, codes), fitted.finest, np.asarray(fine))
 
 
 def _candidates(index: Path, row: SegmentRow, fitted: Fitted, codes: Codes) -> Candidates:
     graph = place(index, row.id, GRAPH)
     if graph.is_file():
         return Graph(graph, fitted.codec, codes, fitted.space.measure)
+    if fitted.codec.kind == "float32" and fitted.space.measure == "dot" and fitted.space.length_one:
+        return Bounded(codes)
     if fitted.codec.kind != "binary":
         return FaissFlat(fitted.codec, codes, fitted.space.measure)
     return Hamming(fitted.codec, codes) if fitted.fine else Scored(fitted.codec, codes)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
@@ -23,6 +24,11 @@ from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
+_RECORDS = (
+    "SELECT passages.key, id, title, text, facts, start, stop FROM passages JOIN documents ON document = documents.key"
+    " WHERE passages.key IN"
+)
+Record = Sequence[Any]  # id, title, text, metadata as JSON, and where the passage begins and stops
 
 
 class Index:
@@ -101,7 +107,7 @@ class Index:
             query = space.query(vector, self.description.encoder.dim)
             aims = [Aim(segment, query, segment.allowed(documents)) for segment in segments]
             ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
-            return [hit_of(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+            return hits_of(ranked, records_of(sql, ranked))
 
     def require_dim(self, dim: int) -> None:
         """Make sure that it can be searched in its first `dim` dims.
@@ -183,20 +189,29 @@ def ids_of(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def hit_of(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
-    """What a search shows of a document, by its best passage.
+def records_of(sql: sqlite3.Connection, found: Sequence[Ranked]) -> dict[Ranked, Record]:
+    """What the index holds of each document and of its best passage; nothing where the passage is not there."""
+    records: dict[int, Record] = {}
+    for start in range(0, len(found), _ASKED):
+        part = [each.passage for each in found[start : start + _ASKED]]
+        rows = sql.execute(f"{_RECORDS} ({','.join('?' * len(part))})", part)
+        records.update((key, record) for key, *record in rows)
+    return {each: records[each.passage] for each in found if each.passage in records}
+
+
+def hits_of(ranked: Sequence[Ranked], records: Mapping[Ranked, Record]) -> list[Hit]:
+    """What a search shows of documents, by their best passages, in their order.
 
     Raises:
-        ArtifactError: the passage is not there.
+        ArtifactError: a passage is not there.
     """
-    row = sql.execute(
-        "SELECT id, title, text, facts, start, stop FROM documents JOIN passages ON document = documents.key"
-        " WHERE passages.key = ?",
-        (found.passage,),
-    ).fetchone()
-    if row is None:
+    if len(records) < len(ranked):
         raise ArtifactError(
             "the index names a passage that it does not hold", "build it anew: emb index DOCS --out DIR"
         )
-    name, title, text, facts, start, stop = row
-    return Hit(rank, found.score, name, title, text[start:stop].strip(), start, stop, json.loads(facts))
+    return [_hit(rank, found.score, *records[found]) for rank, found in enumerate(ranked, 1)]
+
+
+def _hit(rank: int, score: float, name: str, title: str, text: str, facts: str, start: int, stop: int) -> Hit:
+    metadata = {} if facts == "{}" else json.loads(facts)
+    return Hit(rank, score, name, title, text[start:stop].strip(), start, stop, metadata)

@@ -85,6 +85,12 @@ class Catalogue:
                 self.sql.execute("ROLLBACK")
 
     @contextmanager
+    def outside(self) -> Iterator[sqlite3.Connection]:
+        """No transaction: each statement reads what is committed then."""
+        with self._errors():
+            yield self.sql
+
+    @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """All that is written inside counts from its end on, or none of it."""
         with self._errors():

@@ -90,7 +90,7 @@ class MixedIndex(Index):
             ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
             there = [each for each in ranked if each.document in self._moved]
             here = [each for each in ranked if each.document not in self._moved]
-            return hits_of(ranked, records_of(self.new.connection, there) | records_of(sql, here))
+            return hits_of(ranked, records_of(self.new.connection, there)[0] | records_of(sql, here)[0])
 
     def require_dim(self, dim: int) -> None:
         """See `Index`; a map leads to whole vectors alone."""

@@ -11,6 +11,7 @@ from indexing import Hashed, indexed, vector_of
 
 import emb
 from emb.runtime.encoder import Encoder
+from emb.search.index import reader
 from emb.search.index.queries import UnsearchableQuery, query_vector
 from emb.search.index.ranking import Aim, best_documents
 from emb.search.index.reader import Index
@@ -103,7 +104,7 @@ def test_hits_are_whole_and_in_their_order_and_fetched_at_once(tmp_path: Path) -
                 assert (hit.title, hit.metadata) == (known["title"], {"year": str(known["year"])})
                 assert hit.passage == known["text"]
             asked = [each for each in said if each.startswith("SELECT")]
-            assert len(asked) == (2 if k < count else 3)  # the state, and all hits, of which a statement takes 500
+            assert len(asked) == (1 if k < count else 2)  # of which each takes 500 hits
     scores = {name: float(unit(vector_of("w1")[None])[0] @ _stored(documents[name])) for name in documents}
     assert [hit.id for hit in hits[:50]] == sorted(scores, key=lambda name: -scores[name])[:50]
 
@@ -127,3 +128,35 @@ def test_ids_are_asked_for_where_scores_are_equal_alone(tmp_path: Path) -> None:
 
             best_documents([Aim(segment, unit(query[None])[0], segment.members.live)], k, of)
             assert len(asked) == names
+
+
+def test_what_is_committed_during_a_search_is_seen_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed(tmp_path / "i", {f"d{number}": f"w{number}" for number in range(20)})
+    with Index(tmp_path / "i") as index:
+        assert "new" not in [hit.id for hit in index.search_vector(vector_of("w1"))]
+        looked = []
+
+        def best(*given: Any) -> Any:
+            found = best_documents(*given)
+            if not looked:  # another process commits between the scores and the texts
+                indexed(tmp_path / "i", {"new": "w1", "d3": "other words"}, delete=["d1"])
+            looked.append(found)
+            return found
+
+        monkeypatch.setattr(reader, "best_documents", best)
+        hits = index.search_vector(vector_of("w1"), 20)
+        assert len(looked) == 2
+        assert hits[0].id == "new"
+        assert len(hits) == 20
+        assert "d1" not in [hit.id for hit in hits]
+        assert [hit.passage for hit in hits if hit.id == "d3"] == ["other words"]
+
+
+def test_an_index_that_was_emptied_meanwhile_has_no_hits(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", {"a": "w1"})
+    with Index(tmp_path / "i") as index:
+        assert len(index.search_vector(vector_of("w1"))) == 1
+        indexed(tmp_path / "i", {}, delete=["a"])
+        assert index.search_vector(vector_of("w1")) == []
+        indexed(tmp_path / "i", {"b": "w1"})
+        assert [hit.id for hit in index.search_vector(vector_of("w1"))] == ["b"]

@@ -78,6 +78,7 @@ def main() -> None:
             for (name, dim, stored), index in indexes.items()
         ]
         texts = list(task.queries.values())[: given.timed]
+        note(f"timing {len(texts)} queries")
         times = timed(indexes, texts, given)
         if given.synthetic:
             made_up = synthetic(indexes, given.synthetic, max(given.dims), Path(scratch))

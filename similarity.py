@@ -121,8 +121,10 @@ def cosines(a: Vectors, b: Vectors) -> Vectors:
 def unit(vectors: Vectors, dtype: Any = np.float32) -> Vectors:
     """Rows scaled to length 1; zero rows, and rows with a non-finite component, become zero."""
     rows = np.asarray(vectors, dtype=dtype)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    norms = np.sqrt(np.add.reduce(rows * rows, axis=1, keepdims=True))
     usable = (norms > 0) & np.isfinite(norms)
+    if usable.all():
+        return np.asarray(rows / norms)
     return np.where(usable, rows / np.where(usable, norms, 1), 0)
 
 
@@ -244,6 +246,8 @@ class NotFiniteError(ArtifactError):
 
 def first_not_finite(vectors: Vectors) -> int | None:
     """The first row of `vectors` `(texts, dim)` with NaN or infinity in it; stored formats have none."""
+    if vectors.dtype.kind == "f" and len(vectors) == 1:  # a query
+        return None if np.isfinite(vectors).all() else 0
     # One sum over all: NaN and infinity come through it, and a sum too large for float32 is looked at again.
     with np.errstate(over="ignore", invalid="ignore"):
         if vectors.dtype.kind != "f" or np.isfinite(vectors.sum()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from emb.progress import warn
 Ids = np.ndarray[Any, np.dtype[np.int64]]
 Batch = tuple[Ids, Ids]
 Indices = np.ndarray[Any, np.dtype[np.int64]]
-Rows = Sequence[np.ndarray[Any, Any]]  # token ids of texts, each (tokens,)
+Row = np.ndarray[Any, Any]  # token ids of a text, (tokens,)
+Rows = Sequence[Row]
 MAX_TEXTS = 1024  # of a batch, however short they are
 _BEGINNING, _MORE = 16, 4  # characters for each token that is read, and times as many where these did not do
 
@@ -48,6 +50,8 @@ class TextTokenizer:
         self.lowercase = lowercase
         self.truncation_side = side
         self._beginnings = Beginnings(tokenizer)
+        self._unknown = {tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+        self._around: dict[str, Counter[int]] = {}
 
     def cut_at(self, max_length: int) -> TextTokenizer:
         """The same, cutting at `max_length` tokens where it reads more; both share what is below, so use the new one
@@ -99,7 +103,7 @@ class TextTokenizer:
         while waiting:
             parts = [self._beginning(whole[index], size) for index in waiting]
             again = []
-            for index, part, encoding in zip(waiting, parts, self.tokenizer.encode_batch_fast(parts), strict=True):
+            for index, part, encoding in zip(waiting, parts, self._encodings(parts), strict=True):
                 cut = len(encoding.ids) >= self.max_length and bool(encoding.overflowing)
                 if cut or len(part) == len(whole[index]):
                     found[index] = (np.asarray(encoding.ids, np.int32), cut)
@@ -107,6 +111,11 @@ class TextTokenizer:
                     again.append(index)
             waiting, size = again, _MORE * size
         return [found[index] for index in range(len(whole))]
+
+    def _encodings(self, parts: Sequence[str]) -> list[Any]:
+        if len(parts) == 1:  # a batch goes to other threads, which take longer to wake than one text takes
+            return [self.tokenizer.encode(parts[0])]
+        return list(self.tokenizer.encode_batch_fast(parts))
 
     def _beginning(self, text: str, size: int) -> str:
         return self._beginnings.of(text, size) if self.truncation_side == "right" else text
@@ -117,8 +126,22 @@ class TextTokenizer:
         whole = [prompt + text for prompt, text in zip(each, texts, strict=True)]
         return [text.lower() for text in whole] if self.lowercase else whole
 
+    def knows(self, row: np.ndarray[Any, Any], prompt: str = "") -> bool:
+        """Whether `row`, which `encode` gave for a text behind `prompt`, holds any token but the prompt's, special ones
+        and that for what is unknown.
+        """
+        around = self._around.get(prompt)
+        if around is None:
+            around = self._around[prompt] = Counter(self.encode([""], prompt)[0].tolist())
+        ids = row.tolist()
+        if any(token not in around and token not in self._unknown for token in ids):
+            return True
+        return not self._unknown.issuperset(Counter(ids) - around)
+
     def pad(self, rows: Sequence[np.ndarray[Any, Any]], side: str = "right") -> Batch:
         """Padded `input_ids` and `attention_mask`, each `(batch, longest)` int64."""
+        if len(rows) == 1 and len(rows[0]):  # a query, alone: there is nothing to fill
+            return np.asarray(rows[0], np.int64)[None], np.ones((1, len(rows[0])), np.int64)
         longest = max(1, max(len(row) for row in rows))
         ids = np.full((len(rows), longest), self.pad_id, np.int64)
         mask = np.zeros((len(rows), longest), np.int64)

@@ -22,7 +22,7 @@ from emb.similarity import NotFiniteError, Vectors, require_finite
 from emb.tokens import MAX_TEXTS, Batch, Ids, TextTokenizer, prompt_of, token_budget_batches
 
 if TYPE_CHECKING:
-    from emb.tokens import Cut
+    from emb.tokens import Cut, Rows
 
 BACKENDS = ("auto", "onnx", "torch")
 
@@ -89,6 +89,7 @@ class Encoder(ABC):
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         count: Callable[[Cut], None] | None = None,
+        seen: Callable[[Rows], None] | None = None,
     ) -> Any:
         """Vectors `(texts, dim)` of `texts`, in the order given; of one string, its vector `(dim,)`.
 
@@ -96,7 +97,8 @@ class Encoder(ABC):
         of at most `batch_size` texts and `tokens_per_batch` tokens: that changes the speed, not the vectors.
         `truncate_dim` keeps the first dimensions only. A variant with int8 or binary outputs returns those as they
         are stored: int8 `(texts, dim)`, uint8 `(texts, dim / 8)`. `convert_to_tensor` returns a torch tensor.
-        `count` is told how many texts were cut at `max_length` tokens, and what that lost.
+        `count` is told how many texts were cut at `max_length` tokens, and what that lost; `seen` gets the token ids of
+        each text behind its prompt, before anything is computed of them: what it raises ends the call.
 
         Raises:
             UsageError: an unknown kind, a `truncate_dim` beyond the model's, or an item that is no text.
@@ -110,6 +112,8 @@ class Encoder(ABC):
         batch = _texts([texts] if isinstance(texts, str) else texts)
         prompt = self.prompt(kind) if prompt is None else prompt
         rows = self.tokenizer.encode(batch, prompt)
+        if seen:
+            seen(rows)
         if count:
             count(_cut_of(self.tokenizer, batch, prompt, rows))
         vectors = self.encode_ids(

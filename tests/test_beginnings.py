@@ -115,6 +115,10 @@ class _Counting:
         self.characters += sum(map(len, texts))
         return self.inner.encode_batch_fast(texts)
 
+    def encode(self, text: str) -> Any:
+        self.characters += len(text)
+        return self.inner.encode(text)
+
 
 LONG = {"words": "the cat sat on mats. " * 50_000, "signs": ".,;" * 300_000, "ideographs": "漢字" * 400_000}
 

@@ -40,6 +40,11 @@ class Candidates(ABC):
     size: int
     whole: bool
 
+    @property
+    def closer(self) -> Candidates:
+        """What to ask where it is not known whether these leave out something better."""
+        return self
+
     @abstractmethod
     def find(self, query: Vectors, depth: int, allowed: Mask) -> Found:
         """At most `depth` of the `allowed` rows for a query `(dim,)`; all of them where there are no more."""
@@ -56,11 +61,12 @@ class FaissFlat(Candidates):
 
     def find(self, query: Vectors, depth: int, allowed: Mask) -> Found:
         """See `Candidates`."""
-        count = min(depth, int(allowed.sum()))
+        left = int(np.count_nonzero(allowed))
+        count = min(depth, left)
         if not count:
             return Found(np.empty(0, np.int64), -np.inf)
-        scores, rows = self.index.search(query[None], count, params=_only(allowed))
-        least = -np.inf if count == allowed.sum() else as_scores(scores[0, -1:], self.measure)[0]
+        scores, rows = self.index.search(query[None], count, params=only(allowed, left))
+        least = -np.inf if count == left else as_scores(scores[0, -1:], self.measure)[0]
         return Found(rows[0], float(least))
 
 
@@ -76,11 +82,12 @@ class Hamming(Candidates):
 
     def find(self, query: Vectors, depth: int, allowed: Mask) -> Found:
         """See `Candidates`."""
-        count = min(depth, int(allowed.sum()))
+        left = int(np.count_nonzero(allowed))
+        count = min(depth, left)
         if not count:
             return Found(np.empty(0, np.int64), -np.inf)
-        _, rows = self.index.search(self.codec.encode(query[None]), count, params=_only(allowed))
-        return Found(rows[0], -np.inf if count == allowed.sum() else None)
+        _, rows = self.index.search(self.codec.encode(query[None]), count, params=only(allowed, left))
+        return Found(rows[0], -np.inf if count == left else None)
 
 
 class Scored(Candidates):
@@ -161,10 +168,9 @@ def faiss() -> Any:
     return library
 
 
-def _only(allowed: Mask) -> Any:
+def only(allowed: Mask, count: int) -> Any:
+    """What tells faiss to look at the `allowed` rows alone, of which there are `count`; None for all."""
+    if count == len(allowed):
+        return None
     lib = faiss()
-    return (
-        None
-        if allowed.all()
-        else lib.SearchParameters(sel=lib.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))
-    )
+    return lib.SearchParameters(sel=lib.IDSelectorBitmap(np.packbits(allowed, bitorder="little")))

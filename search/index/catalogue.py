@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -85,6 +85,12 @@ class Catalogue:
                 yield self.sql
             finally:
                 self.sql.execute("ROLLBACK")
+
+    @contextmanager
+    def outside(self) -> Iterator[sqlite3.Connection]:
+        """No transaction: each statement reads what is committed then."""
+        with self.errors():
+            yield self.sql
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -184,10 +190,11 @@ def _damaged(path: Path, said: str) -> ArtifactError:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     """What tells a file from another of the same name; None where there is none."""
-    with suppress(OSError):
+    try:
         found = path.stat()
-        return found.st_dev, found.st_ino
-    return None
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reading(path: Path) -> str:

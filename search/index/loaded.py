@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from emb.quantize.vectors.base import Codec, Codes
 from emb.quantize.vectors.scalar import Float32Codec
 from emb.search.index import checksums
+from emb.search.index.bounded import Bounded
 from emb.search.index.candidates import Candidates, FaissFlat, Hamming, Mask, Rows, Scored
 from emb.search.index.fitted import Fitted
 from emb.search.index.graphs import Graph
@@ -42,7 +44,7 @@ class Members:
     passages: Rows
     documents: Rows
 
-    @property
+    @cached_property
     def live(self) -> Mask:
         """Rows that count."""
         return np.asarray(self.passages >= 0)
@@ -130,7 +132,8 @@ def stored_of(index: Path, row: SegmentRow, fitted: Fitted | None, space: Space,
         return Stored(FaissFlat(codec, vectors, space.measure), codec, vectors)
     codes = codes_of(index, row, fitted.codec, CODES)
     fine = codes_of(index, row, fitted.fine, FINE) if fitted.fine else codes
-    return Stored(_candidates(index, row, fitted, codes), fitted.finest, fine)
+    # Still mapped; but rows of a memmap are memmaps, which takes as long to say as to read them.
+    return Stored(_candidates(index, row, fitted, codes), fitted.finest, np.asarray(fine))
 
 
 def _candidates(index: Path, row: SegmentRow, fitted: Fitted, codes: Codes) -> Candidates:
@@ -138,6 +141,8 @@ def _candidates(index: Path, row: SegmentRow, fitted: Fitted, codes: Codes) -> C
     if graph.is_file():
         checksums.require(graph, row.sealed.get(GRAPH), graph.stat().st_size)
         return Graph(graph, fitted.codec, codes, fitted.space.measure)
+    if fitted.codec.kind == "float32" and fitted.space.measure == "dot" and fitted.space.length_one:
+        return Bounded(codes)
     if fitted.codec.kind != "binary":
         return FaissFlat(fitted.codec, codes, fitted.space.measure)
     return Hamming(fitted.codec, codes) if fitted.fine else Scored(fitted.codec, codes)

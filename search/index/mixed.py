@@ -24,7 +24,7 @@ from emb.search.index.lengths import lengths_of
 from emb.search.index.loaded import Members, Segment
 from emb.search.index.moving import Moving
 from emb.search.index.ranking import DEPTH, Aim, Reached, best_documents
-from emb.search.index.reader import Index, hit_of, ids_of
+from emb.search.index.reader import Index, hits_of, ids_of, records_of
 from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
@@ -89,10 +89,9 @@ class MixedIndex(Index):
             self._require_a_way(self._waiting)
             aims = self._aims(vector, matching(sql, where, self.description.layout.metadata))
             ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
-            new = self.new.connection
-            return [
-                hit_of(new if each.document in self._moved else sql, rank, each) for rank, each in enumerate(ranked, 1)
-            ]
+            there = [each for each in ranked if each.document in self._moved]
+            here = [each for each in ranked if each.document not in self._moved]
+            return hits_of(ranked, records_of(self.new.connection, there)[0] | records_of(sql, here)[0])
 
     def require_dim(self, dim: int) -> None:
         """See `Index`; a map leads to whole vectors alone."""

@@ -7,7 +7,7 @@ from emb.errors import UsageError
 from emb.progress import warn
 from emb.runtime.encoder import Encoder
 from emb.similarity import Vectors, first_not_finite
-from emb.tokens import Cut, TextTokenizer, tell
+from emb.tokens import Row, Rows, TextTokenizer, count_cut, tell
 
 _CHARACTERS = 64  # for each token that is read: what stands behind them is not even tokenised
 _SHOWN = 40
@@ -31,18 +31,7 @@ def query_vector(encoder: Encoder, text: str) -> Vectors:
     read = beginning(text, encoder.tokenizer)
     if len(read) < len(text):
         warn(f"the query has {len(text):,} characters: {len(read):,} of them are looked at")
-    if not knows(encoder.tokenizer, read):
-        raise UnsearchableQuery(
-            f"the encoder knows no token of the query {read[:_SHOWN]!r}",
-            "say it in words, in a language it was made for",
-        )
-    cuts: list[Cut] = []
-    vector: Vectors = encoder.encode(read, kind="query", count=cuts.append)
-    if len(read) == len(text):
-        tell(cuts[0], "the query")
-    if first_not_finite(vector[None]) is not None:
-        raise UnsearchableQuery("the query's vector is not finite", "search for something else")
-    return vector
+    return _encoded(encoder, read, entire=len(read) == len(text))
 
 
 def beginning(text: str, tokenizer: TextTokenizer) -> str:
@@ -53,7 +42,30 @@ def beginning(text: str, tokenizer: TextTokenizer) -> str:
 
 def knows(tokenizer: TextTokenizer, text: str) -> bool:
     """Whether any token of `text` is more than the one for what is unknown."""
-    inner = tokenizer.tokenizer
-    encoding = inner.encode(text.lower() if tokenizer.lowercase else text, add_special_tokens=False)
-    unknown = {inner.token_to_id(name) for name in ("[UNK]", "<unk>")} - {None}
-    return any(token not in unknown for token in encoding.ids)
+    return tokenizer.knows(tokenizer.encode([text])[0])
+
+
+def _encoded(encoder: Encoder, text: str, *, entire: bool) -> Vectors:
+    prompt = encoder.prompt("query")
+    read: list[Rows] = []
+
+    def seen(rows: Rows) -> None:
+        read.append(rows)
+        _require_known(encoder.tokenizer, rows[0], text, prompt)
+
+    vector: Vectors = encoder.encode(text, kind="query", seen=seen)
+    if not read:  # an encoder with an `encode` of its own, which does not tell what it read
+        seen(encoder.tokenizer.encode([text], prompt))
+        if first_not_finite(vector[None]) is not None:
+            raise UnsearchableQuery("the query's vector is not finite", "search for something else")
+    if entire and len(read[0][0]) >= encoder.max_length:
+        tell(count_cut(encoder.tokenizer, [text], prompt, read[0]), "the query")
+    return vector
+
+
+def _require_known(tokenizer: TextTokenizer, row: Row, text: str, prompt: str) -> None:
+    if not tokenizer.knows(row, prompt):
+        raise UnsearchableQuery(
+            f"the encoder knows no token of the query {text[:_SHOWN]!r}",
+            "say it in words, in a language it was made for",
+        )

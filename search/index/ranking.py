@@ -17,8 +17,7 @@ _MORE = 32  # beyond k, where the codes decide: ties and further passages of one
 _ROUNDING = 1e-5  # of faiss's float32 sums
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A document by its best passage, as keys of the catalogue."""
 
     score: float
@@ -39,6 +38,8 @@ class Reached:
 
     def scores(self, found: Vectors, rows: Rows) -> Vectors:
         """Scores of `rows`."""
+        if self is _ITSELF:
+            return found
         moved: Vectors = found + np.float32(self.offset)
         moved = moved if self.lengths is None else moved / self.lengths[rows]
         return moved * np.float32(self.scale) + np.float32(self.shift)
@@ -50,6 +51,9 @@ class Reached:
         return (found + self.offset) * self.scale + self.shift if self.lengths is None else None
 
 
+_ITSELF = Reached(0.0, None)
+
+
 @dataclass(frozen=True)
 class Aim:
     """One segment, the query `(dim,)` in its space, the rows that may be found there, and what its scores stand for
@@ -59,7 +63,7 @@ class Aim:
     segment: Segment
     query: Vectors
     allowed: Mask
-    reached: Reached = Reached(0.0, None)
+    reached: Reached = _ITSELF
 
     @property
     def whole(self) -> bool:
@@ -89,19 +93,20 @@ def best_documents(
     Args:
         aims: all that is searched, and for what.
         k: how many; fewer where there are fewer.
-        names: ids of documents by their keys, for what ties.
+        names: ids of documents by their keys; asked for what ties.
         depth: candidates of each segment where finer vectors decide.
     """
     whole = all(aim.whole for aim in aims)
     wanted = k + _MORE if whole else max(depth, k + _MORE)
+    again = False
     while True:
-        found, least = _candidates(aims, wanted)
+        found, least = _candidates(aims, wanted, again)
         if least == -np.inf or (len(found.scores) >= k and _settled(found, k, least)):
             return _cut(found, k, names)
-        wanted *= 4
+        wanted, again = wanted * 4, True
 
 
-def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
+def _candidates(aims: Sequence[Aim], depth: int, again: bool) -> tuple[_Found, float | None]:
     """The best passage of each document found, the best first; and what no other row can exceed: -inf where all were
     looked at, None where that is not known.
     """
@@ -109,7 +114,10 @@ def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
     bounds: list[float | None] = []
     for aim in aims:
         segment = aim.segment
-        near = segment.stored.candidates.find(aim.query, depth, aim.allowed)
+        candidates = segment.stored.candidates
+        # Scores that lengths divide say nothing of what was left out.
+        candidates = candidates.closer if again or aim.reached.lengths is not None else candidates
+        near = candidates.find(aim.query, depth, aim.allowed)
         bounds.append(aim.reached.least(near.least))
         passages.append(segment.members.passages[near.rows])
         documents.append(segment.members.documents[near.rows])
@@ -120,8 +128,10 @@ def _candidates(aims: Sequence[Aim], depth: int) -> tuple[_Found, float | None]:
 
 def _by_document(scores: Vectors, documents: Rows, passages: Rows) -> _Found:
     order = np.lexsort((passages, -scores))
-    _, first = np.unique(documents[order], return_index=True)
-    best = order[np.sort(first)]
+    best = order
+    if len(set(documents.tolist())) < len(documents):  # documents of several passages
+        _, first = np.unique(documents[order], return_index=True)
+        best = order[np.sort(first)]
     return _Found(scores[best], documents[best], passages[best])
 
 
@@ -131,7 +141,13 @@ def _settled(found: _Found, k: int, least: float | None) -> bool:
 
 
 def _cut(found: _Found, k: int, names: Callable[[Sequence[int]], dict[int, str]]) -> list[Ranked]:
-    last = found.scores[: min(k, len(found.scores))].min(initial=np.inf)
-    top = [Ranked(*each) for each in zip(*(part[found.scores >= last].tolist() for part in found), strict=True)]
+    """The first `k`; ids are looked for where scores are equal alone."""
+    if not len(found.scores):
+        return []
+    last = found.scores[min(k, len(found.scores)) - 1]
+    level = int(np.count_nonzero(found.scores >= last))  # with all that are as good as the last
+    top = [Ranked(*each) for each in zip(*(part[:level].tolist() for part in found), strict=True)]
+    if len({each.score for each in top}) == len(top):
+        return top
     ids = names([each.document for each in top])
     return sorted(top, key=lambda each: (-each.score, ids[each.document]))[:k]

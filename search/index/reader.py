@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from emb.errors import ArtifactError, UsageError
 from emb.runtime.encoder import Encoder
+from emb.search.index.candidates import Rows
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.checksums import REBUILD
 from emb.search.index.description import Description, home
@@ -25,6 +27,12 @@ from emb.search.index.snapshot import Snapshot
 from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
+_RECORDS = (
+    "SELECT (SELECT value FROM settings WHERE name = 'state'), passages.key, id, title, text, content, facts, start,"
+    " stop"
+    " FROM passages JOIN documents ON document = documents.key WHERE passages.key IN"
+)
+Record = Sequence[Any]  # id, title, text, their hash, metadata as JSON, and where the passage begins and stops
 
 
 class Index:
@@ -95,15 +103,33 @@ class Index:
             raise UsageError(f"k {k}: not a number of documents", "choose 1 or more")
         if dim is not None:
             self.require_dim(dim)
-        with self._lock, self._catalogue.reading() as sql:
+        with self._lock:
+            if not where and (hits := self._by_what_is_loaded(vector, k, depth, dim)) is not None:
+                return hits
+            with self._catalogue.reading() as sql:
+                self._catalogue.require_there()
+                self._snapshot.renew(self._catalogue)
+                documents = matching(sql, where, self.description.layout.metadata)
+                ranked = self._ranked(sql, vector, documents, k, depth, dim)
+                return hits_of(ranked, records_of(sql, ranked)[0])
+
+    def _by_what_is_loaded(self, vector: Vectors, k: int, depth: int, dim: int | None) -> list[Hit] | None:
+        """Hits of the state that was loaded last; None where another counts by now, as those read last tell: a
+        transaction around each search would cost as much as a small search.
+        """
+        with self._catalogue.outside() as sql:
             self._catalogue.require_there()
-            self._snapshot.renew(self._catalogue)
-            space, segments = self._snapshot.cut(dim)
-            documents = matching(sql, where, self.description.layout.metadata)
-            query = space.query(vector, self.description.encoder.dim)
-            aims = [Aim(segment, query, segment.allowed(documents)) for segment in segments]
-            ranked = best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
-            return [hit_of(sql, rank, each) for rank, each in enumerate(ranked, 1)]
+            ranked = self._ranked(sql, vector, None, k, depth, dim)
+            records, states = records_of(sql, ranked)
+            return hits_of(ranked, records) if states == {self._snapshot.state} else None
+
+    def _ranked(
+        self, sql: sqlite3.Connection, vector: Vectors, documents: Rows | None, k: int, depth: int, dim: int | None
+    ) -> list[Ranked]:
+        space, segments = self._snapshot.cut(dim)
+        query = space.query(vector, self.description.encoder.dim)
+        aims = [Aim(segment, query, segment.allowed(documents)) for segment in segments]
+        return best_documents(aims, k, lambda keys: ids_of(sql, keys), depth)
 
     def require_dim(self, dim: int) -> None:
         """Make sure that it can be searched in its first `dim` dims.
@@ -185,20 +211,35 @@ def ids_of(sql: sqlite3.Connection, keys: Sequence[int]) -> dict[int, str]:
     return found
 
 
-def hit_of(sql: sqlite3.Connection, rank: int, found: Ranked) -> Hit:
-    """What a search shows of a document, by its best passage.
+def records_of(sql: sqlite3.Connection, found: Sequence[Ranked]) -> tuple[dict[Ranked, Record], set[int]]:
+    """What the index holds of each document and of its best passage, nothing where the passage is not there; and the
+    states that this was read in, one inside of a transaction.
+    """
+    records, states = dict[int, Record](), set[int]()
+    for start in range(0, len(found), _ASKED):
+        part = [each.passage for each in found[start : start + _ASKED]]
+        rows = sql.execute(f"{_RECORDS} ({','.join('?' * len(part))})", part)
+        for state, key, *record in rows:
+            states.add(int(state))
+            records[key] = record
+    return {each: records[each.passage] for each in found if each.passage in records}, states
+
+
+def hits_of(ranked: Sequence[Ranked], records: Mapping[Ranked, Record]) -> list[Hit]:
+    """What a search shows of documents, by their best passages, in their order.
 
     Raises:
-        ArtifactError: the passage is not there, or its document is not the one that was indexed.
+        ArtifactError: a passage is not there, or its document is not the one that was indexed.
     """
-    row = sql.execute(
-        "SELECT id, title, text, content, facts, start, stop FROM documents JOIN passages ON document = documents.key"
-        " WHERE passages.key = ?",
-        (found.passage,),
-    ).fetchone()
-    if row is None:
+    if len(records) < len(ranked):
         raise ArtifactError("the index names a passage that it does not hold", REBUILD)
-    name, title, text, content, facts, start, stop = row
+    return [_hit(rank, found.score, *records[found]) for rank, found in enumerate(ranked, 1)]
+
+
+def _hit(
+    rank: int, score: float, name: str, title: str, text: str, content: bytes, facts: str, start: int, stop: int
+) -> Hit:
     if content_of(title, text) != content:
         raise ArtifactError(f"the index is damaged: the document {name!r} has changed since it was written", REBUILD)
-    return Hit(rank, found.score, name, title, text[start:stop].strip(), start, stop, json.loads(facts))
+    metadata = {} if facts == "{}" else json.loads(facts)
+    return Hit(rank, score, name, title, text[start:stop].strip(), start, stop, metadata)

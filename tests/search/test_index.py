@@ -15,7 +15,8 @@ from indexing import Hashed, indexed, ranking, texts, vector_of
 import emb
 from emb.errors import DataError
 from emb.search.index import build, graphs, storing
-from emb.search.index.candidates import FaissFlat, Hamming, Scored
+from emb.search.index.bounded import Bounded
+from emb.search.index.candidates import Hamming, Scored
 from emb.search.index.graphs import Graph
 from emb.search.index.quality import recall
 from emb.search.index.reader import Index
@@ -182,7 +183,7 @@ def test_filters_never_lose_a_result(
     indexed(tmp_path / "i", documents, codec=store[0], rescore=store[1], metadata=("rare", "half"))
     with Index(tmp_path / "i") as index:
         [segment] = index.snapshot().segments
-        kinds = Graph if graph else {"float32": FaissFlat, "binary": Hamming if store[1] else Scored}[store[0]]
+        kinds = Graph if graph else {"float32": Bounded, "binary": Hamming if store[1] else Scored}[store[0]]
         assert isinstance(segment.stored.candidates, kinds)
     rare = [name for name, _ in ranking(tmp_path / "i", k=10, where={"rare": "True"}, depth=12)]
     assert sorted(rare) == [f"d{number:04d}" for number in range(0, 600, 100)]

@@ -127,9 +127,8 @@ def _training(student: EmbeddingModel, recipe: Recipe, given: Prepared, out: Pat
 
 
 def _order(student: EmbeddingModel, recipe: Recipe, given: Prepared) -> DocumentOrder | None:
-    """None without documents, of vectors whose length means something, and of a static encoder."""
-    rows_alone = isinstance(student.encoder, StaticEncoder)
-    if given.search is None or not recipe.ranking.weight or not student.spec.normalize or rows_alone:
+    """None without documents, and of vectors whose length means something."""
+    if given.search is None or not recipe.ranking.weight or not student.spec.normalize:
         return None
     return DocumentOrder.of(given.search.documents, recipe.ranking, recipe.training.seed)
 
@@ -291,8 +290,7 @@ def _finish(training: Training, start: Path, recipe: Recipe) -> dict[str, float]
 def _identity(recipe: Recipe, corpus: Corpus, fingerprint: str) -> str:
     """Everything the weights depend on; when to evaluate and to save may change on the way."""
     values = recipe.model_dump(mode="json", exclude={"training": True, "rotate": True, "capture": {"column"}})
-    ranked = recipe.data.documents and recipe.ranking.weight and recipe.student.layers != 0
-    if not ranked:
+    if not (recipe.data.documents and recipe.ranking.weight):
         del values["ranking"]
     unset = DataRecipe().model_dump(mode="json")
     for key in ("documents", "as_queries", "mix", "cuts", "parallel"):  # runs that began before these were there go on

@@ -97,10 +97,11 @@ def test_training_learns_the_order(tmp_path: Path) -> None:
     assert reached["with"] < 0.8 * reached["without"], reached
 
 
-@pytest.mark.parametrize("missing", ["documents", "weight", "lengths", "layers", ""])
-def test_where_it_is_learned(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("missing", ["documents", "weight", "lengths", ""])
+def test_where_it_is_learned(missing: str, static: bool, tmp_path: Path) -> None:
     model = load_model(tiny_bert(tmp_path / "m", layers=2))
-    if missing == "layers":
+    if static:
         model = EmbeddingModel(StaticEncoder.from_rows(torch.randn(50, 32)), model.hf_tokenizer, model.spec)
     if missing == "lengths":
         model.spec = type(model.spec)(**{**vars(model.spec), "normalize": False})
@@ -119,5 +120,5 @@ def test_a_run_goes_on_with_its_own_ranking_alone() -> None:
         return one_student._identity(recipe, corpus, "f")
 
     assert len({identity(), identity(weight=2), identity(documents=9), identity(temperature=1)}) == 4
-    for elsewhere in ({"for_documents": False}, {"layers": 0}):
-        assert identity(**elsewhere) == identity(**elsewhere, weight=2)
+    assert identity(layers=0) != identity(layers=0, weight=2)
+    assert identity(for_documents=False) == identity(for_documents=False, weight=2)

@@ -20,6 +20,7 @@ from emb.recipes.recipe import RankingRecipe
 from emb.similarity import Vectors
 
 _MOST = 50_000  # documents that a batch is compared with; of more, so many are drawn
+_LEAST = 1e-12  # a length
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,23 @@ class DocumentOrder:
         """
         scores, first = (normalize(targets, dim=-1) @ self.documents.T).topk(self._count)
         wanted = (scores / self.recipe.temperature).log_softmax(-1)
-        found = {dim: normalize(self.documents[first, :dim], dim=-1) for dim in {pair.dim for pair in pairs}}
-        apart = [self._apart(outputs[pair.layers][:, : pair.dim], found[pair.dim], wanted) for pair in pairs]
+        found = self.documents[first]
+        lengths = {dim: _lengths(self.documents[:, :dim])[first] for dim in {pair.dim for pair in pairs}}
+        apart = [
+            self._apart(outputs[pair.layers][:, : pair.dim], found[..., : pair.dim], lengths[pair.dim], wanted)
+            for pair in pairs
+        ]
         return self.recipe.weight * torch.stack(apart).mean()
 
     @property
     def _count(self) -> int:
         return min(self.recipe.documents, len(self.documents))
 
-    def _apart(self, queries: Tensor, found: Tensor, wanted: Tensor) -> Tensor:
-        scores = torch.einsum("qd,qkd->qk", normalize(queries, dim=-1), found) / self.recipe.temperature
+    def _apart(self, queries: Tensor, found: Tensor, lengths: Tensor, wanted: Tensor) -> Tensor:
+        scores = torch.einsum("qd,qkd->qk", normalize(queries, dim=-1), found) / lengths / self.recipe.temperature
         return kl_div(scores.log_softmax(-1), wanted, reduction="batchmean", log_target=True)
+
+
+def _lengths(vectors: Tensor) -> Tensor:
+    """Lengths of `vectors` `(documents, dim)`, never 0: a cut may leave nothing of a document, which then scores 0."""
+    return vectors.norm(dim=-1).clamp_min(_LEAST)

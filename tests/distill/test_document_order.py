@@ -84,6 +84,13 @@ def _divergence(model: EmbeddingModel, part: Split, order: DocumentOrder) -> flo
     return float(order.loss({2: torch.from_numpy(found)}, torch.from_numpy(goal), [LayerDimPair(2, 32)]))
 
 
+def test_a_document_that_a_cut_leaves_nothing_of() -> None:
+    vectors = _vectors(9, 0, 32)
+    vectors[3, :8] = 0
+    targets, outputs = (torch.from_numpy(_vectors(4, seed, 32)) for seed in (1, 2))
+    assert torch.isfinite(_order(vectors).loss({1: outputs}, targets, [LayerDimPair(1, 8)]))
+
+
 def test_training_learns_the_order(tmp_path: Path) -> None:
     order = _order(_vectors(40, 4, 32), documents=20, temperature=0.2)
     reached = {}

@@ -31,6 +31,7 @@ class Shelf:
     """An engine that keeps everything in memory; `said` are its calls."""
 
     most_bytes: int | None = None
+    keeps_nul = True
 
     def __init__(self) -> None:
         self.settings: dict[str, str] = {}

@@ -78,7 +78,7 @@ def _arguments(case: str, teacher: str, folder: Path) -> list[str]:
     ("case", "said", "mend"),
     [
         ("unknown teacher", "qwen4-embedding: no such folder", "emb models"),
-        ("teacher folder without a model", "cannot be loaded as an embedding model", "config.json"),
+        ("teacher folder without a model", "a folder without modules.json and config.json, not a model", "config.json"),
         ("missing file", "nowhere.txt: no such file", "--data"),
         ("missing column", "corpus.jsonl:1: no field 'body'", "text, kind"),
         ("empty corpus", "empty.txt: 0 different texts", "--data"),

@@ -142,7 +142,7 @@ def test_missing_source_is_said(tmp_path: Path) -> None:
 
 
 def test_folder_without_a_model_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="without modules.json and config.json, not a model"):
+    with pytest.raises(ArtifactError, match="a folder without modules"):
         export(tmp_path, out=tmp_path / "out")
 
 

@@ -150,4 +150,5 @@ def _cut(found: _Found, k: int, names: Callable[[Sequence[int]], dict[int, str]]
     if len({each.score for each in top}) == len(top):
         return top
     ids = names([each.document for each in top])
-    return sorted(top, key=lambda each: (-each.score, ids[each.document]))[:k]
+    # A document that is gone by now has no id; that its passage is gone too is noticed where hits are made.
+    return sorted(top, key=lambda each: (-each.score, ids.get(each.document, "")))[:k]

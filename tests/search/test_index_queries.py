@@ -160,3 +160,11 @@ def test_an_index_that_was_emptied_meanwhile_has_no_hits(tmp_path: Path) -> None
         assert index.search_vector(vector_of("w1")) == []
         indexed(tmp_path / "i", {"b": "w1"})
         assert [hit.id for hit in index.search_vector(vector_of("w1"))] == ["b"]
+
+
+def test_one_of_two_equal_documents_that_is_gone_meanwhile(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", {"a": "w1", "b": "w1", "c": "w2"})
+    with Index(tmp_path / "i") as index:
+        assert [hit.id for hit in index.search_vector(vector_of("w1"))] == ["a", "b", "c"]
+        indexed(tmp_path / "i", {}, delete=["a"])
+        assert [hit.id for hit in index.search_vector(vector_of("w1"))] == ["b", "c"]

@@ -63,4 +63,5 @@ class DocumentOrder:
 
 def _lengths(vectors: Tensor) -> Tensor:
     """Lengths of `vectors` `(documents, dim)`, never 0: a cut may leave nothing of a document, which then scores 0."""
-    return vectors.norm(dim=-1).clamp_min(_LEAST)
+    lengths: Tensor = vectors.norm(dim=-1)
+    return lengths.clamp_min(_LEAST)

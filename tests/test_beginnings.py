@@ -141,6 +141,14 @@ def test_no_more_is_tokenised_than_what_can_matter(kind: str, text: str, side: s
     assert inner.characters <= most
 
 
+def test_of_a_text_whose_end_is_kept_the_end_is_read() -> None:
+    inner, text = _bert(), "the cat " * 1000 + "sat on mats"
+    tokenizer = TextTokenizer(inner, max_length=8, pad_id=0, side="left")
+    [(ids, cut)] = tokenizer.read([text])
+    assert (ids.tolist(), cut) == (inner.encode(text).ids, True)
+    assert ids.tolist() != tokenizer.read(["the cat " * 1000])[0][0].tolist()
+
+
 @pytest.mark.parametrize("text", ["a" * 200_000, " " * 200_000, "the cat " * 3])
 def test_a_text_that_cannot_be_cut_or_need_not_be_is_tokenised_once(text: str) -> None:
     inner: Any = _Counting(_bert())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emb.artifact.bundle import is_bundle
+from emb.artifact.manifest import what_else
 from emb.commands import console
 from emb.commands.console import Outcome, reports
 from emb.commands.next_step import next_step
@@ -20,8 +21,6 @@ from emb.report.tables import table
 
 if TYPE_CHECKING:
     from emb.search.bundling.agreement import Search
-
-INDEX = "index.json"  # emb.search.index.description.FILE, whose imports nobody waits for here
 
 
 @click.command()
@@ -66,7 +65,7 @@ def validate(
         _require_signed(artifact, trusted_key, not no_verify)
         if not data:
             return Outcome({"artifact": artifact, "signed": True}, f"{artifact}: every file is as it was signed")
-    if artifact is not None and (Path(artifact) / INDEX).is_file():
+    if artifact is not None and what_else(Path(artifact)) == "an index":
         return _index(Path(artifact), data, min_cosine, **options)
     if artifact is not None and is_bundle(Path(artifact)):
         return _bundle(artifact, data, not no_verify, min_cosine, **options)

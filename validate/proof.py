@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from emb.artifact.manifest import Manifest, is_artifact, no_artifact
+from emb.artifact.manifest import Manifest, is_artifact, no_artifact, what_else
 from emb.artifact.runs import newest_export
 from emb.artifact.variants import distinct
 from emb.data.hard_texts import hard_samples, row_norms
@@ -93,7 +93,7 @@ def validate(
 
 def _open(folder: Path, verify: bool) -> Manifest:
     if not is_artifact(folder):
-        if (folder / "index.json").is_file():
+        if what_else(folder) == "an index":
             raise ArtifactError(f"{folder}: an index, not an export", f"run: emb validate {folder}")
         raise no_artifact(folder)
     manifest = Manifest.load(folder)

@@ -28,9 +28,8 @@ from emb.similarity import Vectors
 
 _ASKED = 500  # keys in one statement
 _RECORDS = (
-    "SELECT (SELECT value FROM settings WHERE name = 'state'), passages.key, id, title, text, content, facts, start,"
-    " stop"
-    " FROM passages JOIN documents ON document = documents.key WHERE passages.key IN"
+    "SELECT (SELECT value FROM settings WHERE name = 'state'), passages.key, id, title, text, content, facts,"
+    " start, stop FROM passages JOIN documents ON document = documents.key WHERE passages.key IN"
 )
 Record = Sequence[Any]  # id, title, text, their hash, metadata as JSON, and where the passage begins and stops
 

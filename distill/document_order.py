@@ -8,7 +8,7 @@ these documents apart counts, what they have in common does not.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class DocumentOrder:
 
     documents: Tensor
     recipe: RankingRecipe
+    lengths: dict[int, Tensor] = field(default_factory=dict)  # of the documents cut to as many dims, once measured
 
     @classmethod
     def of(cls, vectors: Vectors, recipe: RankingRecipe, seed: int) -> DocumentOrder:
@@ -45,7 +46,7 @@ class DocumentOrder:
         scores, first = (normalize(targets, dim=-1) @ self.documents.T).topk(self._count)
         wanted = (scores / self.recipe.temperature).log_softmax(-1)
         found = self.documents[first]
-        lengths = {dim: _lengths(self.documents[:, :dim])[first] for dim in {pair.dim for pair in pairs}}
+        lengths = {dim: self._lengths(dim)[first] for dim in {pair.dim for pair in pairs}}
         apart = [
             self._apart(outputs[pair.layers][:, : pair.dim], found[..., : pair.dim], lengths[pair.dim], wanted)
             for pair in pairs
@@ -56,12 +57,12 @@ class DocumentOrder:
     def _count(self) -> int:
         return min(self.recipe.documents, len(self.documents))
 
+    def _lengths(self, dim: int) -> Tensor:
+        """`(documents,)`, never 0: a cut may leave nothing of a document, which then scores 0."""
+        if dim not in self.lengths:
+            self.lengths[dim] = self.documents[:, :dim].norm(dim=-1).clamp_min(_LEAST)
+        return self.lengths[dim]
+
     def _apart(self, queries: Tensor, found: Tensor, lengths: Tensor, wanted: Tensor) -> Tensor:
         scores = torch.einsum("qd,qkd->qk", normalize(queries, dim=-1), found) / lengths / self.recipe.temperature
         return kl_div(scores.log_softmax(-1), wanted, reduction="batchmean", log_target=True)
-
-
-def _lengths(vectors: Tensor) -> Tensor:
-    """Lengths of `vectors` `(documents, dim)`, never 0: a cut may leave nothing of a document, which then scores 0."""
-    lengths: Tensor = vectors.norm(dim=-1)
-    return lengths.clamp_min(_LEAST)

@@ -10,6 +10,8 @@ import sys
 
 import environment
 
+_MOST = 4  # processes: each holds torch and its models
+
 
 def main() -> int:
     """Run every check, whatever an earlier one said, and return 1 if any failed, 2 for a stack that is unknown."""
@@ -29,13 +31,15 @@ def main() -> int:
     # Nothing here may reach a hub; the tests that need one bring their own.
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests run side by side
+    side_by_side = ["-n", str(min(_MOST, os.cpu_count() or 1)), "--dist", "worksteal"]
     checks = {
         "lint": [commands / "ruff", "check", "."],
         "format": [commands / "ruff", "format", "--check", "."],
         "types": [commands / "mypy", "-p", "emb"],
         "help page": [commands / "python", "scripts/write_help.py", "--check"],
         "picture of the rooms": [commands / "python", "scripts/draw_rooms.py", "--check"],
-        "tests": [commands / "pytest", "--durations=10", *some, *arguments],
+        "tests": [commands / "pytest", "--durations=10", *side_by_side, *some, *arguments],
     }
     wanted = checks if stack == "current" else ["tests"]
     failed = [name for name in wanted if environment.run(*checks[name])]

@@ -87,7 +87,12 @@ def guarded(path: Path, reader: Callable[[IO[bytes]], Located]) -> Located:
 
 def suffix(path: Path) -> str:
     """A file's kind: its suffix in lower case, that before `.gz` if it is packed."""
-    return (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
+    return (path.with_suffix("") if is_packed(path) else path).suffix.lower()
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a file's name ends in `.gz`, in whatever case."""
+    return path.suffix.lower() == ".gz"
 
 
 def text_of(record: Record, field: str, where: str) -> str:
@@ -125,7 +130,7 @@ def _shown(value: Any) -> str:
 
 
 def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path, "rb") if is_packed(path) else path.open("rb")  # type: ignore[return-value]
 
 
 def _refuse_foreign(handle: Any, path: Path) -> None:
@@ -148,7 +153,7 @@ def _utf16_without_mark(head: bytes) -> str:
 def _recoded(mend: str, path: Path) -> str:
     if not mend.startswith("iconv"):
         return mend
-    packed = path.suffix == ".gz"
+    packed = is_packed(path)
     name = path.stem if packed else path.name
     return (
         f"convert it: {f'gunzip -c {path.name} | {mend}' if packed else mend} -t UTF-8{'' if packed else f' {name}'} >"
@@ -270,7 +275,7 @@ def rows(handle: IO[bytes], path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def _parquet(handle: IO[bytes], path: Path, field: str, wanted: Sequence[str] | None) -> Located:
-    with open_parquet(io.BytesIO(handle.read()) if path.suffix == ".gz" else handle, named=path) as table:
+    with open_parquet(io.BytesIO(handle.read()) if is_packed(path) else handle, named=path) as table:
         names = table.schema_arrow.names
         if field:
             _require(field, names, str(path))

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from emb.data.parquet import open_parquet
-from emb.data.records import Record, suffix
+from emb.data.records import Record, is_packed, suffix
 from emb.errors import DataError, needs_extra
 from emb.runtime.unfinished import DATA, Unfinished
 from emb.similarity import Vectors
@@ -109,7 +109,7 @@ class Parquet:
             import pyarrow.parquet
         self.arrow, self.job, self.source, self.column, self.stack = pyarrow, job, source, column, stack
         self.schema = None
-        if suffix(source) == ".parquet" and source.suffix != ".gz":
+        if suffix(source) == ".parquet" and not is_packed(source):
             with open_parquet(source) as table:
                 self.schema = table.schema_arrow
         self.typed = self.schema is not None

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from emb.artifact.bundle import Bundle, EncoderRecord, is_bundle
+from emb.artifact.lineage import TeacherRecord
+from emb.artifact.manifest import Manifest, is_artifact
+from emb.errors import UsageError
 from emb.runtime.bundle_encoder import BundleEncoder
 from emb.runtime.encoder import Encoder, load
 from emb.search.known_vectors import with_known_vectors
-from emb.teachers.registry import resolve
+from emb.teachers.registry import remembered, resolve
 
 
 def document_encoder(path: str | Path, *, cached: bool = False, **options: Any) -> Encoder:
@@ -52,6 +55,19 @@ def query_encoder(path: str | Path, **options: Any) -> Encoder:
 def query_folder(path: str | Path) -> Path:
     """The folder of what encodes queries, in the same way."""
     return _folder(path, lambda bundle: bundle.query)
+
+
+def teacher_of(name: str, folder: Path) -> tuple[str, Path]:
+    """Name and folder of the model that a query encoder was distilled from; `name` is what an error calls the encoder.
+
+    Raises:
+        UsageError: it is not on this machine, or none is named.
+    """
+    teacher: TeacherRecord | None = Manifest.load(folder).lineage.teacher if is_artifact(folder) else None
+    for found in remembered(teacher, folder) if teacher else ():
+        return found.name, found.path
+    known = f"its teacher {teacher.name} is not on this machine" if teacher else "names no teacher"
+    raise UsageError(f"{name}: {known}", "give the documents' model: --doc PATH")
 
 
 def _folder(path: str | Path, side: Callable[[Bundle], EncoderRecord]) -> Path:

@@ -9,14 +9,11 @@ from typing import Any
 
 from emb.artifact.bundle import DOCUMENT, QUERY, ROUTER, Bundle, EncoderRecord
 from emb.artifact.fingerprints import fingerprint
-from emb.artifact.lineage import TeacherRecord
-from emb.artifact.manifest import Manifest, is_artifact
-from emb.errors import UsageError
 from emb.files import atomic_folder, refuse_existing
 from emb.runtime.encoder import ArtifactEncoder, Encoder, load
 from emb.search.bundling.documents import Trial, documents_of
+from emb.search.sides import teacher_of
 from emb.teachers.locate import locate
-from emb.teachers.registry import remembered
 
 _Named = tuple[str, Path]  # what a model is called, and where it lies
 
@@ -37,7 +34,7 @@ def write_bundle(
     """`emb.bundle`, which describes the arguments."""
     trial.require(files[1])
     queries = locate(query, trust_remote_code=trust_remote_code)
-    documents = _teacher_of(*queries) if document is None else locate(document, trust_remote_code=trust_remote_code)
+    documents = teacher_of(*queries) if document is None else locate(document, trust_remote_code=trust_remote_code)
     place = out or Path("bundles") / queries[0]
     refuse_existing(place, overwrite)
     options: dict[str, Any] = {"threads": threads, "trust_remote_code": trust_remote_code}
@@ -65,19 +62,6 @@ def write_bundle(
             found.choice,
         ).save(folder)
     return place
-
-
-def _teacher_of(name: str, folder: Path) -> _Named:
-    """The model that a query encoder was distilled from, where it is on this machine.
-
-    Raises:
-        UsageError: it is not, or none is named.
-    """
-    teacher: TeacherRecord | None = Manifest.load(folder).lineage.teacher if is_artifact(folder) else None
-    for found in remembered(teacher, folder) if teacher else ():
-        return found.name, found.path
-    known = f"its teacher {teacher.name} is not on this machine" if teacher else "names no teacher"
-    raise UsageError(f"{name}: {known}", "give the documents' model: --doc PATH")
 
 
 def _record(named: _Named, path: str, encoder: Encoder) -> EncoderRecord:

@@ -9,8 +9,6 @@ from typing import Any
 
 from emb.artifact.bundle import Bundle, is_bundle
 from emb.artifact.fingerprints import fingerprint
-from emb.artifact.lineage import TeacherRecord
-from emb.artifact.manifest import Manifest, is_artifact
 from emb.artifact.signature import is_signed
 from emb.errors import UsageError
 from emb.progress import note, warn
@@ -22,8 +20,9 @@ from emb.search.calibration.choose import choose_map
 from emb.search.calibration.doubt import noted
 from emb.search.calibration.judged import Asked, judged_by_model, read_asked
 from emb.search.calibration.pairs import Pairs, pair_up
+from emb.search.sides import teacher_of
 from emb.similarity import Vectors, truncated
-from emb.teachers.registry import remembered, resolve
+from emb.teachers.registry import resolve
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,9 @@ def _of_bundle(folder: Path, doc: str | None, options: dict[str, Any]) -> _Encod
 
 
 def _of_two(folder: Path, doc: str | None, options: dict[str, Any]) -> _Encoders:
+    query = load(folder, **options)  # first: where nothing is, nothing else is worth saying
     name, path = _documents(folder, doc, options["trust_remote_code"])
-    query, document = load(folder, **options), load(path, **options)
+    document = load(path, **options)
     check_space(query, document, (folder, path))
     return _Encoders(query, document, (_side(folder.name, folder, query), _side(name, path, document)))
 
@@ -91,11 +91,7 @@ def _documents(folder: Path, doc: str | None, trust_remote_code: bool) -> tuple[
     if doc is not None:
         found = resolve(doc, trust_remote_code=trust_remote_code)
         return found.name, found.path
-    teacher: TeacherRecord | None = Manifest.load(folder).lineage.teacher if is_artifact(folder) else None
-    for found in remembered(teacher, folder) if teacher else ():
-        return found.name, found.path
-    known = f"its teacher {teacher.name} is not on this machine" if teacher else "names no teacher"
-    raise UsageError(f"{folder}: {known}", "give the documents' model: --doc PATH")
+    return teacher_of(str(folder), folder)
 
 
 def _side(name: str, folder: Path, encoder: Encoder) -> Side:

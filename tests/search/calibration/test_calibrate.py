@@ -221,6 +221,8 @@ def test_data_that_cannot_be_used(documents: Path, model: Path) -> None:
         read_asked([], None, (10, 10))
     with pytest.raises(UsageError, match="names no teacher"):
         emb.calibrate(model, documents)
+    with pytest.raises(ArtifactError, match=r"nothing: no such (folder|model)"):
+        emb.calibrate(model / "nothing", documents)
 
 
 def test_drawn_queries_are_the_same_each_time_and_others_with_another_seed(documents: Path) -> None:

@@ -27,10 +27,11 @@ _KEYWORDS = (2, 5)
 
 @dataclass(frozen=True, slots=True)
 class PseudoQuery:
-    """A query cut from the document in row `document`."""
+    """A query cut from the document in row `document`; a title or a sentence is `natural`, as people might write it."""
 
     text: str
     document: int
+    natural: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def pseudo_queries(documents: Sequence[Document], cuts: Cuts = Cuts(), seed: int
     spread = Counter(word for document in told for word in set(_words(document.whole)))
     seen: dict[str, PseudoQuery] = {}
     for row, document in enumerate(documents):
-        for text in _cut(document, cuts, spread, seed):
-            seen.setdefault(text.casefold(), PseudoQuery(text, row))
+        for text, natural in _cut(document, cuts, spread, seed):
+            seen.setdefault(text.casefold(), PseudoQuery(text, row, natural))
     return list(seen.values())
 
 
@@ -66,22 +67,23 @@ def sentences(text: str) -> list[str]:
     return [part for part in found if units(part) >= _SHORTEST] or found
 
 
-def _cut(document: Document, cuts: Cuts, spread: Counter[str], seed: int) -> Iterator[str]:
+def _cut(document: Document, cuts: Cuts, spread: Counter[str], seed: int) -> Iterator[tuple[str, bool]]:
+    """The cuts of one document, natural ones first: a text that is cut twice is what it was cut as first."""
     drawn = hashlib.blake2b(document.whole.encode(), digest_size=8).digest()
     random = np.random.default_rng([seed, int.from_bytes(drawn, "little")])
     found = sentences(document.text) or [document.title]
     if document.title:
-        yield document.title
-    yield _beginning(found[0])
+        yield document.title, True
+    yield _beginning(found[0]), True
     more = found[1:] or found
     wanted = min(len(more), max(cuts.sentences, len(more) // 4))
     for place in sorted(random.choice(len(more), wanted, replace=False)):
-        yield _beginning(more[place])
+        yield _beginning(more[place]), True
     for _ in range(cuts.spans):
-        yield _span(found[random.integers(len(found))], random)
+        yield _span(found[random.integers(len(found))], random), False
     words = _rarest(document.whole, spread) if cuts.keywords else []
     for _ in range(cuts.keywords if len(words) >= _KEYWORDS[0] else 0):
-        yield _some(words, random)
+        yield _some(words, random), False
 
 
 def _beginning(sentence: str) -> str:

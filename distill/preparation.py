@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from emb.data.corpus import Corpus, Text, split
 from emb.data.documents import Document
-from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
+from emb.data.pseudo_queries import PseudoQuery
+from emb.distill.cutting import cut_from, with_cuts
+from emb.distill.query_encoder import with_epochs
 from emb.distill.retention import KnownItems, known_items
 from emb.distill.targets import Targets, corpus_of, document_vectors, documents_of, targets_of, tokenise
 from emb.distill.train import Split
@@ -54,12 +56,16 @@ class Prepared:
     documents: Sequence[Document] = ()
 
 
-def read_texts(recipe: Recipe) -> TrainingTexts:
-    """The texts of a recipe, read and cut; nothing is encoded."""
+def read_texts(recipe: Recipe) -> tuple[Recipe, TrainingTexts]:
+    """The texts of a recipe, read and cut; nothing is encoded. And the recipe, with how finely they are cut and how
+    often they are read where it left that open.
+    """
     documents = documents_of(recipe)
-    cut = pseudo_queries(documents, Cuts(**recipe.data.cuts.model_dump()), recipe.training.seed)
+    recipe = with_cuts(recipe, documents)
+    cut = cut_from(documents, recipe)
     corpus = corpus_of(recipe, cut)
-    return TrainingTexts(corpus, *split(corpus, recipe.data.holdout), documents, cut)
+    source = TrainingTexts(corpus, *split(corpus, recipe.data.holdout), documents, cut)
+    return with_epochs(recipe, len(source.train)), source
 
 
 def searched(recipe: Recipe, teacher: Resolved, source: TrainingTexts, trust_remote_code: bool) -> Searched | None:

@@ -3,6 +3,9 @@
 A pseudo-query should find the document it was cut from (known-item search, Azzopardi et al. 2007). Among the
 teacher's document vectors, its nDCG@10 with the student's query vectors, divided by that with the teacher's own, is
 what real queries can expect to keep.
+
+Titles and sentences alone are asked. Spans and groups of rare words are for training: a student that has read the
+documents finds those words better than its teacher does, which says nothing of real queries (docs/log.md).
 """
 
 from __future__ import annotations
@@ -48,8 +51,8 @@ class KnownItems:
 
 
 def known_items(held_out: Sequence[Text], cut: Sequence[PseudoQuery], vectors: Vectors) -> KnownItems:
-    """Which held-out texts are among those `cut` from documents, whose `vectors` are by the teacher."""
-    source = {each.text: each.document for each in cut}
+    """Which held-out texts are natural ones among those `cut` from documents, whose `vectors` are by the teacher."""
+    source = {each.text: each.document for each in cut if each.natural}
     rows = [row for row, item in enumerate(held_out) if item.text in source]
     return KnownItems(rows, [source[held_out[row].text] for row in rows], vectors)
 

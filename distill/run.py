@@ -21,7 +21,7 @@ from emb.distill.language import warn_of_shards
 from emb.distill.losses import objective_of
 from emb.distill.one_student import RECIPE, Planned, check_pairs, planned, train_student, with_pairs_of
 from emb.distill.preparation import Prepared, prepare, read_texts, searched
-from emb.distill.query_encoder import parts_of, with_epochs, with_query_defaults
+from emb.distill.query_encoder import parts_of, with_query_defaults
 from emb.distill.rotated_teacher import ASIDE, read_rotation, rotated, rotation_for, write_aside
 from emb.distill.student import check_layers, depth_of, with_defaults
 from emb.errors import ArtifactError, UsageError
@@ -71,8 +71,8 @@ def run_distillation(
         _refuse_other(load_recipe(recipe_name, {}), recipe, dry_run)
     recipe, found = _resolved(recipe, teacher, trust_remote_code)
     if dry_run:
-        source = read_texts(recipe)
-        expected = forecast(with_epochs(recipe, len(source.train)), found, source, processes, trust_remote_code)
+        recipe, source = read_texts(recipe)
+        expected = forecast(recipe, found, source, processes, trust_remote_code)
         return out or free_name(Path("runs"), _stem(found)), expected.scores, expected
     out = _agreed(lambda: _folder(out, found, resume, overwrite), processes)
     with _locked(out) if processes.is_main_process else contextlib.nullcontext():
@@ -178,8 +178,7 @@ def _stem(teacher: Resolved) -> str:
 def _carry_out(
     recipe: Recipe, teacher: Resolved, out: Path, processes: PartialState, *, fresh: bool, trust_remote_code: bool
 ) -> list[PairScores]:
-    source = read_texts(recipe)
-    recipe = with_epochs(recipe, len(source.train))
+    recipe, source = read_texts(recipe)
     if not fresh:
         expected = read_forecast(out / FORECAST)
     elif expected := forecast(recipe, teacher, source, processes, trust_remote_code) if is_worth_it(source) else None:

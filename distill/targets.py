@@ -13,8 +13,9 @@ from emb.artifact.fingerprints import weights_hash
 from emb.data.corpus import Columns, Corpus, Text, read_corpus
 from emb.data.default_corpus import default_corpus
 from emb.data.documents import Document, read_documents
-from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
+from emb.data.pseudo_queries import PseudoQuery
 from emb.data.query_corpus import as_queries, fitted_corpus
+from emb.distill.cutting import cut_from
 from emb.machine import device, resolve_dtype
 from emb.model.embedding_model import EmbeddingModel, ModelSpec, load_model
 from emb.progress import note
@@ -51,7 +52,7 @@ def corpus_of(recipe: Recipe, cut: Sequence[PseudoQuery] | None = None) -> Corpu
     columns = Columns(data.field, data.kind_field)
     given = read_corpus(data.sources, columns, data.limit, data.parallel) if data.sources or data.parallel else None
     if data.documents:
-        cut = pseudo_queries(documents_of(recipe), Cuts(**data.cuts.model_dump()), seed) if cut is None else cut
+        cut = cut_from(documents_of(recipe), recipe) if cut is None else cut
         corpus = fitted_corpus(cut, given, mix=data.mix, seed=seed)
     else:
         if given is None:

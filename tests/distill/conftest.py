@@ -16,10 +16,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a teacher of four layers, 140 documents and general texts; a cache may lie there too."""
     folder = tmp_path_factory.mktemp("place")
     tiny_bert(folder / "teacher", layers=4)
-    rows = [{"title": a.split()[0], "text": f"{a} {b}"} for a in SENTENCES for b in SENTENCES[::3]]
+    rows = [
+        {"title": f"{a.split()[0]} {b.split()[-1]}", "text": f"{a} {_crossed(a, b)} {_crossed(b, a)} {b}"}
+        for a in SENTENCES
+        for b in SENTENCES[::3]
+    ]
     (folder / "docs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "general.txt").write_text("\n".join(f"{a} {b}" for a in SENTENCES for b in SENTENCES[::5]))
     return folder
+
+
+def _crossed(first: str, second: str) -> str:
+    """A sentence of its own for every pair: natural pseudo-queries enough for a figure."""
+    return " ".join([*first.rstrip(".?!").split()[:4], *second.split()[-4:]])
 
 
 @pytest.fixture

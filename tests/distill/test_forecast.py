@@ -66,7 +66,7 @@ def test_a_sample_is_whole_documents_and_its_share_of_the_rest(place: Path, monk
             "data.mix": 0.2,
         },
     )
-    source = read_texts(recipe)
+    source = read_texts(recipe)[1]
     sample = forecasting.sample_of(source)
     assert len(sample.documents) == 10
     whole = {(each.text, source.documents[each.document]) for each in source.queries}
@@ -86,7 +86,7 @@ def test_a_sample_is_whole_documents_and_its_share_of_the_rest(place: Path, monk
 def test_of_texts_alone_a_sample_is_some(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forecasting, "TEXTS", 20)
     recipe = load_recipe(None, {"teacher": "t", "data.sources": [str(place / "general.txt")]})
-    assert len(forecasting.sample_of(read_texts(recipe)).corpus) == 20
+    assert len(forecasting.sample_of(read_texts(recipe)[1]).corpus) == 20
 
 
 def test_a_dry_run_leaves_nothing_but_a_forecast(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,8 +291,8 @@ def test_for_documents_and_for_queries_pairs_are_whole_queries(place: Path, tmp_
     )
     given = {"teacher": "t", "data.parallel": [str(place / "pairs.tsv")]}
     queries = [Text(item.text, "query", item.source_text) for item in BOTH]
-    assert read_texts(load_recipe(None, {**given, "data.as_queries": True})).corpus.texts == queries
-    fitted = read_texts(load_recipe(None, {**given, "data.documents": [str(tmp_path / "docs.jsonl")]})).corpus.texts
+    assert read_texts(load_recipe(None, {**given, "data.as_queries": True}))[1].corpus.texts == queries
+    fitted = read_texts(load_recipe(None, {**given, "data.documents": [str(tmp_path / "docs.jsonl")]}))[1].corpus.texts
     beside = [item for item in fitted if item in queries]
     assert len(beside) == len(fitted) / 2
     assert any(item.source_text for item in beside)

@@ -20,7 +20,7 @@ from emb.artifact.manifest import Kind, LayerDimPair, Manifest, PairScores
 from emb.cli import cli
 from emb.data.corpus import Corpus, Text
 from emb.data.documents import Document
-from emb.data.pseudo_queries import Cuts, pseudo_queries
+from emb.data.pseudo_queries import Cuts, pseudo_queries, sentences
 from emb.distill import targets
 from emb.distill.query_encoder import with_query_defaults
 from emb.distill.retention import KnownItems, advised, found_again, known_items, with_retention
@@ -247,11 +247,25 @@ BASIS = np.eye(len(DOCUMENTS), dtype=np.float32)
 
 
 def test_known_items_are_held_out_cuts_and_their_documents() -> None:
-    cuts = pseudo_queries(DOCUMENTS, Cuts(), 0)
+    cuts = pseudo_queries(DOCUMENTS, Cuts(spans=0, keywords=0), 0)
     held_out = [Text("of no document", "query"), *(Text(each.text, "query") for each in cuts[::4])]
-    found = known_items(held_out, pseudo_queries(DOCUMENTS, Cuts(), 0), BASIS)
+    found = known_items(held_out, cuts, BASIS)
     assert found.rows == list(range(1, len(held_out)))
     assert found.sources == [each.document for each in cuts[::4]]
+
+
+HARBOUR = Document(
+    "The harbour",
+    "The old harbour freezes in January. Ships wait outside for the ice breaker to come. Nobody knows who built it.",
+)
+
+
+def test_titles_and_sentences_alone_say_what_a_search_keeps() -> None:
+    cuts = pseudo_queries([HARBOUR], Cuts(sentences=1, spans=3, keywords=2), 0)
+    told = [cuts[row].text for row in known_items([Text(each.text, "query") for each in cuts], cuts, BASIS[:1]).rows]
+    assert told[0] == HARBOUR.title
+    assert set(told[1:]) < set(sentences(HARBOUR.text))
+    assert len(told) == 3 < len(cuts)
 
 
 def test_a_text_cut_from_the_same_document_is_no_rival() -> None:

@@ -167,7 +167,7 @@ def test_documents_first_then_queries(place: Path, tmp_path: Path, monkeypatch: 
     found = distil(place, tmp_path / "run", layers=0, overrides=two_stages)
     (documents, _), (queries, _) = begun
     assert documents == len((place / "docs.jsonl").read_text().splitlines())
-    assert queries == len(read_texts(load_recipe(str(found.run / "recipe.yaml"), {})).train)
+    assert queries == len(read_texts(load_recipe(str(found.run / "recipe.yaml"), {}))[1].train)
     assert not (found.run / "documents").exists()
     plain = distil(place, tmp_path / "plain", layers=0, overrides=two_stages | {"training.document_epochs": 0})
     first, second = (load_model(each.student).encoder.embedding.weight for each in (found, plain))

@@ -54,7 +54,7 @@ def test_a_run_with_auto_remembers_what_it_chose(place: Path, tmp_path: Path) ->
 def test_the_nearness_of_a_choice_is_that_of_its_fitted_student(place: Path, tmp_path: Path) -> None:
     recipe = load_recipe(None, {"teacher": str(place / "teacher"), "data.sources": [str(place / "general.txt")]})
     teacher = resolve(str(place / "teacher"))
-    given = prepare(recipe, teacher, read_texts(recipe), None, False)
+    given = prepare(recipe, teacher, read_texts(recipe)[1], None, False)
     whole = recipe.model_copy(update={"student": StudentRecipe(source="teacher", layers=4, keep="auto")})
     one = recipe.model_copy(update={"student": StudentRecipe(source="teacher", layers=1, keep="auto")})
     assert which_layers._cosine(whole, "first", given, False) > 0.99, "all layers are the teacher itself"

@@ -1,8 +1,8 @@
 """What a run will reach and how long it will take, told from two short trainings on a sample of its texts.
 
 The error of a student falls with its steps as a power law (Hestness et al. 2017, arXiv 1712.00409): two lengths of
-training give its exponent, and what is left at the length that is planned. The share of the teacher's search that is
-kept is taken to follow the cosine on a line.
+training give its exponent, and what is left at the length that is planned. What is lost of the teacher's search falls
+by a power of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ TEXTS = 4000  # of one without documents
 STEPS = 80  # of the longer of the two trainings, at most
 _SHORTER = 4  # times
 _STEEPEST = 0.5  # exponent: what falls faster in so few steps will not go on so
-_MOST = 2.0  # of the search kept for each of cosine: more is the noise of small differences
 
 
 @dataclass(frozen=True)
@@ -211,16 +210,21 @@ def extrapolated(shorter: PairScores, longer: PairScores, steps: Sequence[int], 
 
     Never less than it has reached already, and no more than all of the teacher's search.
     """
-    before, now = max(1 - shorter.cosine, 1e-9), max(1 - longer.cosine, 1e-9)
-    apart = math.log(steps[1] / steps[0])
-    exponent = min(max(math.log(before / now) / apart, 0.0), _STEEPEST) if apart else 0.0
-    cosine = max(longer.cosine, 1 - now * (steps[1] / max(total, steps[1])) ** exponent)
+    cosine = _reached(shorter.cosine, longer.cosine, steps, total)
     if shorter.retention is None or longer.retention is None:
         return replace(longer, cosine=cosine)
-    gained = longer.cosine - shorter.cosine
-    slope = min(max(0.0, (longer.retention - shorter.retention) / gained), _MOST) if gained > 0 else 0.0
-    kept = longer.retention + slope * (cosine - longer.cosine)
+    kept = _reached(shorter.retention, longer.retention, steps, total)
     return replace(longer, cosine=cosine, retention=min(kept, 1.0))
+
+
+def _reached(shorter: float, longer: float, steps: Sequence[int], total: int) -> float:
+    """Where a score comes that was `shorter` and `longer` after two numbers of `steps`: what is missing from 1 falls as
+    a power of them.
+    """
+    before, now = max(1 - shorter, 1e-9), max(1 - longer, 1e-9)
+    apart = math.log(steps[1] / steps[0])
+    exponent = min(max(math.log(before / now) / apart, 0.0), _STEEPEST) if apart else 0.0
+    return max(longer, 1 - now * (steps[1] / max(total, steps[1])) ** exponent)
 
 
 def is_worth_it(source: TrainingTexts) -> bool:

@@ -40,15 +40,18 @@ def test_a_power_law_is_found_and_followed() -> None:
     assert found.cosine == pytest.approx(1 - error[2000])
 
 
-def test_the_search_that_is_kept_follows_the_cosine() -> None:
-    found = forecasting.extrapolated(_score(0.6, 0.7), _score(0.7, 0.8), (20, 80), 320)
-    assert found.retention == pytest.approx(0.8 + (found.cosine - 0.7))
+def test_the_search_that_is_lost_has_a_power_of_its_own() -> None:
+    lost = {steps: 0.5 * steps**-0.2 for steps in (20, 80, 2000)}
+    found = forecasting.extrapolated(_score(0.6, 1 - lost[20]), _score(0.9, 1 - lost[80]), (20, 80), 2000)
+    assert found.retention == pytest.approx(1 - lost[2000])
 
 
 def test_nothing_is_expected_to_get_worse_or_better_than_all() -> None:
     fallen = forecasting.extrapolated(_score(0.8, 0.9), _score(0.7, 0.8), (20, 80), 4000)
     assert (fallen.cosine, fallen.retention) == (0.7, 0.8)
-    assert forecasting.extrapolated(_score(0.5, 0.5), _score(0.8, 0.99), (20, 80), 10**9).retention == 1.0
+    assert forecasting.extrapolated(_score(0.5, 0.5), _score(0.8, 0.99), (20, 80), 10**9).retention == pytest.approx(
+        1, abs=1e-4
+    )
     assert forecasting.extrapolated(_score(0.5, 1.0), _score(0.8, 1.05), (20, 80), 10**9).retention == 1.0
     steep = forecasting.extrapolated(_score(0.1), _score(0.9), (20, 80), 320)
     assert steep.cosine == pytest.approx(0.95), "an error was expected to fall faster than by the root"

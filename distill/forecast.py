@@ -224,7 +224,8 @@ def _reached(shorter: float, longer: float, steps: Sequence[int], total: int) ->
     before, now = max(1 - shorter, 1e-9), max(1 - longer, 1e-9)
     apart = math.log(steps[1] / steps[0])
     exponent = min(max(math.log(before / now) / apart, 0.0), _STEEPEST) if apart else 0.0
-    return max(longer, 1 - now * (steps[1] / max(total, steps[1])) ** exponent)
+    left: float = now * (steps[1] / max(total, steps[1])) ** exponent  # int ** float is Any to a type checker
+    return max(longer, 1 - left)
 
 
 def is_worth_it(source: TrainingTexts) -> bool:

@@ -70,7 +70,7 @@ def test_vectors_of_the_cache_stand_in_their_places(model: Encoder, bert_folder:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"weights": "another"}, {"max_length": 3}, {"prefix": "passage: "}, {"normalize": None}, {"dtype": "int8"}],
+    [{"weights": "another"}, {"max_length": 10_000}, {"prefix": "passage: "}, {"normalize": None}, {"dtype": "int8"}],
     ids=lambda changed: next(iter(changed)),
 )
 def test_vectors_of_another_teacher_are_left(model: Encoder, bert_folder: Path, changed: dict[str, Any]) -> None:
@@ -85,6 +85,24 @@ def test_the_most_exact_vectors_are_taken(model: Encoder, bert_folder: Path) -> 
     assert isinstance(found, KnownVectors)
     assert found.dtype == "float32"
     assert (found.encode(TEXTS) > 0).all()
+
+
+def test_texts_that_were_read_to_their_end_are_taken_though_others_were_cut(model: Encoder, bert_folder: Path) -> None:
+    _capture(model, bert_folder, TEXTS, max_length=6)
+    known = with_known_vectors(model, bert_folder)
+    assert isinstance(known, KnownVectors)
+    lengths = [len(ids) for ids in model.tokenizer.encode(TEXTS)]
+    assert min(lengths) <= 6 < max(lengths)
+    found, own = known.encode(TEXTS, kind="query"), model.encode(TEXTS, kind="query")
+    whole = [length <= 6 for length in lengths]
+    np.testing.assert_array_equal(np.isclose(found, own, atol=1e-6).all(1), np.logical_not(whole))
+    assert known.taken == sum(whole)
+
+
+def test_texts_that_were_read_as_far_go_before_those_read_less_far(model: Encoder, bert_folder: Path) -> None:
+    for value, tokens in ((-1.0, model.max_length - 1), (1.0, model.max_length), (-1.0, model.max_length - 2)):
+        _capture(model, bert_folder, TEXTS, value, max_length=tokens)
+    assert (with_known_vectors(model, bert_folder).encode(TEXTS) > 0).all()
 
 
 def test_one_text_and_a_cut_go_through_the_model(model: Encoder, bert_folder: Path) -> None:

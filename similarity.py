@@ -203,10 +203,10 @@ def _neighbours(queries: Vectors, index: Vectors, first: int, k: int, measure: s
     scores = similarities(queries, index, measure)
     itself = np.arange(len(queries))
     scores[itself, itself + first] = -np.inf
-    return _highest(scores, k)
+    return highest(scores, k)
 
 
-def _highest(scores: Vectors, k: int) -> Vectors:
+def highest(scores: Vectors, k: int) -> Vectors:
     """Columns `(rows, k)` of the `k` highest scores of each row, ascending; among equal ones the first columns."""
     least = np.partition(scores, -k, axis=1)[:, -k, None]
     above, level = scores > least, scores == least

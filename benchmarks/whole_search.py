@@ -48,6 +48,7 @@ def main() -> None:
         metavar="CODEC[+RESCORE]",
         help="how vectors are kept, as `emb index` calls it; the teacher is asked where they are as the first says",
     )
+    options.add_argument("--learn-cut", action="store_true", help="where dims are cut, learn how documents are")
     options.add_argument("--depth", type=int, default=CANDIDATES, help="candidates that finer vectors put in order")
     options.add_argument("--timed", type=int, default=100, help="queries that are timed")
     options.add_argument(
@@ -95,7 +96,10 @@ def opened(given: Namespace, encoders: Mapping[str, str], scratch: Path) -> dict
     for dim, stored in ways:
         codec, _, finer = stored.partition("+")
         folder = scratch / f"{dim}-{stored}"
-        done = emb.index(given.set, folder, encoders[TEACHER], dim=dim, codec=codec, rescore=finer or None)
+        learns = given.learn_cut and dim < max(given.dims)
+        done = emb.index(
+            given.set, folder, encoders[TEACHER], dim=dim, learn_cut=learns, codec=codec, rescore=finer or None
+        )
         note(f"{dim} dims, {stored}: {done.quality}")
     for name, path in encoders.items():
         encoder = query_encoder(path, threads=given.threads)

@@ -57,6 +57,13 @@ FINER = ("float32", "float16", "lvq8", "int8", "int4")
     default=None,
     help="Turn vectors along the documents' own principal axes first: a cut then loses least.",
 )
+@click.option(
+    "--learn-cut",
+    is_flag=True,
+    default=None,
+    help="Learn how documents are cut to --dim from up to 30,000 queries cut from them, which the model reads: more is"
+    " found again, and queries are cut as ever.",
+)
 @click.option("--codec", type=click.Choice(CODECS), help="How vectors are kept in memory. Default: float32.")
 @click.option(
     "--rescore",

@@ -23,6 +23,7 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 _SHORTEST, _LONGEST = 3, 40  # words of a sentence that is a query; of a longer one its beginning
 _SPAN = (3, 10)  # words
 _KEYWORDS = (2, 5)
+ALL = 100  # sentences: all of a document, a hundred of a book, or a fourth of them where that is more
 
 
 @dataclass(frozen=True, slots=True)

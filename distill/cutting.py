@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from emb.data.documents import Document
-from emb.data.pseudo_queries import Cuts, PseudoQuery, pseudo_queries
+from emb.data.pseudo_queries import ALL, Cuts, PseudoQuery, pseudo_queries
 from emb.recipes.recipe import CutsRecipe, Recipe
 
-_ALL = 100  # sentences: all of a document, a hundred of a book, or a fourth of them where that is more
 _MOST = 160_000  # pseudo-queries of a collection that is cut so: two epochs of them are what is read at least
 _SAMPLE = 1000  # documents that say how many there would be
 
@@ -22,7 +21,7 @@ def with_cuts(recipe: Recipe, documents: Sequence[Document]) -> Recipe:
     data = recipe.data
     if "sentences" in data.cuts.model_fields_set or not documents:
         return recipe
-    fine = data.cuts.model_copy(update={"sentences": _ALL})
+    fine = data.cuts.model_copy(update={"sentences": ALL})
     if _expected(documents, fine, recipe.training.seed) > _MOST:
         return recipe
     return recipe.model_copy(update={"data": data.model_copy(update={"cuts": fine})})

@@ -47,6 +47,7 @@ def index(
     overlap: int | None = None,
     dim: int | None = None,
     rotate: bool | None = None,
+    learn_cut: bool | None = None,
     codec: str | None = None,
     rescore: str | None = None,
     factory: str | None = None,
@@ -71,6 +72,8 @@ def index(
             last ones of the piece before.
         dim: dimensions to keep.
         rotate: turn vectors along the documents' own principal axes first, so that a cut loses least.
+        learn_cut: learn how documents are cut to `dim` from up to 30,000 queries cut from them, which the encoder
+            reads: what these find when they are cut is to be what they find whole. Queries are cut as ever.
         codec: how vectors are stored in memory: float32 (the default), float16, int8, int4, binary.
         rescore: a codec for finer vectors that stay on the disk and put candidates in order.
         factory: faiss's string for what finds candidates, such as "IVF1024,Flat"; None looks at every vector up to
@@ -88,8 +91,9 @@ def index(
     from emb.search.index.run import Choices, run
 
     sources = [documents] if isinstance(documents, str | Path) else list(documents)
-    given = {"dim": dim, "rotate": rotate, "codec": codec, "rescore": rescore, "factory": factory}
+    given = {"dim": dim, "rotate": rotate, "learn_cut": learn_cut, "codec": codec, "rescore": rescore}
     layout = {
+        "factory": factory,
         "chunk_tokens": chunk_tokens,
         "overlap": overlap,
         "metadata": None if metadata is None else tuple(_each(metadata)),

@@ -68,6 +68,15 @@ def begin(folder: Path, encoder: EncoderRecord, layout: Layout) -> Description:
         raise UsageError(f"--rescore {layout.rescore}: no finer than {layout.codec}", "choose lvq8, float16 or float32")
     if layout.overlap and not layout.chunk_tokens:
         raise UsageError("--overlap: documents are not cut", "add --chunk-tokens N")
+    if layout.learn_cut and space.dim == encoder.dim:
+        raise UsageError(
+            "--learn-cut: vectors are not cut", f"choose fewer dims than the encoder's {encoder.dim}, or leave it out"
+        )
+    if layout.learn_cut and not space.length_one:
+        raise UsageError(
+            f"--learn-cut: it keeps directions alone, and this encoder's {space.measure} similarity needs lengths",
+            "leave it out",
+        )
     space.refuse(layout.codec, layout.rescore, layout.rotate, layout.factory)
     if layout.factory:
         check_factory(layout.factory, layout.codec, space.dim, space.measure)
@@ -152,7 +161,7 @@ def put_in(
         if encoder:
             _add(_Adding(folder, description, encoder, catalogue, built, chunker), entries, total)
         with catalogue.errors():
-            Storing(folder, description, catalogue).settle()
+            Storing(folder, description, catalogue, encoder).settle()
     if built.cuts:
         mend = "" if description.layout.chunk_tokens else "--chunk-tokens N cuts documents in pieces"
         tell(sum(built.cuts[1:], built.cuts[0]), "documents", mend)

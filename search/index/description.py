@@ -53,6 +53,7 @@ class Layout:
     Attributes:
         dim: kept of the vectors; None for all.
         rotate: whether they are first turned along the documents' own principal axes.
+        learn_cut: whether documents are cut in a way of their own, learned from pseudo-queries (`learned_cut`).
         codec: what candidates are found by.
         rescore: the codec of the finer vectors on disk that put them in order, or None.
         chunk_tokens, overlap: of the pieces that documents are cut in, in the encoder's tokens; None for whole ones.
@@ -62,6 +63,7 @@ class Layout:
 
     dim: int | None = None
     rotate: bool = False
+    learn_cut: bool = False
     codec: str = "float32"
     rescore: str | None = None
     chunk_tokens: int | None = None

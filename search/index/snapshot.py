@@ -56,4 +56,5 @@ class Snapshot:
         self.state = state
 
     def _stored(self, row: SegmentRow) -> Stored:
-        return stored_of(self.folder, row, self.fitted, self.space, self.description.encoder.dim)
+        documents = self.fitted.documents if self.fitted else self.space
+        return stored_of(self.folder, row, self.fitted, documents, self.description.encoder.dim)

@@ -15,8 +15,10 @@ import numpy as np
 
 from emb.progress import note
 from emb.quantize.vectors.base import Codec, Codes
+from emb.runtime.encoder import Encoder
 from emb.search.index import checksums
 from emb.search.index import fitted as fitting
+from emb.search.index.asked import asked_of
 from emb.search.index.candidates import Rows
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Description
@@ -24,7 +26,7 @@ from emb.search.index.fitted import SAMPLE, Fitted
 from emb.search.index.graphs import build, factory_for
 from emb.search.index.loaded import SegmentRow, codes_of, raw_vectors, require_as_written, segments_of
 from emb.search.index.segments import CODES, FINE, GRAPH, place, remove_others, write
-from emb.similarity import Vectors, neighbour_overlap
+from emb.similarity import Vectors, neighbour_overlap, neighbours_found
 
 _MANY = 8  # segments; every one is searched on its own
 _DEAD = 0.25  # of the rows
@@ -44,12 +46,19 @@ class Source:
 class Storing:
     """Rewrites segments of one index, whose lock is held."""
 
-    def __init__(self, index: Path, description: Description, catalogue: Catalogue) -> None:
-        self.index, self.description, self.catalogue = index, description, catalogue
+    def __init__(
+        self, index: Path, description: Description, catalogue: Catalogue, encoder: Encoder | None = None
+    ) -> None:
+        self.index, self.description, self.catalogue, self.encoder = index, description, catalogue, encoder
         self.sql, self.dim = catalogue.sql, description.encoder.dim
 
     def settle(self) -> None:
-        """Store what was encoded, and put segments together where there are many, or much in them is dead."""
+        """Store what was encoded, and put segments together where there are many, or much in them is dead.
+
+        Where the cut is learned, vectors wait as they were encoded until an encoder is there to read queries.
+        """
+        if self._waits():
+            return
         segments = segments_of(self.sql)
         sources = [self._source(row) for row in segments]
         merge = len([row for row in segments if not row.raw]) >= _MANY or _dead(sources) > _DEAD
@@ -57,6 +66,11 @@ class Storing:
         if chosen:
             self._rewrite(chosen)
         remove_others(self.index, {row.id for row in segments_of(self.sql)})
+
+    def _waits(self) -> bool:
+        if self.encoder or not self.description.layout.learn_cut:
+            return False
+        return fitting.load(self.catalogue, self.index, self.description.space) is None
 
     def _source(self, row: SegmentRow) -> Source:
         found = self.sql.execute("SELECT key, row FROM passages WHERE segment = ? ORDER BY row", (row.id,))
@@ -92,10 +106,15 @@ class Storing:
     def _fit(self, sources: Sequence[Source], number: int) -> tuple[Fitted, str]:
         """Fit to the documents that are there, in the order of their ids: whatever order they came in."""
         sample = self._sample(sources)
-        fitted = fitting.fit(sample, self.description.layout, self.description.space)
+        fitted = fitting.fit(sample, self.description.layout, self.description.space, self._asked())
         kept = _kept(sample[:: -(-len(sample) // _JUDGED)], fitted)
         note(f"vectors as they are stored keep {kept:.1%} of the ten nearest")
         return fitted, fitting.save(fitted, self.index, f"fitted-{number:06d}")
+
+    def _asked(self) -> Vectors | None:
+        """Vectors of queries that the cut of documents is learned from; None where it is not."""
+        learns = self.description.layout.learn_cut and self.encoder
+        return asked_of(self.sql, learns) if learns else None
 
     def _sample(self, sources: Sequence[Source]) -> Vectors:
         files = {each.row.id: raw_vectors(self.index, each.row, self.dim) for each in sources if each.row.raw}
@@ -131,7 +150,7 @@ class Storing:
             )
             for start in range(0, len(source.rows), _BLOCK):
                 part = old[source.rows[start : start + _BLOCK]]
-                yield codec.encode(fitted.space.apply(part)) if raw else part
+                yield codec.encode(fitted.documents.apply(part)) if raw else part
 
 
 def _dead(sources: Sequence[Source]) -> float:
@@ -143,5 +162,7 @@ def _kept(vectors: Vectors, fitted: Fitted) -> float:
     """Mean share of the ten nearest by the encoder's own vectors that those stored still have nearest."""
     space = fitted.space
     whole = space.turned(None).whole(vectors.shape[1]).apply(vectors)
-    stored = fitted.finest.decode(fitted.finest.encode(space.apply(vectors)))
+    stored = fitted.finest.decode(fitted.finest.encode(fitted.documents.apply(vectors)))
+    if fitted.cut is not None:
+        return neighbours_found(whole, space.apply(vectors), stored)
     return neighbour_overlap(whole, stored, measure=space.measure)

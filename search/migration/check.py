@@ -139,6 +139,8 @@ def _renewed(description: Description, model: Path) -> list[str]:
     found = [f"codec {codecs}: fitted anew to the new vectors"]
     if layout.rotate:
         found.append("the index's rotation: fitted anew to the new vectors")
+    if layout.learn_cut:
+        found.append("how documents are cut: learned anew from pseudo-queries, which the new encoder reads")
     return [*found, _calibration(model, description.encoder.fingerprint)]
 
 

@@ -150,7 +150,8 @@ def _description(root: Path, wanted: Wanted, models: Models) -> Description:
             f"queries have {models.query.dim} dims, documents {models.record.dim}",
             f"keep {models.query.dim} with --dim, in an index without --rotate",
         )
-    return Description(models.record, replace(known, dim=dim))
+    learns = known.learn_cut and dim is not None and dim < models.record.dim
+    return Description(models.record, replace(known, dim=dim, learn_cut=learns))
 
 
 def _documents(root: Path) -> int:

@@ -427,3 +427,11 @@ def test_a_migration_keeps_checksums_of_the_lengths_it_measured(
     np.save(place, 7 * np.load(place))
     with mixed(tmp_path / "i", encoder) as found:
         assert [(hit.id, hit.score) for hit in found.search_vector(encoder.encode("w1 query"), 20)] == before
+
+
+@pytest.mark.parametrize(("dim", "learns"), [(8, True), (32, False)])
+def test_how_documents_are_cut_is_learned_anew_where_they_are(dim: int, learns: bool, tmp_path: Path) -> None:
+    begun(tmp_path / "i", dim=16, learn_cut=True)
+    moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=dim))
+    layout = Description.load(tmp_path / "i" / "space-1").layout
+    assert (layout.dim, layout.learn_cut) == (dim, learns)

@@ -12,6 +12,7 @@ from indexing import DIM, Hashed, indexed, record, vector_of, write
 
 import emb
 from emb.errors import ArtifactError, UsageError
+from emb.quantize.vectors.base import Codec
 from emb.search.index import asked, build, fitted, learned_cut
 from emb.search.index.asked import asked_of
 from emb.search.index.build import begin
@@ -240,10 +241,25 @@ def test_removing_documents_waits_for_an_encoder(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("codec", [{"codec": "binary", "rescore": "lvq8"}, {"codec": "int8"}])
-def test_codecs_are_fitted_to_what_is_stored(codec: dict[str, str], tmp_path: Path) -> None:
+def test_codecs_are_fitted_to_what_is_stored(
+    codec: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     documents, queries = _documents(200), _related(np.random.default_rng(9), 50)
     indexed(tmp_path / "floats", documents, Related(), **LAYOUT)
+    seen: list[Vectors] = []
+    fit = fitted._fitted
+
+    def noted(kind: str, vectors: Vectors) -> Codec:
+        seen.append(vectors)
+        return fit(kind, vectors)
+
+    monkeypatch.setattr(fitted, "_fitted", noted)
     indexed(tmp_path / "coded", documents, Related(), **LAYOUT, **codec)
+    with Index(tmp_path / "floats") as index:
+        [segment] = index.snapshot().segments
+        for vectors in seen:
+            np.testing.assert_allclose(vectors, segment.stored.codes, atol=1e-6)
+    assert len(seen) == len(codec)
     assert _found(tmp_path / "coded", queries, documents) > _found(tmp_path / "floats", queries, documents) - 0.05
 
 

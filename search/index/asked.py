@@ -12,7 +12,7 @@ from emb.progress import note
 from emb.runtime.encoder import Encoder
 from emb.similarity import Vectors
 
-_MOST = 30_000  # queries; more learn nothing better (docs/log.md)
+_MOST = 30_000  # queries; a third of them teaches nearly as much (docs/log.md)
 _LEAST = 300
 _DOCUMENTS = 20_000  # that they are cut from
 _CUTS = Cuts(sentences=ALL)  # as distilling cuts a small collection, whose vectors may be in the cache

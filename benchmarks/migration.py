@@ -2,11 +2,13 @@
 
     python benchmarks/migration.py cranfield --models all-mpnet-base-v2 all-MiniLM-L6-v2 --vectors vectors
     python benchmarks/migration.py scifact --models a b --vectors vectors --codec binary --rescore int8
+    python benchmarks/migration.py scifact --models a b --vectors vectors --old
 
 Both ways between the two. `--vectors` is a folder that keeps what was encoded, as `MODEL-COLLECTION-queries.npy` and
 `…-documents.npy`; what is there already is not encoded again. nDCG@10 is that of the index itself, searched by queries
 of the new encoder: when the documents looked at are moved, half-way, and at the end. "mapped" is of vectors that all
-went through a map that was not fitted to them: what the forecast is about.
+went through a map that was not fitted to them: what the forecast is about. With `--old` a map is learned from queries
+that both read.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ from emb.search.index.mixed import MixedIndex
 from emb.search.index.moving import Moving
 from emb.search.index.reader import Index
 from emb.search.index.run import Choices, index_with, record_of
+from emb.search.known_vectors import with_known_vectors
 from emb.search.migration.check import Checked
+from emb.search.migration.learned_map import LEARNED
 from emb.search.migration.run import Models, Wanted, check_with, move_with
 from emb.similarity import Vectors, unit
 from emb.tokens import Cut, Ids
@@ -82,6 +86,7 @@ def main() -> None:
     options.add_argument("collections", nargs="+", help="BEIR folders")
     options.add_argument("--models", nargs=2, required=True, metavar="MODEL", help="folders or names")
     options.add_argument("--vectors", type=Path, required=True, metavar="DIR", help="keeps what was encoded")
+    options.add_argument("--old", action="store_true", help="name the encoder so far, for a map learned from queries")
     options.add_argument("--sample", type=int, default=2000, help="documents that are looked at")
     options.add_argument("--codec", default="float32", help="of the index")
     options.add_argument("--rescore", help="of the index")
@@ -92,6 +97,7 @@ def main() -> None:
         assert isinstance(task, RetrievalTask)
         sides = [_opened(name, task, given) for name in given.models]
         for old, new in (sides, sides[::-1]):
+            new = (new[0], replace(new[1], old=old[1].query, old_folder=old[1].model)) if given.old else new
             name = f"{task.name}: {old[0]} to {new[0]}"
             found[name] = moved(Path(path), task, old[1], new[1], given)
             print(
@@ -159,6 +165,9 @@ def _mapped(task: RetrievalTask, checked: Checked, old: Models, new: Models) -> 
     from emb.search.migration.trial import FOLDS, fit_maps
 
     queries, documents = task.sides
+    asked = new.query.encode(queries, kind="query")
+    if checked.map is not None and checked.map.kind == LEARNED:
+        return task.score(asked, unit(checked.map.apply(old.document.encode(documents, kind="document"))))
     before, after = (each.document.encode(documents, kind="document") for each in (old, new))
     known = {_key(text) for text in checked.sample.texts}
     sample = np.asarray([row for row, text in enumerate(documents) if _key(text) in known])
@@ -170,12 +179,12 @@ def _mapped(task: RetrievalTask, checked: Checked, old: Models, new: Models) -> 
         candidates = fit_maps(Moments.of(before[fit], after[fit]))
         best = next(found for found in candidates if found.kind == checked.check.map)
         vectors[part == each] = unit(best.apply(before[part == each]))
-    return task.score(new.query.encode(queries, kind="query"), vectors)
+    return task.score(asked, vectors)
 
 
 def _opened(name: str, task: RetrievalTask, given: argparse.Namespace) -> tuple[str, Models]:
     folder = model_folder(name)
-    inner = load(folder, threads=given.threads)
+    inner = with_known_vectors(load(folder, threads=given.threads), Path(folder))
     vectors: Lookup = {}
     for kind, texts in zip(("queries", "documents"), task.sides, strict=True):
         path = given.vectors / f"{Path(name).name}-{task.name}-{kind}.npy"

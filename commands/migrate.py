@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 @click.option(
     "--query", metavar="MODEL", help="The new encoder of queries. Default: the bundle's own, or that of the documents."
 )
+@click.option(
+    "--old",
+    metavar="MODEL",
+    help="The encoder so far, a folder, a bundle or a name: queries cut from the documents, which both read, teach a"
+    " better map. Default: a map fitted to the documents alone.",
+)
 @click.option("--check", "--dry-run", "check", is_flag=True, help="Look and tell, and change nothing.")
 @click.option("--finish", is_flag=True, help="Let the new vectors be the index, and remove the old ones.")
 @click.option("--undo", is_flag=True, help="Remove the new vectors; the old index is as it was.")

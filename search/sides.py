@@ -42,14 +42,15 @@ def shared_dim(path: str | Path) -> int | None:
     return Bundle.load(Path(path)).dim if is_bundle(Path(path)) else None
 
 
-def query_encoder(path: str | Path, **options: Any) -> Encoder:
-    """What encodes queries, of a bundle its query encoder; an export needs no torch.
+def query_encoder(path: str | Path, *, cached: bool = False, **options: Any) -> Encoder:
+    """What encodes queries, of a bundle its query encoder; an export needs no torch. `cached` as above.
 
     Raises:
         ArtifactError: no model there.
     """
     found = load(_located(path), **options)
-    return found.query if isinstance(found, BundleEncoder) else found
+    encoder = found.query if isinstance(found, BundleEncoder) else found
+    return with_known_vectors(encoder, query_folder(path)) if cached else encoder
 
 
 def query_folder(path: str | Path) -> Path:

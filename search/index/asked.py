@@ -1,8 +1,9 @@
-"""Pseudo-queries of an index's documents, as its encoder reads queries: what its cut is learned from."""
+"""Pseudo-queries of an index's documents: what its cut, and the map of a migration, are learned from."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 import numpy as np
 
@@ -22,12 +23,20 @@ def asked_of(sql: sqlite3.Connection, encoder: Encoder) -> Vectors | None:
     """Vectors `(queries, encoder's dim)` of queries cut from documents all over the index; None, with a note, of too
     few.
     """
-    cut = [each.text for each in pseudo_queries(_documents(sql), _CUTS)]
-    if len(cut) < _LEAST:
-        note(f"the cut is not learned: the documents give {len(cut):,} pseudo-queries, it takes {_LEAST}")
+    chosen = cut_from(sql, "the cut")
+    if chosen is None:
         return None
-    chosen = [cut[place] for place in np.linspace(0, len(cut) - 1, min(_MOST, len(cut))).astype(int)]
     return np.asarray(encoder.encode(chosen, kind="query", show_progress_bar=True), np.float32)
+
+
+def cut_from(sql: sqlite3.Connection, what: str, without: Collection[str] = ()) -> list[str] | None:
+    """The queries themselves, but for those of the texts `without`; a note names `what` is not learned of too few."""
+    left_out = {text.casefold() for text in without}
+    cut = [each.text for each in pseudo_queries(_documents(sql), _CUTS) if each.text.casefold() not in left_out]
+    if len(cut) < _LEAST:
+        note(f"{what} is not learned: the documents give {len(cut):,} pseudo-queries, it takes {_LEAST}")
+        return None
+    return [cut[place] for place in np.linspace(0, len(cut) - 1, min(_MOST, len(cut))).astype(int)]
 
 
 def _documents(sql: sqlite3.Connection) -> list[Document]:

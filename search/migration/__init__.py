@@ -36,6 +36,7 @@ def migrate(
     to: str | Path | None = None,
     *,
     query: str | Path | None = None,
+    old: str | Path | None = None,
     check: bool = False,
     finish: bool = False,
     undo: bool = False,
@@ -58,6 +59,8 @@ def migrate(
         index: the folder of `emb.index`.
         to: the new encoder of documents: a model folder, a bundle or a name; None goes on with a migration under way.
         query: the new encoder of queries; None for the bundle's own, or that of the documents.
+        old: the encoder so far, a bundle or a model: the map is learned from pseudo-queries that its query encoder and
+            the new one read, and keeps more; None fits it to documents alone.
         check: look and tell, and change nothing.
         finish: let the new vectors be the index, and remove the old ones.
         undo: remove the new ones; until it is finished the old index is as it was.
@@ -74,5 +77,5 @@ def migrate(
     from emb.search.migration.run import Wanted, run
 
     options = {"device": device, "threads": threads, "trust_remote_code": trust_remote_code}
-    wanted = Wanted(to, query, data, sample, seed, dim, cached, options)
+    wanted = Wanted(to, query, old, data, sample, seed, dim, cached, options)
     return run(Path(index), wanted, look=check, end=finish, back=undo)

@@ -17,6 +17,7 @@ from emb.search.calibration.apply import Calibration
 from emb.search.index.description import Description
 from emb.search.index.reader import Index
 from emb.search.migration.asked import asked_of, judged_documents, read_judged
+from emb.search.migration.learned_map import LEARNED, learned_from
 from emb.search.migration.maps import AS_THEY_ARE, LinearMap
 from emb.search.migration.sample import Sample, draw
 from emb.search.migration.trial import Trial, Way, fitted, tried
@@ -80,7 +81,7 @@ def check(
     """Encode `count` documents anew, fit every map to parts of them and try it on the others.
 
     Args:
-        index: the old one, opened.
+        index: the old one, opened; with its query encoder, a map is learned too.
         description: of the new one.
         encoders: of documents and of queries, the new ones.
         model: what was named as the new one.
@@ -106,7 +107,8 @@ def check(
     new = space.apply(np.asarray(encoded, np.float32))
     owner = np.concatenate([sample.owner, sample.rival_owner + len(sample.entries)])
     old = np.concatenate([sample.old, sample.rivals])
-    trial = Trial(old, new, owner, queries, asked.relevant, space.length_one)
+    learned = learned_from(index, old, encoders[1], space, asked.texts) if index.encoder else None
+    trial = Trial(old, new, owner, queries, asked.relevant, space.length_one, learned)
     ways = tried(trial)
     best = best_of(ways)
     verdict = verdict_on(best)
@@ -116,14 +118,17 @@ def check(
 
 
 def best_of(ways: Sequence[Way]) -> Way:
-    """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find.
+    """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find, or the
+    learned one where it keeps more nDCG than that.
 
-    Which documents are found says more about a map than nDCG, to which most of them are nothing.
+    Which documents are found says more about a map than nDCG, to which most of them are nothing. A learned map finds
+    others: those of the old queries, which may be as good.
     """
     for way in ways:
         if way.name == AS_THEY_ARE and way.kept >= USABLE:
             return way
-    return max((way for way in ways[1:] if way.name != AS_THEY_ARE), key=lambda way: way.overlap)
+    fitted = max((way for way in ways[1:] if way.name not in (AS_THEY_ARE, LEARNED)), key=lambda way: way.overlap)
+    return max([fitted, *(way for way in ways if way.name == LEARNED)], key=lambda way: way.kept)
 
 
 def verdict_on(way: Way) -> str:

@@ -17,10 +17,11 @@ from emb.search.index.run import record_of
 from emb.search.migration import Migrated
 from emb.search.migration.check import Check, Checked, check
 from emb.search.migration.end import finish, left, undo
+from emb.search.migration.learned_map import require_directions
 from emb.search.migration.move import re_encode, require_same, require_same_dim, start, with_lock
 from emb.search.migration.remembering import Remembering
 from emb.search.migration.trial import Way
-from emb.search.sides import document_encoder, document_folder, query_encoder, shared_dim
+from emb.search.sides import document_encoder, document_folder, query_encoder, query_folder, shared_dim
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Wanted:
 
     to: str | Path | None = None
     query: str | Path | None = None
+    old: str | Path | None = None
     data: str | Path | None = None
     sample: int = 2000
     seed: int = 0
@@ -39,12 +41,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Models:
-    """The new encoders, opened, and what an index notes of that of documents."""
+    """The new encoders, opened, and what an index notes of that of documents; `old` is the query encoder so far, where
+    one is named, and its folder.
+    """
 
     document: Encoder
     query: Encoder
     record: EncoderRecord
     model: Path
+    old: Encoder | None = None
+    old_folder: Path | None = None
 
 
 def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Migrated:
@@ -63,7 +69,7 @@ def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Mig
         ended = with_lock(root, lambda: finish(root))
         return Migrated(root, "finished", check_of(ended), _documents(root), 0, 0)
     moving = Moving.load(root)
-    models = _models(wanted, moving)
+    models = _models(wanted if look or moving is None else replace(wanted, old=None), moving)  # a map is made once
     if look:
         return Migrated(root, "checked", check_with(root, wanted, models).check, _documents(root), 0, 0)
     return move_with(root, wanted, models)
@@ -115,10 +121,13 @@ def check_with(root: Path, wanted: Wanted, models: Models) -> Checked:
     Raises:
         DataError: too few documents to look at.
         UsageError: dims that the new encoders do not have.
+        ArtifactError: a query encoder so far that is not the index's.
     """
     encoders = (models.document, models.query)
-    with Index(root) as index:
+    with Index(root, models.old, model=models.old_folder) as index:
         description = _description(root, wanted, models)
+        if models.old is not None:
+            require_directions(index.description, description)
         return check(
             index, description, encoders, models.model, data=wanted.data, count=wanted.sample, seed=wanted.seed
         )
@@ -131,7 +140,9 @@ def _models(wanted: Wanted, moving: Moving | None) -> Models:
     query = wanted.query or to
     document = document_encoder(to, cached=wanted.cached, **wanted.options)
     record = record_of(document, document_folder(to))
-    return Models(document, query_encoder(query, **wanted.options), record, Path(query))
+    options = {"cached": wanted.cached, **wanted.options}
+    old = (query_encoder(wanted.old, **options), query_folder(wanted.old)) if wanted.old else (None, None)
+    return Models(document, query_encoder(query, **options), record, Path(query), *old)
 
 
 def _description(root: Path, wanted: Wanted, models: Models) -> Description:

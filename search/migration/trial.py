@@ -30,6 +30,7 @@ class Trial:
         queries: vectors `(queries, new dim)`.
         relevant: grades by document for each query; None where nobody judged, and the new encoder's own scores do.
         length_one: whether new vectors are compared by their directions.
+        learned: a map that was fitted to no document's new vector, or None.
     """
 
     old: Vectors
@@ -38,6 +39,7 @@ class Trial:
     queries: Vectors
     relevant: Sequence[Mapping[int, int]] | None
     length_one: bool
+    learned: LinearMap | None = None
 
     @property
     def documents(self) -> int:
@@ -99,6 +101,8 @@ def fitted(trial: Trial, name: str) -> LinearMap:
     """The map of that name, fitted to all documents."""
     if name == AS_THEY_ARE:
         return as_they_are(trial.new.shape[1], trial.old.shape[1])
+    if trial.learned is not None and trial.learned.kind == name:
+        return trial.learned
     moments = Moments.of(trial.old[: len(trial.new)], trial.new)
     return next(each for each in fit_maps(moments) if each.kind == name)
 
@@ -117,6 +121,8 @@ def _held_out(trial: Trial) -> dict[str, Vectors]:
         for candidate in fit_maps(whole - moments[each] if each < FOLDS else whole):
             vectors = found.setdefault(candidate.kind, np.empty(shape, np.float32))
             vectors[rows] = candidate.apply(trial.old[rows])
+    if trial.learned is not None:
+        found[trial.learned.kind] = trial.learned.apply(trial.old)
     return {name: unit(each) if trial.length_one else each for name, each in found.items()}
 
 

@@ -83,7 +83,7 @@ def open_offers(
 
 def _also(index: Index, path: Path, options: Mapping[str, Any], taken: set[str]) -> _Opened:
     folder, file = _located(path)
-    encoder = query_encoder(folder, **options, **({"file": file} if file else {}))
+    encoder = query_encoder(folder, **{**options, **({"file": file} if file else {})})
     folder = query_folder(folder)
     _require_floats(path, encoder)
     known = index.description

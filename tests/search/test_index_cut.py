@@ -13,13 +13,13 @@ from indexing import DIM, Hashed, indexed, record, vector_of, write
 import emb
 from emb.errors import ArtifactError, UsageError
 from emb.quantize.vectors.base import Codec
-from emb.search.index import asked, build, fitted, learned_cut
+from emb.search.index import asked, build, fitted, learned_order
 from emb.search.index.asked import asked_of
 from emb.search.index.build import begin
 from emb.search.index.catalogue import Catalogue
 from emb.search.index.description import Layout
 from emb.search.index.documents import Columns
-from emb.search.index.learned_cut import LearnedCut, _gradient, _order, _softmax, learn_cut
+from emb.search.index.learned_cut import LearnedCut, learn_cut
 from emb.search.index.reader import Index
 from emb.search.index.run import Choices, index_with
 from emb.search.index.space import Space
@@ -100,32 +100,11 @@ def test_held_out_queries_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     queries, documents = (unit(random.standard_normal((count, DIM)).astype(np.float32)) for count in (60, 400))
     others = queries.copy()
     others[np.random.default_rng(0).permutation(60)[:6]] *= -1
-    monkeypatch.setattr(learned_cut, "_STEPS", 5)
+    monkeypatch.setattr(learned_order, "_STEPS", 5)
     first, second = (learn_cut(each, documents, SPACE).matrix for each in (queries, others))
     np.testing.assert_array_equal(first, second)
     others[:] *= -1
     assert (learn_cut(others, documents, SPACE).matrix != first).any()
-
-
-def test_the_gradient_is_that_of_the_divergence() -> None:
-    random = np.random.default_rng(1)
-    documents = unit(random.standard_normal((30, 6)))
-    whole, queries = (random.standard_normal((5, dim)) for dim in (6, 3))
-    first, wanted = _order(unit(whole), documents)
-    matrix = random.standard_normal((3, 6))
-
-    def divergence(matrix: Vectors) -> float:
-        cut = documents @ matrix.T
-        scores = queries @ (cut / np.linalg.norm(cut, axis=1, keepdims=True)).T
-        shares = _softmax(np.take_along_axis(scores, first, 1))
-        return float((wanted * np.log(wanted / shares)).sum(1).mean())
-
-    found = _gradient(queries, first, wanted, documents, matrix)
-    for place in np.ndindex(3, 6):
-        step = np.zeros_like(matrix)
-        step[place] = 1e-6
-        slope = (divergence(matrix + step) - divergence(matrix - step)) / 2e-6
-        assert found[place] == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
 def test_a_rotated_start_is_what_queries_are_cut_by() -> None:

@@ -191,15 +191,20 @@ def test_queries_that_are_asked_teach_nothing(tmp_path: Path, monkeypatch: pytes
     assert not {each.casefold() for each in questions} & {each.casefold() for each in taught}
 
 
-def test_all_stored_documents_are_put_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_stored_documents_are_put_in_order_by_queries_as_the_index_turns_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that are not looked at, too: their old vectors are there."""
     indexed(tmp_path / "i", DOCUMENTS, dim=16, rotate=True)
-    seen: list[tuple[int, ...]] = []
-    monkeypatch.setattr(learned_map, "learn_map", lambda *given: seen.extend(each.shape for each in given))
-    _checked(tmp_path / "i", _with_old(), replace(WANTED, sample=20, dim=NEW))
-    [(count, old), (_, new), documents] = seen
-    assert count > 300
-    assert (old, new, documents) == (16, NEW, (len(DOCUMENTS), 16))
+    new, seen = Apart(), list[Vectors]()
+    monkeypatch.setattr(learned_map, "learn_map", lambda *given: seen.extend(given))
+    _checked(tmp_path / "i", _with_old(new=new), replace(WANTED, sample=20, dim=NEW))
+    before, after, documents = seen
+    assert documents.shape == (len(DOCUMENTS), 16)
+    texts = new.queries[len(new.queries) - len(after) :]
+    with Index(tmp_path / "i") as index:
+        np.testing.assert_allclose(before, index.snapshot().space.apply(Hashed().encode(texts)), atol=1e-6)
+    np.testing.assert_allclose(after, new.encode(texts, kind="query"), atol=1e-6)
 
 
 def test_of_too_few_queries_none_is_learned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,6 +221,14 @@ def test_an_encoder_that_is_not_the_indexs_is_refused(tmp_path: Path) -> None:
     indexed(tmp_path / "i", DOCUMENTS)
     with pytest.raises(ArtifactError, match="the query encoder has 24 dims"):
         _checked(tmp_path / "i", _with_old(Hashed(dim=24)))
+
+
+def test_an_encoder_of_another_origin_is_refused(tmp_path: Path, bert_folder: Path) -> None:
+    """Its dims alone do not say whose vectors they are."""
+    indexed(tmp_path / "i", DOCUMENTS)
+    stranger = replace(_with_old(), old_folder=bert_folder)
+    with pytest.raises(ArtifactError, match="not model, which encoded the documents"):
+        _checked(tmp_path / "i", stranger)
 
 
 def test_spaces_that_need_lengths_are_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tiny import SENTENCES
 import emb
 from emb.cli import cli
 from emb.commands import console
+from emb.search.index import asked
 from emb.search.index.mixed import MixedIndex
 
 
@@ -58,3 +59,24 @@ def test_it_looks_moves_and_finishes(
     assert "the query encoder has 32 dims, the documents' encoder 48" in " ".join(err.split())
     code, _, err = _said(capsys, "migrate", index, "--undo")
     assert (code, "a finished one cannot be undone" in " ".join(err.split())) == (2, True)
+
+
+def test_a_map_is_learned_where_the_encoder_so_far_is_named(
+    place: Path,
+    bert_folder: Path,
+    student_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asked, "_LEAST", 30)
+    emb.index(place / "set", tmp_path / "index", bert_folder)
+    look = ("migrate", tmp_path / "index", "--to", student_folder, "--check", "--json", "--sample", 60)
+    code, out, err = _said(capsys, *look, "--old", bert_folder)
+    assert code == 0, err
+    assert "learned" in {way["name"] for way in json.loads(out)["check"]["ways"]}
+    code, out, err = _said(capsys, *look, "--old", student_folder)
+    assert code == 2
+    assert "the query encoder has 48 dims, the documents' encoder 32" in " ".join(err.split())
+    code, out, err = _said(capsys, *look)
+    assert "learned" not in {way["name"] for way in json.loads(out)["check"]["ways"]}

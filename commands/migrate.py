@@ -88,7 +88,16 @@ def _found(check: Check) -> list[str]:
     ]
     lines += [table(rows, ("vectors", "of its first ten", "nDCG@10", "kept", "cosine"))] if rows else []
     how = "" if check.forecast is None else f"; {check.map} keeps {check.forecast:.1%} of what re-encoding gives"
-    return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *check.renewed, ""]
+    return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *_more(check), *check.renewed, ""]
+
+
+def _more(check: Check) -> list[str]:
+    from emb.search.migration.check import RE_ENCODE
+    from emb.search.migration.learned_map import LEARNED
+
+    if check.verdict != RE_ENCODE or not check.ways or LEARNED in {way.name for way in check.ways}:
+        return []
+    return [f"a map that queries teach may keep more: name the encoder so far with --old ({check.old}, or a bundle)"]
 
 
 def _next(done: Migrated, to: str | None) -> str:

@@ -12,8 +12,11 @@ from tiny import SENTENCES
 import emb
 from emb.cli import cli
 from emb.commands import console
+from emb.commands.migrate import _found
 from emb.search.index import asked
 from emb.search.index.mixed import MixedIndex
+from emb.search.migration.check import RE_ENCODE, THROUGH_A_MAP, Check
+from emb.search.migration.trial import Way
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,19 @@ def test_a_map_is_learned_where_the_encoder_so_far_is_named(
     assert "the query encoder has 48 dims, the documents' encoder 32" in " ".join(err.split())
     code, out, err = _said(capsys, *look)
     assert "learned" not in {way["name"] for way in json.loads(out)["check"]["ways"]}
+
+
+@pytest.mark.parametrize(
+    ("ways", "verdict", "told"),
+    [
+        (["ridge"], RE_ENCODE, True),
+        (["ridge", "learned"], RE_ENCODE, False),
+        (["ridge"], THROUGH_A_MAP, False),
+        ([], RE_ENCODE, False),
+    ],
+)
+def test_a_better_map_is_told_of_where_it_is_needed(ways: list[str], verdict: str, told: bool) -> None:
+    """Without any way no map carries the similarity."""
+    tried = [Way(name, 0.5, 50.0, 0.8, 0.7) for name in ways]
+    check = Check("before", "after", 9, 5, 3, True, tried, verdict, None, None)
+    assert ("--old (before, or a bundle)" in "\n".join(_found(check))) is told

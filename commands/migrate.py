@@ -82,22 +82,30 @@ def migrate(index: Path, **options: Any) -> Outcome:
 def _found(check: Check) -> list[str]:
     judges = "judged" if check.judged else "cut from them"
     lines = [f"{check.sample:,} of {check.documents:,} documents by {check.new}, {check.queries:,} queries {judges}:"]
-    rows = [
-        (way.name, f"{way.overlap:.1%}", f"{way.ndcg:.1f}", f"{way.kept:.1%}", f"{way.cosine:.3f}")
-        for way in check.ways
-    ]
-    lines += [table(rows, ("vectors", "of its first ten", "nDCG@10", "kept", "cosine"))] if rows else []
+    lines += [_ways(check)] if check.ways else []
     how = "" if check.forecast is None else f"; {check.map} keeps {check.forecast:.1%} of what re-encoding gives"
     return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *_more(check), *check.renewed, ""]
 
 
+def _ways(check: Check) -> str:
+    """A table; the document that a query was cut from says what it keeps where nobody judged."""
+    heads = ["vectors", "of its first ten", "nDCG@10", "kept", "cosine"] + ([] if check.judged else ["own document"])
+    rows = [
+        (way.name, f"{way.overlap:.1%}", f"{way.ndcg:.1f}", f"{way.kept:.1%}", f"{way.cosine:.3f}", f"{way.known:.1%}")
+        for way in check.ways
+    ]
+    return table([row[: len(heads)] for row in rows], heads)
+
+
 def _more(check: Check) -> list[str]:
-    from emb.search.migration.check import RE_ENCODE
+    from emb.search.migration.check import AS_IS
     from emb.search.migration.learned_map import LEARNED
 
-    if check.verdict != RE_ENCODE or not check.ways or LEARNED in {way.name for way in check.ways}:
+    if check.verdict == AS_IS or not check.ways or LEARNED in {way.name for way in check.ways}:
         return []
-    return [f"a map that queries teach may keep more: name the encoder so far with --old ({check.old}, or a bundle)"]
+    return [
+        f"a map that queries teach keeps more of a search: name the encoder so far with --old ({check.old}, or a bundle)"
+    ]
 
 
 def _next(done: Migrated, to: str | None) -> str:

@@ -20,10 +20,11 @@ _LEAST = 20  # judged ones that have a document in the sample
 
 @dataclass(frozen=True)
 class Asked:
-    """Queries, and their grades by document, rows of a sample; None where they are cut, and nobody judged."""
+    """Queries, and their grades by document, rows of a sample: what people `judged`, or the one they were cut from."""
 
     texts: Sequence[str]
-    relevant: Sequence[Mapping[int, int]] | None
+    relevant: Sequence[Mapping[int, int]]
+    judged: bool
 
 
 def read_judged(data: str | Path | None) -> RetrievalTask | None:
@@ -71,10 +72,10 @@ def _judged(task: RetrievalTask, entries: Sequence[Entry]) -> Asked:
             f"{len(kept)} judged queries have a relevant document among the {len(entries):,} looked at",
             f"give judgements of at least {_LEAST} for documents of this index, or leave out --data",
         )
-    return Asked([task.queries[name] for name in kept], [found[name] for name in kept])
+    return Asked([task.queries[name] for name in kept], [found[name] for name in kept], True)
 
 
 def _cut(entries: Sequence[Entry], seed: int) -> Asked:
     cuts = pseudo_queries([Document(entry.title, entry.text) for entry in entries], seed=seed)
     chosen = [cuts[place] for place in np.linspace(0, len(cuts) - 1, min(_MOST, len(cuts))).astype(int)]
-    return Asked([each.text for each in chosen], None)
+    return Asked([each.text for each in chosen], [{each.document: 1} for each in chosen], False)

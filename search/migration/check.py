@@ -97,10 +97,9 @@ def check(
     note(f"{description.encoder.name}: {len(sample.entries):,} documents, to see what their old vectors are worth")
     encoded = encoders[0].encode(list(sample.texts), kind="document", show_progress_bar=True)
     renewed = _renewed(description, model)
-    judged = asked.relevant is not None
     facts = (index.description.encoder.name, description.encoder.name, len(index), len(sample.entries))
     if {index.description.space.measure, description.space.measure} != {"dot"}:
-        found = Check(*facts, len(asked.texts), judged, [], RE_ENCODE, None, None, renewed)
+        found = Check(*facts, len(asked.texts), asked.judged, [], RE_ENCODE, None, None, renewed)
         return Checked(found, None, (1.0, 0.0), sample, encoded)
     space = description.unrotated
     queries = space.apply(encoders[1].encode(list(asked.texts), kind="query"))
@@ -108,18 +107,18 @@ def check(
     owner = np.concatenate([sample.owner, sample.rival_owner + len(sample.entries)])
     old = np.concatenate([sample.old, sample.rivals])
     learned = learned_from(index, old, encoders[1], space, asked.texts) if index.encoder else None
-    trial = Trial(old, new, owner, queries, asked.relevant, space.length_one, learned)
+    trial = Trial(old, new, owner, queries, asked.relevant, asked.judged, space.length_one, learned)
     ways = tried(trial)
     best = best_of(ways)
     verdict = verdict_on(best)
     chosen = fitted(trial, best.name) if verdict != RE_ENCODE else None
-    found = Check(*facts, len(asked.texts), judged, ways, verdict, best.name, best.kept, renewed)
+    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, best.kept, renewed)
     return Checked(found, chosen, best.level, sample, encoded)
 
 
 def best_of(ways: Sequence[Way]) -> Way:
     """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find, or the
-    learned one where it keeps more nDCG than that.
+    learned one where that finds the right documents better.
 
     Which documents are found says more about a map than nDCG, to which most of them are nothing. A learned map finds
     others: those of the old queries, which may be as good.
@@ -128,7 +127,7 @@ def best_of(ways: Sequence[Way]) -> Way:
         if way.name == AS_THEY_ARE and way.kept >= USABLE:
             return way
     fitted = max((way for way in ways[1:] if way.name not in (AS_THEY_ARE, LEARNED)), key=lambda way: way.overlap)
-    return max([fitted, *(way for way in ways if way.name == LEARNED)], key=lambda way: way.kept)
+    return max([fitted, *(way for way in ways if way.name == LEARNED)], key=lambda way: way.known)
 
 
 def verdict_on(way: Way) -> str:

@@ -28,7 +28,8 @@ class Trial:
         new: vectors `(first pieces, new dim)` of whole documents.
         owner: the document `(pieces,)` of each, rows from 0, ascending.
         queries: vectors `(queries, new dim)`.
-        relevant: grades by document for each query; None where nobody judged, and the new encoder's own scores do.
+        relevant: grades by document for each query: what people `judged`, or the document that it was cut from. Where
+            nobody did, gains are the new encoder's own scores.
         length_one: whether new vectors are compared by their directions.
         learned: a map that was fitted to no document's new vector, or None.
     """
@@ -37,7 +38,8 @@ class Trial:
     new: Vectors
     owner: Rows
     queries: Vectors
-    relevant: Sequence[Mapping[int, int]] | None
+    relevant: Sequence[Mapping[int, int]]
+    judged: bool
     length_one: bool
     learned: LinearMap | None = None
 
@@ -64,6 +66,7 @@ class Way:
         kept: the share of the nDCG with new vectors.
         cosine: mean cosine of what it takes for a new vector and that.
         level: scale and shift that bring its scores to the height of those of new vectors.
+        known: the share of the nDCG with new vectors by relevant documents alone; where people judged, as `kept`.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Way:
     kept: float
     cosine: float
     level: Sequence[float] = (1.0, 0.0)
+    known: float = 0.0
 
 
 def tried(trial: Trial) -> list[Way]:
@@ -87,13 +91,13 @@ def tried(trial: Trial) -> list[Way]:
     best = max(scores, key=lambda name: _overlap(_ranked(new), _ranked(scores[name][:, :known])))
     scale, shift = levels[best]
     truth = np.concatenate([new, scale * scores[best][:, known:] + shift], axis=1)
-    most = _ndcg(trial, truth, truth)
-    ways = [Way("re-encoded", 1.0, most, 1.0, 1.0)]
+    most, all_known = _ndcg(trial, truth, truth), _known(trial, truth)
+    ways = [Way("re-encoded", 1.0, most, 1.0, 1.0, known=1.0)]
     for name, found in scores.items():
         score = _ndcg(trial, truth, found)
         close = float((unit(held_out[name][: len(trial.new)]) * unit(trial.new)).sum(axis=1).mean())
-        kept = score / most if most else 0.0
-        ways.append(Way(name, _overlap(_ranked(truth), _ranked(found)), score, kept, close, levels[name]))
+        shares = (_overlap(_ranked(truth), _ranked(found)), score, _part(score, most), close)
+        ways.append(Way(name, *shares, levels[name], _part(_known(trial, found), all_known)))
     return ways
 
 
@@ -147,12 +151,20 @@ def _level(truth: Vectors, found: Vectors) -> tuple[float, float]:
 
 
 def _ndcg(trial: Trial, truth: Vectors, found: Vectors) -> float:
+    if trial.judged:
+        return _known(trial, found)
     ranking = _ranked(found)
-    if trial.relevant is not None:
-        return _task(trial.documents, trial.relevant).score_rankings(ranking)
     gains = np.maximum(truth - truth.mean(axis=1, keepdims=True), 0)
     reached, most = (_discounted(gains, rows) for rows in (ranking, _ranked(truth)))
     return 100 * float(np.mean(reached / np.maximum(most, 1e-12)))
+
+
+def _known(trial: Trial, found: Vectors) -> float:
+    return _task(trial.documents, trial.relevant).score_rankings(_ranked(found))
+
+
+def _part(score: float, most: float) -> float:
+    return score / most if most else 0.0
 
 
 def _discounted(gains: Vectors, ranking: Rows) -> Vectors:

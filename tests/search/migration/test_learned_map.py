@@ -99,7 +99,7 @@ def test_it_begins_as_the_rotation_of_the_queries(monkeypatch: pytest.MonkeyPatc
 def test_it_is_one_of_the_ways_and_no_part_is_held_out_from_it() -> None:
     old, new = _vectors(60), _vectors(60, NEW)
     learned = replace(procrustes(Moments.of(old, new)), kind=LEARNED)
-    trial = Trial(old, new, np.arange(60), _vectors(20, NEW), None, True, learned)
+    trial = Trial(old, new, np.arange(60), _vectors(20, NEW), [{0: 1}] * 20, False, True, learned)
     ways = {way.name: way for way in tried(trial)}
     mapped = unit(learned.apply(old))
     assert ways[LEARNED].cosine == pytest.approx(float((mapped * new).sum(1).mean()), abs=1e-6)
@@ -107,18 +107,24 @@ def test_it_is_one_of_the_ways_and_no_part_is_held_out_from_it() -> None:
     assert LEARNED not in {way.name for way in tried(replace(trial, learned=None))}
 
 
-def _way(name: str, kept: float, overlap: float) -> Way:
-    return Way(name, overlap, 100 * kept, kept, 0.5)
+def _way(name: str, known: float, overlap: float, kept: float) -> Way:
+    return Way(name, overlap, 100 * kept, kept, 0.5, known=known)
 
 
 @pytest.mark.parametrize(
     ("as_is", "learned", "chosen"),
-    [(0.0, (0.91, 0.4), LEARNED), (0.0, (0.89, 0.9), "ridge"), (0.99, (1.0, 1.0), AS_THEY_ARE)],
+    [
+        ((0.0, 0.0, 0.0), (0.91, 0.4, 0.8), LEARNED),
+        ((0.0, 0.0, 0.0), (0.89, 0.9, 1.0), "ridge"),
+        ((0.9, 0.0, 0.99), (1.0, 1.0, 1.0), AS_THEY_ARE),
+    ],
 )
-def test_it_is_taken_where_it_keeps_more(as_is: float, learned: tuple[float, float], chosen: str) -> None:
+def test_it_is_taken_where_it_finds_the_right_documents(
+    as_is: tuple[float, float, float], learned: tuple[float, float, float], chosen: str
+) -> None:
     """Whatever it finds of what new vectors find; among the others that counts."""
-    ways = [_way("re-encoded", 1, 1), _way(AS_THEY_ARE, as_is, 0), _way("procrustes", 0.95, 0.5)]
-    ways += [_way("ridge", 0.9, 0.6), _way(LEARNED, *learned)]
+    ways = [_way("re-encoded", 1, 1, 1), _way(AS_THEY_ARE, *as_is), _way("procrustes", 0.95, 0.5, 0.95)]
+    ways += [_way("ridge", 0.9, 0.6, 0.9), _way(LEARNED, *learned)]
     assert best_of(ways).name == chosen
 
 

@@ -15,7 +15,7 @@ from emb.commands import console
 from emb.commands.migrate import _found
 from emb.search.index import asked
 from emb.search.index.mixed import MixedIndex
-from emb.search.migration.check import RE_ENCODE, THROUGH_A_MAP, Check
+from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Check
 from emb.search.migration.trial import Way
 
 
@@ -48,6 +48,7 @@ def test_it_looks_moves_and_finishes(
     assert f"--finish\nor back: emb migrate {index} --undo" in out
     assert "documents are encoded anew" in out
     assert "relevance:" in out
+    assert "own document" in out
     query = SENTENCES[2]
     with emb.open_index(index, bert_folder) as old, emb.open_index(index, student_folder) as new:
         assert not isinstance(old, MixedIndex)
@@ -90,12 +91,13 @@ def test_a_map_is_learned_where_the_encoder_so_far_is_named(
     [
         (["ridge"], RE_ENCODE, True),
         (["ridge", "learned"], RE_ENCODE, False),
-        (["ridge"], THROUGH_A_MAP, False),
+        (["ridge"], THROUGH_A_MAP, True),
+        (["ridge"], AS_IS, False),
         ([], RE_ENCODE, False),
     ],
 )
-def test_a_better_map_is_told_of_where_it_is_needed(ways: list[str], verdict: str, told: bool) -> None:
+def test_a_better_map_is_told_of_where_one_is_searched_through(ways: list[str], verdict: str, told: bool) -> None:
     """Without any way no map carries the similarity."""
     tried = [Way(name, 0.5, 50.0, 0.8, 0.7) for name in ways]
     check = Check("before", "after", 9, 5, 3, True, tried, verdict, None, None)
-    assert ("--old (before, or a bundle)" in "\n".join(_found(check))) is told
+    assert ("--old (before, or a bundle of it)" in "\n".join(_found(check))) is told

@@ -40,7 +40,7 @@ def _vectors(count: int, dim: int = DIM) -> Vectors:
 
 def _trial(old: Vectors, new: Vectors) -> Trial:
     queries = unit(new[:40] + 0.1 * RANDOM.standard_normal(new[:40].shape))
-    return Trial(old, new, np.arange(len(old)), queries, [{row: 1} for row in range(40)], True)
+    return Trial(old, new, np.arange(len(old)), queries, [{row: 1} for row in range(40)], True, True)
 
 
 def _checked(folder: Path, encoder: Hashed, wanted: Wanted = WANTED) -> Checked:
@@ -65,7 +65,7 @@ def test_documents_without_new_vectors_stand_in_the_way() -> None:
     old = _vectors(6000)
     new = unit(old @ turn(DIM, DIM).T + 0.03 * RANDOM.standard_normal(old.shape))
     queries = unit(new[:150] + 0.15 * RANDOM.standard_normal((150, DIM)))
-    few = Trial(old[:200], new[:200], np.arange(200), queries, [{row: 1} for row in range(150)], True)
+    few = Trial(old[:200], new[:200], np.arange(200), queries, [{row: 1} for row in range(150)], True, True)
     with_rivals = replace(few, old=old, owner=np.arange(len(old)))
     whole = replace(with_rivals, new=new)
     [found] = [each for each in fit_maps(Moments.of(old[200:], new[200:])) if each.kind == "ridge 0.01"]
@@ -112,7 +112,7 @@ def test_forecasts_are_of_documents_that_no_map_has_seen() -> None:
 
 def test_pieces_of_a_document_lie_in_one_part() -> None:
     old, new = np.repeat(_vectors(60), 2, axis=0), np.repeat(_vectors(60), 2, axis=0)
-    found = Trial(old, new, np.repeat(np.arange(60), 2), new[:40], [{row // 2: 1} for row in range(40)], True)
+    found = Trial(old, new, np.repeat(np.arange(60), 2), new[:40], [{row // 2: 1} for row in range(40)], True, True)
     assert {way.name: way for way in tried(found)}["ridge 0.01"].cosine < 0.4
 
 
@@ -132,7 +132,7 @@ def test_a_part_is_tried_by_a_map_of_the_others(monkeypatch: pytest.MonkeyPatch)
 def test_pieces_of_a_document_stay_together_and_count_by_the_best() -> None:
     new = _vectors(60)
     owner = np.repeat(np.arange(30), 2)
-    found = Trial(new, new, owner, new[1::2], [{row: 1} for row in range(30)], True)
+    found = Trial(new, new, owner, new[1::2], [{row: 1} for row in range(30)], True, True)
     ways = tried(found)
     assert ways[0].ndcg == 100
     assert ways[1].name == AS_THEY_ARE
@@ -148,10 +148,34 @@ def test_scores_of_a_map_are_brought_to_the_height_of_new_ones() -> None:
 
 def test_where_nobody_judged_the_new_vectors_do() -> None:
     new = _vectors(100)
-    found = replace(_trial(new, new), relevant=None)
+    found = replace(_trial(new, new), judged=False)
     assert [way.ndcg for way in tried(found)][:2] == pytest.approx([100, 100])
     near, far = (tried(replace(found, old=unit(new + noise * _vectors(100))))[1] for noise in (0.3, 3))
     assert 0.2 < far.kept < near.kept - 0.1 < 0.9
+
+
+def test_known_items_are_counted_beside_the_new_encoders_gains() -> None:
+    """Of old vectors that are the new ones but for one document, its query finds all but that."""
+    new = _vectors(100)
+    old = new.copy()
+    old[0] = -old[0]
+    trial = Trial(old, new, np.arange(100), new[:10], [{row: 1} for row in range(10)], False, True)
+    as_is = next(way for way in tried(trial) if way.name == AS_THEY_ARE)
+    assert as_is.known == pytest.approx(0.9)
+    assert as_is.kept != as_is.known
+    judged = next(way for way in tried(replace(trial, judged=True)) if way.name == AS_THEY_ARE)
+    assert judged.known == judged.kept == pytest.approx(0.9)
+
+
+def test_a_query_that_is_cut_looks_for_its_document() -> None:
+    texts = ("one stands here now. Ten of them there.", "red is no green thing. Blue or gray anyway.")
+    entries = [Entry("", text, True, "", text, {}) for text in texts]
+    asked = asked_of(None, entries, 0)
+    assert not asked.judged
+    for text, grades in zip(asked.texts, asked.relevant, strict=True):
+        [[row, grade]] = grades.items()
+        assert set(text.lower().strip(".").split()) <= set(texts[row].lower().replace(".", "").split())
+        assert grade == 1
 
 
 def _way(name: str, kept: float, overlap: float) -> Way:
@@ -321,7 +345,7 @@ def test_queries_are_read_by_their_own_encoder_and_documents_by_theirs(tmp_path:
 
 def test_gains_are_counted_from_the_mean_of_all_documents() -> None:
     truth = np.asarray([[0.9, 0.5, 0.5, 0.5]])  # 0.3 above the mean, and the others below
-    trial = Trial(_vectors(4), _vectors(4), np.arange(4), _vectors(1), None, True)
+    trial = Trial(_vectors(4), _vectors(4), np.arange(4), _vectors(1), [{0: 1}], False, True)
     assert trying._ndcg(trial, truth, np.asarray([[0.0, 3.0, 2.0, 1.0]])) == pytest.approx(100 / np.log2(5))
 
 

@@ -103,9 +103,7 @@ def _more(check: Check) -> list[str]:
 
     if check.verdict == AS_IS or not check.ways or LEARNED in {way.name for way in check.ways}:
         return []
-    return [
-        f"a map that queries teach keeps more of a search: name the encoder so far with --old ({check.old}, or a bundle)"
-    ]
+    return [f"a map that queries teach keeps more: name the encoder so far with --old ({check.old}, or a bundle of it)"]
 
 
 def _next(done: Migrated, to: str | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from emb.progress import bar
 from emb.search.index.candidates import Rows
 from emb.similarity import Vectors, highest
 
@@ -42,14 +43,16 @@ def descended(
     """
     first, wanted = order
     mean, square = np.zeros_like(matrix), np.zeros_like(matrix)
-    for step in range(1, _STEPS + 1):
-        rows = random.integers(len(queries), size=min(_BATCH, len(queries)))
-        gradient = _gradient(queries[rows], first[rows], wanted[rows], documents, matrix)
-        mean = _FADING[0] * mean + (1 - _FADING[0]) * gradient
-        square = _FADING[1] * square + (1 - _FADING[1]) * gradient**2
-        rate = _RATE * (1 + np.cos(np.pi * (step - 1) / _STEPS)) / 2
-        root = np.sqrt(square / (1 - _FADING[1] ** step)) + _LEAST
-        matrix = (matrix - rate * mean / (1 - _FADING[0] ** step) / root).astype(np.float32)
+    with bar("learning (steps)", _STEPS) as advance:
+        for step in range(1, _STEPS + 1):
+            rows = random.integers(len(queries), size=min(_BATCH, len(queries)))
+            gradient = _gradient(queries[rows], first[rows], wanted[rows], documents, matrix)
+            mean = _FADING[0] * mean + (1 - _FADING[0]) * gradient
+            square = _FADING[1] * square + (1 - _FADING[1]) * gradient**2
+            rate = _RATE * (1 + np.cos(np.pi * (step - 1) / _STEPS)) / 2
+            root = np.sqrt(square / (1 - _FADING[1] ** step)) + _LEAST
+            matrix = (matrix - rate * mean / (1 - _FADING[0] ** step) / root).astype(np.float32)
+            advance(1)
     return matrix
 
 

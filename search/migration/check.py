@@ -106,7 +106,7 @@ def check(
     new = space.apply(np.asarray(encoded, np.float32))
     owner = np.concatenate([sample.owner, sample.rival_owner + len(sample.entries)])
     old = np.concatenate([sample.old, sample.rivals])
-    learned = learned_from(index, old, encoders[1], space, asked.texts) if index.encoder else None
+    learned = learned_from(index, old, encoders[1], space, asked.texts) if index.encoder is not None else None
     trial = Trial(old, new, owner, queries, asked.relevant, asked.judged, space.length_one, learned)
     ways = tried(trial)
     best = best_of(ways)

@@ -110,9 +110,10 @@ def check(
     trial = Trial(old, new, owner, queries, asked.relevant, asked.judged, space.length_one, learned)
     ways = tried(trial)
     best = best_of(ways)
-    verdict = verdict_on(best)
+    forecast = forecast_of(ways, best, judged=asked.judged)
+    verdict = verdict_on(best.name, forecast)
     chosen = fitted(trial, best.name) if verdict != RE_ENCODE else None
-    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, best.kept, renewed)
+    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, forecast, renewed)
     return Checked(found, chosen, best.level, sample, encoded)
 
 
@@ -130,11 +131,20 @@ def best_of(ways: Sequence[Way]) -> Way:
     return max([fitted, *(way for way in ways if way.name == LEARNED)], key=lambda way: way.known)
 
 
-def verdict_on(way: Way) -> str:
-    """What to do with old vectors that can be searched in this way at best."""
-    if way.name == AS_THEY_ARE and way.kept >= USABLE:
+def forecast_of(ways: Sequence[Way], best: Way, *, judged: bool) -> float:
+    """The share of the nDCG@10 of re-encoding that the `best` of the ways keeps.
+
+    Where nobody judged, the new vectors' own scores do, and take what a learned map finds for worse that is only other.
+    As it is taken where it finds the right documents better than the best map of documents, it keeps no less than that.
+    """
+    return best.kept if judged or best.name != LEARNED else max(way.kept for way in ways[1:])
+
+
+def verdict_on(name: str, kept: float) -> str:
+    """What to do with old vectors of which the best way, a name, keeps so much."""
+    if name == AS_THEY_ARE and kept >= USABLE:
         return AS_IS
-    return THROUGH_A_MAP if way.kept >= MAPPED else RE_ENCODE
+    return THROUGH_A_MAP if kept >= MAPPED else RE_ENCODE
 
 
 def _renewed(description: Description, model: Path) -> list[str]:

@@ -16,9 +16,10 @@ from migrating import WANTED, Turned, mixed, models, turn
 from emb.errors import ArtifactError, UsageError
 from emb.search.index import asked, learned_order
 from emb.search.index.reader import Index
+from emb.search.migration import check as checking
 from emb.search.migration import learned_map
 from emb.search.migration import run as running
-from emb.search.migration.check import Checked, best_of
+from emb.search.migration.check import THROUGH_A_MAP, Checked, best_of, forecast_of
 from emb.search.migration.learned_map import LEARNED, learn_map
 from emb.search.migration.maps import AS_THEY_ARE, Moments, procrustes
 from emb.search.migration.move import with_lock
@@ -128,6 +129,18 @@ def test_it_is_taken_where_it_finds_the_right_documents(
     assert best_of(ways).name == chosen
 
 
+def test_where_nobody_judged_it_keeps_what_the_map_that_it_replaces_keeps() -> None:
+    """The new vectors' scores take what it finds for worse, which is other."""
+    ways = [_way("re-encoded", 1, 1, 1), _way("ridge", 0.8, 0.6, 0.93), _way(LEARNED, 0.9, 0.5, 0.88)]
+    best = best_of(ways)
+    assert best.name == LEARNED
+    assert forecast_of(ways, best, judged=False) == 0.93
+    assert forecast_of(ways, best, judged=True) == 0.88
+    assert forecast_of(ways, ways[1], judged=False) == 0.93
+    better = [*ways[:2], _way(LEARNED, 0.9, 0.5, 0.95)]
+    assert forecast_of(better, better[2], judged=False) == 0.95
+
+
 def _checked(folder: Path, found: Models, wanted: Wanted = WANTED) -> Checked:
     return check_with(folder, wanted, found)
 
@@ -161,6 +174,14 @@ def test_where_the_old_encoder_is_named_a_map_is_learned(tmp_path: Path) -> None
     assert old.kinds == {"query"}
     without = _checked(tmp_path / "i", models(Apart()), wanted)
     assert LEARNED not in {way.name for way in without.check.ways}
+
+
+def test_the_verdict_is_on_the_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    indexed(tmp_path / "i", DOCUMENTS)
+    ways = [_way("re-encoded", 1, 1, 1), _way("ridge", 0.8, 0.6, 0.93), _way(LEARNED, 0.9, 0.5, 0.88)]
+    monkeypatch.setattr(checking, "tried", lambda _: ways)
+    found = _checked(tmp_path / "i", _with_old(), replace(WANTED, sample=20)).check
+    assert (found.verdict, found.forecast, found.map) == (THROUGH_A_MAP, 0.93, LEARNED)
 
 
 def test_it_is_searched_while_documents_are_on_their_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

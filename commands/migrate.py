@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from emb.report.tables import table
 if TYPE_CHECKING:
     from emb.search.migration import Migrated
     from emb.search.migration.check import Check
+
+DEFAULTS = {"sample": 2000, "seed": 0}
 
 
 @click.command()
@@ -46,18 +49,18 @@ if TYPE_CHECKING:
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
-    default=2000,
+    default=DEFAULTS["sample"],
     show_default=True,
     metavar="N",
     help="Documents that are encoded to see what the old vectors are worth.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of their draw.")
+@click.option("--seed", type=click.IntRange(min=0), default=DEFAULTS["seed"], show_default=True, help="Of their draw.")
 @click.option("--dim", type=click.IntRange(min=1), metavar="N", help="Dimensions to keep. Default: as before.")
 @click.option(
     "--cached/--no-cached",
     default=True,
     show_default=True,
-    help="Take vectors of documents that distilling has left in the cache.",
+    help="Take vectors that distilling has left in the cache.",
 )
 @click.option("--threads", type=THREADS, metavar="N", help="Threads to encode with. Default: all.")
 @click.option("--device", default="cpu", show_default=True, metavar="NAME", help="Encode there: cpu, cuda.")
@@ -75,8 +78,16 @@ def migrate(index: Path, **options: Any) -> Outcome:
     done = emb.migrate(index, **options)
     return Outcome(
         vars(done) | {"folder": index},
-        "\n".join([*(_found(done.check) if done.check else []), _next(done, options["to"])]),
+        "\n".join([*(_found(done.check) if done.check else []), _next(done, options)]),
     )
+
+
+def _again(options: Mapping[str, Any]) -> Iterator[object]:
+    """What was named of a look, for the migration itself."""
+    given = {**options, "to": options["to"] or "MODEL"}
+    for name in ("old", "to", "query", "data", "sample", "seed", "dim"):
+        if given[name] not in (None, DEFAULTS.get(name)):
+            yield from (f"--{name}", given[name])
 
 
 def _found(check: Check) -> list[str]:
@@ -89,7 +100,8 @@ def _found(check: Check) -> list[str]:
 
 def _ways(check: Check) -> str:
     """A table; the document that a query was cut from says what it keeps where nobody judged."""
-    heads = ["vectors", "of its first ten", "nDCG@10", "kept", "cosine"] + ([] if check.judged else ["own document"])
+    told = not check.judged and check.ways[0].known  # a migration that an older version began does not know it
+    heads = ["vectors", "of its first ten", "nDCG@10", "kept", "cosine", *(["own document"] if told else [])]
     rows = [
         (way.name, f"{way.overlap:.1%}", f"{way.ndcg:.1f}", f"{way.kept:.1%}", f"{way.cosine:.3f}", f"{way.known:.1%}")
         for way in check.ways
@@ -98,18 +110,17 @@ def _ways(check: Check) -> str:
 
 
 def _more(check: Check) -> list[str]:
-    from emb.search.migration.check import AS_IS
-    from emb.search.migration.learned_map import LEARNED
+    from emb.search.migration.check import USABLE
 
-    if check.verdict == AS_IS or not check.ways or LEARNED in {way.name for way in check.ways}:
+    if not check.untried or (check.forecast or 0) >= USABLE:
         return []
-    return [f"a map that queries teach keeps more: name the encoder so far with --old ({check.old}, or a bundle of it)"]
+    return [f"a map that queries teach may keep more: name the encoder so far ({check.old}, or a bundle) with --old"]
 
 
-def _next(done: Migrated, to: str | None) -> str:
+def _next(done: Migrated, options: Mapping[str, Any]) -> str:
     folder = done.folder
     return {
-        "checked": f"{folder}\n{next_step('migrate', folder, '--to', to or 'MODEL')}",
+        "checked": f"{folder}\n{next_step('migrate', folder, *_again(options))}",
         "moved": f"{done.documents - done.left:,} of {done.documents:,} documents are encoded anew,"
         f" {done.truncated:,} texts of this run were longer than the encoder reads\n{folder}\n"
         f"{next_step('migrate', folder, '--finish')}\nor back: {typed('migrate', folder, '--undo')}",

@@ -59,7 +59,8 @@ def calibration_for(index: Index, model: str | Path) -> Calibration:
 
     Raises:
         ArtifactError: no calibration, or one for other encoders.
-        UsageError: an index of other dims, or one that is on its way to another encoder.
+        UsageError: an index of other dims, one that learned how documents are cut, or one that is on its way to another
+            encoder.
     """
     calibration, known = Calibration.load(model), index.description
     if index.mapped:
@@ -70,6 +71,12 @@ def calibration_for(index: Index, model: str | Path) -> Calibration:
         )
     if not _indexed_by(Path(model), known.encoder.fingerprint):
         calibration.require(calibration.query.fingerprint, known.encoder.fingerprint)
+    if known.layout.learn_cut:
+        raise UsageError(
+            "the index's documents are cut in a way of their own (--learn-cut), and relevance was fitted to scores of"
+            " both sides cut alike",
+            "search without --min-relevance, or in an index without --learn-cut",
+        )
     if known.space.dim != calibration.dim:
         raise UsageError(
             f"the index keeps {known.space.dim} dims, and relevance was fitted to scores of {calibration.dim}",

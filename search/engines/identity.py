@@ -52,6 +52,7 @@ class Identity:
         """Of the space: vectors of one with the same can stand beside these."""
         space, layout = self.space, self.description.layout
         facts = [self.description.encoder.fingerprint, space.dim, space.measure, space.length_one, layout.finest]
+        facts += ["learned cut"] * layout.learn_cut
         rotation = b"" if self.rotation is None else self.rotation.astype("<f4").tobytes()
         return hashlib.sha256(json.dumps(facts).encode() + rotation).hexdigest()[:32]
 
@@ -88,7 +89,7 @@ class Identity:
         if self.form != dataclasses.replace(other.form, find=self.find):
             raise ArtifactError(f"{place}: holds {_said(other)}, the index {_said(self)}", _ANEW)
         if self.fingerprint != other.fingerprint:
-            raise ArtifactError(f"{place}: its vectors were turned by another rotation than the index has", _ANEW)
+            raise ArtifactError(f"{place}: its vectors were turned or cut in another way than the index's", _ANEW)
         if self.find != other.find:
             raise UsageError(f"--find {self.find}: {place} was begun with {other.find}", f"leave it out; {_ANEW}")
 

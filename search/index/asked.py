@@ -23,7 +23,7 @@ def asked_of(sql: sqlite3.Connection, encoder: Encoder) -> Vectors | None:
     """Vectors `(queries, encoder's dim)` of queries cut from documents all over the index; None, with a note, of too
     few.
     """
-    chosen = cut_from(sql, "the cut")
+    chosen = cut_from(sql, "the cut, now and later,")
     if chosen is None:
         return None
     return np.asarray(encoder.encode(chosen, kind="query", show_progress_bar=True), np.float32)
@@ -34,7 +34,8 @@ def cut_from(sql: sqlite3.Connection, what: str, without: Collection[str] = ()) 
     left_out = {text.casefold() for text in without}
     cut = [each.text for each in pseudo_queries(_documents(sql), _CUTS) if each.text.casefold() not in left_out]
     if len(cut) < _LEAST:
-        note(f"{what} is not learned: the documents give {len(cut):,} pseudo-queries, it takes {_LEAST}")
+        besides = f" besides the {len(left_out):,} that maps are tried on" if left_out else ""
+        note(f"{what} is not learned: the documents give {len(cut):,} pseudo-queries{besides}, it takes {_LEAST}")
         return None
     return [cut[place] for place in np.linspace(0, len(cut) - 1, min(_MOST, len(cut))).astype(int)]
 

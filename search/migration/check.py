@@ -40,6 +40,7 @@ class Check:
         map: the best that is not the vectors as they are, or those where they are usable; None without any.
         forecast: the share of the nDCG@10 of re-encoding that it keeps on documents that it was not fitted to.
         renewed: what does not hold for new vectors, and what becomes of it.
+        untried: whether a map could be learned, had the encoder so far been named.
     """
 
     old: str
@@ -53,6 +54,7 @@ class Check:
     map: str | None
     forecast: float | None
     renewed: Sequence[str] = field(default_factory=list)
+    untried: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def check(
     asked = asked_of(task, sample.entries, seed)
     note(f"{description.encoder.name}: {len(sample.entries):,} documents, to see what their old vectors are worth")
     encoded = encoders[0].encode(list(sample.texts), kind="document", show_progress_bar=True)
-    renewed = _renewed(description, model)
+    renewed = _renewed(index.description, description, model)
     facts = (index.description.encoder.name, description.encoder.name, len(index), len(sample.entries))
     if {index.description.space.measure, description.space.measure} != {"dot"}:
         found = Check(*facts, len(asked.texts), asked.judged, [], RE_ENCODE, None, None, renewed)
@@ -110,16 +112,17 @@ def check(
     trial = Trial(old, new, owner, queries, asked.relevant, asked.judged, space.length_one, learned)
     ways = tried(trial)
     best = best_of(ways)
+    untried = index.encoder is None and index.description.space.length_one and space.length_one
     forecast = forecast_of(ways, best, judged=asked.judged)
     verdict = verdict_on(best.name, forecast)
     chosen = fitted(trial, best.name) if verdict != RE_ENCODE else None
-    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, forecast, renewed)
+    found = Check(*facts, len(asked.texts), asked.judged, ways, verdict, best.name, forecast, renewed, untried)
     return Checked(found, chosen, best.level, sample, encoded)
 
 
 def best_of(ways: Sequence[Way]) -> Way:
-    """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find, or the
-    learned one where that finds the right documents better.
+    """The vectors as they are where these will do; otherwise the map that finds most of what new vectors find where
+    that will do; otherwise the learned one if it finds the right documents better than that.
 
     Which documents are found says more about a map than nDCG, to which most of them are nothing. A learned map finds
     others: those of the old queries, which may be as good.
@@ -128,7 +131,8 @@ def best_of(ways: Sequence[Way]) -> Way:
         if way.name == AS_THEY_ARE and way.kept >= USABLE:
             return way
     fitted = max((way for way in ways[1:] if way.name not in (AS_THEY_ARE, LEARNED)), key=lambda way: way.overlap)
-    return max([fitted, *(way for way in ways if way.name == LEARNED)], key=lambda way: way.known)
+    learned = [way for way in ways if way.name == LEARNED and fitted.kept < USABLE]
+    return max([fitted, *learned], key=lambda way: way.known)
 
 
 def forecast_of(ways: Sequence[Way], best: Way, *, judged: bool) -> float:
@@ -147,7 +151,7 @@ def verdict_on(name: str, kept: float) -> str:
     return THROUGH_A_MAP if kept >= MAPPED else RE_ENCODE
 
 
-def _renewed(description: Description, model: Path) -> list[str]:
+def _renewed(old: Description, description: Description, model: Path) -> list[str]:
     layout = description.layout
     codecs = " and ".join(dict.fromkeys([layout.codec, layout.finest]))
     found = [f"codec {codecs}: fitted anew to the new vectors"]
@@ -155,6 +159,8 @@ def _renewed(description: Description, model: Path) -> list[str]:
         found.append("the index's rotation: fitted anew to the new vectors")
     if layout.learn_cut:
         found.append("how documents are cut: learned anew from pseudo-queries, which the new encoder reads")
+    elif old.layout.learn_cut:
+        found.append("how documents are cut: no longer learned, as nothing is cut or lengths of vectors matter")
     return [*found, _calibration(model, description.encoder.fingerprint)]
 
 

@@ -19,7 +19,7 @@ from emb.search.index.learned_order import descended, order_of
 from emb.search.index.reader import Index
 from emb.search.index.space import Space
 from emb.search.migration.maps import LinearMap, Moments, procrustes
-from emb.similarity import Vectors
+from emb.similarity import Vectors, unit
 
 LEARNED = "learned"
 
@@ -47,13 +47,13 @@ def learned_from(
 
 def learn_map(old: Vectors, new: Vectors, documents: Vectors, seed: int = 0) -> LinearMap:
     """The map of `documents` `(documents, old dim)` behind which queries `new` `(queries, new dim)` find them in the
-    order in which the same queries `old` `(queries, old dim)` do; all are of length 1.
+    order in which the same queries `old` `(queries, old dim)` do; queries are of length 1.
 
     It begins as the rotation that takes the old queries to the new ones.
     """
     ones = np.ones((len(documents), 1), np.float32)
     start = procrustes(Moments.of(old, new)).matrix
-    order, random = order_of(old, documents), np.random.default_rng(seed)
+    order, random = order_of(old, unit(documents)), np.random.default_rng(seed)
     return LinearMap(LEARNED, descended(new, order, np.concatenate([documents, ones], axis=1), start, random))
 
 

@@ -26,7 +26,9 @@ class Remembering(Encoder):
         self.inner, self.known = inner, dict(zip(texts, vectors, strict=True))
 
     def encode(self, texts: Any, *, count: Callable[[Cut], None] | None = None, **options: Any) -> Any:
-        """See `Encoder`; for lists of documents."""
+        """See `Encoder`; for lists of documents, of queries as `inner` does."""
+        if options.get("kind", "document") != "document":
+            return self.inner.encode(texts, count=count, **options)
         new = [row for row, text in enumerate(texts) if text not in self.known]
         found = iter(self._encoded([texts[row] for row in new], new, count=count, **options)) if new else iter(())
         return np.stack([self.known[text] if text in self.known else next(found) for text in texts])

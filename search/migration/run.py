@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from emb.errors import UsageError
+from emb.errors import ArtifactError, EmbError, UsageError
+from emb.progress import note
 from emb.runtime.encoder import Encoder
 from emb.search.index.build import Built
 from emb.search.index.description import Description, EncoderRecord, Layout
@@ -62,6 +63,8 @@ def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Mig
         raise UsageError(
             f"--to {wanted.to}: --finish and --undo are of the migration under way", "leave out one of the two"
         )
+    if (end or back) and wanted.old is not None:
+        raise UsageError(f"--old {wanted.old}: a map is made where a migration begins", "leave it out")
     if back:
         with_lock(root, lambda: undo(root))
         return Migrated(root, "undone", None, _documents(root), 0, 0)
@@ -69,7 +72,10 @@ def run(root: Path, wanted: Wanted, *, look: bool, end: bool, back: bool) -> Mig
         ended = with_lock(root, lambda: finish(root))
         return Migrated(root, "finished", check_of(ended), _documents(root), 0, 0)
     moving = Moving.load(root)
-    models = _models(wanted if look or moving is None else replace(wanted, old=None), moving)  # a map is made once
+    if moving is not None and wanted.old is not None and not look:
+        note(f"--old {wanted.old}: the migration under way keeps the map that it was begun with")
+        wanted = replace(wanted, old=None)
+    models = _models(wanted, moving)
     if look:
         return Migrated(root, "checked", check_with(root, wanted, models).check, _documents(root), 0, 0)
     return move_with(root, wanted, models)
@@ -124,13 +130,23 @@ def check_with(root: Path, wanted: Wanted, models: Models) -> Checked:
         ArtifactError: a query encoder so far that is not the index's.
     """
     encoders = (models.document, models.query)
-    with Index(root, models.old, model=models.old_folder) as index:
+    with _opened(root, models) as index:
         description = _description(root, wanted, models)
         if models.old is not None:
             require_directions(index.description, description)
         return check(
             index, description, encoders, models.model, data=wanted.data, count=wanted.sample, seed=wanted.seed
         )
+
+
+def _opened(root: Path, models: Models) -> Index:
+    try:
+        return Index(root, models.old, model=models.old_folder)
+    except ArtifactError as error:
+        if models.old is None:
+            raise
+        encoder = Description.load(root).encoder.name
+        raise ArtifactError(f"--old: {error.message}", f"name {encoder}, or a bundle or a student of it") from error
 
 
 def _models(wanted: Wanted, moving: Moving | None) -> Models:
@@ -141,8 +157,16 @@ def _models(wanted: Wanted, moving: Moving | None) -> Models:
     document = document_encoder(to, cached=wanted.cached, **wanted.options)
     record = record_of(document, document_folder(to))
     options = {"cached": wanted.cached, **wanted.options}
-    old = (query_encoder(wanted.old, **options), query_folder(wanted.old)) if wanted.old else (None, None)
-    return Models(document, query_encoder(query, **options), record, Path(query), *old)
+    return Models(document, query_encoder(query, **options), record, Path(query), *_former(wanted.old, options))
+
+
+def _former(old: str | Path | None, options: Mapping[str, Any]) -> tuple[Encoder | None, Path | None]:
+    if old is None:
+        return None, None
+    try:
+        return query_encoder(old, **options), query_folder(old)
+    except EmbError as error:
+        raise UsageError(f"--old {old}: {error.message}", error.hint) from error
 
 
 def _description(root: Path, wanted: Wanted, models: Models) -> Description:
@@ -161,8 +185,9 @@ def _description(root: Path, wanted: Wanted, models: Models) -> Description:
             f"queries have {models.query.dim} dims, documents {models.record.dim}",
             f"keep {models.query.dim} with --dim, in an index without --rotate",
         )
-    learns = known.learn_cut and dim is not None and dim < models.record.dim
-    return Description(models.record, replace(known, dim=dim, learn_cut=learns))
+    plain = Description(models.record, replace(known, dim=dim, learn_cut=False))
+    cuts = plain.space.dim < models.record.dim and plain.space.length_one
+    return replace(plain, layout=replace(plain.layout, learn_cut=known.learn_cut and cuts))
 
 
 def _documents(root: Path) -> int:

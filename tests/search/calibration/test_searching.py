@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from emb.cli import cli
 from emb.errors import ArtifactError, UsageError
 from emb.search.calibration.apply import Calibration
 from emb.search.calibration.searching import search_relevant
+from emb.search.index.description import Description
 
 TEXTS = [" ".join(pair) for pair in itertools.combinations(tiny.SENTENCES[:12], 2)]
 
@@ -61,6 +63,11 @@ def test_a_filter_changes_no_hits_relevance(place: Path) -> None:
 def test_other_dims_and_other_encoders_are_refused(place: Path, tmp_path: Path) -> None:
     model = place / "model"
     with emb.open_index(place / "narrow", model) as index, pytest.raises(UsageError, match="keeps 8 dims"):
+        search_relevant(index, model, "a", 0.5)
+    learned = shutil.copytree(place / "index", tmp_path / "learned")
+    known = Description.load(learned)
+    replace(known, layout=replace(known.layout, learn_cut=True)).write(learned)
+    with emb.open_index(learned, model) as index, pytest.raises(UsageError, match="cut in a way of their own"):
         search_relevant(index, model, "a", 0.5)
     bare = shutil.copytree(model, tmp_path / "bare")
     (bare / "calibration.json").unlink()

@@ -189,7 +189,7 @@ def test_vectors_of_another_space_are_refused(address: str, folder: Path, tmp_pa
     indexed(cut, texts(30), dim=16)
     indexed(halves, texts(30), codec="float16")
     indexed(turned, texts(30), rotate=True)
-    for other, said in ((cut, "16 dims"), (halves, "as float16"), (turned, "another rotation")):
+    for other, said in ((cut, "16 dims"), (halves, "as float16"), (turned, "turned or cut in another way")):
         with pytest.raises(ArtifactError, match=said):
             emb.sync(other, address)
     known = Description.load(folder)
@@ -200,6 +200,10 @@ def test_vectors_of_another_space_are_refused(address: str, folder: Path, tmp_pa
     same(found(cut, "w1"), found(address, "w1"))
     with pytest.raises(UsageError, match="was begun with hnsw"):
         emb.sync(cut, address, find="exact")
+    known = Description.load(cut)
+    replace(known, layout=replace(known.layout, learn_cut=True)).write(cut)
+    with pytest.raises(ArtifactError, match="turned or cut in another way"):
+        emb.sync(cut, address)
 
 
 def test_a_query_encoder_of_another_space_is_refused(address: str, folder: Path) -> None:

@@ -129,6 +129,12 @@ def test_it_is_taken_where_it_finds_the_right_documents(
     assert best_of(ways).name == chosen
 
 
+@pytest.mark.parametrize(("kept", "chosen"), [(0.979, LEARNED), (0.98, "ridge")])
+def test_a_map_of_documents_that_will_do_is_taken(kept: float, chosen: str) -> None:
+    ways = [_way("re-encoded", 1, 1, 1), _way("ridge", kept, 0.9, kept), _way(LEARNED, 1.02, 0.8, 0.97)]
+    assert best_of(ways).name == chosen
+
+
 def test_where_nobody_judged_it_keeps_what_the_map_that_it_replaces_keeps() -> None:
     """The new vectors' scores take what it finds for worse, which is other."""
     ways = [_way("re-encoded", 1, 1, 1), _way("ridge", 0.8, 0.6, 0.93), _way(LEARNED, 0.9, 0.5, 0.88)]
@@ -241,7 +247,8 @@ def test_of_too_few_queries_none_is_learned(tmp_path: Path, capsys: pytest.Captu
     assert LEARNED not in {way.name for way in found.check.ways}
     said = " ".join(capsys.readouterr().err.split())
     assert "the map is not learned: the documents give" in said
-    assert f"it takes {asked._LEAST}" in said
+    assert "besides the " in said
+    assert f"that maps are tried on, it takes {asked._LEAST}" in said
 
 
 def test_the_new_encoder_of_queries_reads_them(tmp_path: Path) -> None:
@@ -267,6 +274,15 @@ def test_an_encoder_of_another_origin_is_refused(tmp_path: Path, bert_folder: Pa
         _checked(tmp_path / "i", stranger)
 
 
+def test_it_is_told_whether_one_could_be_learned(tmp_path: Path) -> None:
+    indexed(tmp_path / "i", DOCUMENTS)
+    assert _checked(tmp_path / "i", models(Apart())).check.untried
+    assert not _checked(tmp_path / "i", _with_old()).check.untried
+    lengths = Turned(turn(), similarity="dot")
+    lengths.normalize = False
+    assert not _checked(tmp_path / "i", models(lengths)).check.untried
+
+
 def test_spaces_that_need_lengths_are_refused(tmp_path: Path) -> None:
     indexed(tmp_path / "i", DOCUMENTS)
     new = Turned(turn(), similarity="dot")
@@ -279,7 +295,9 @@ def test_spaces_that_need_lengths_are_refused(tmp_path: Path) -> None:
         _checked(tmp_path / "j", _with_old(plain))
 
 
-def test_the_old_encoder_is_opened_where_a_map_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_old_encoder_is_opened_where_a_map_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A migration under way has its map; looking anew makes another."""
     indexed(tmp_path / "i", DOCUMENTS)
     seen: list[object] = []
@@ -294,6 +312,8 @@ def test_the_old_encoder_is_opened_where_a_map_is_made(monkeypatch: pytest.Monke
     for under_way, look in ((None, False), (None, True), (object(), False), (object(), True)):
         monkeypatch.setattr(running.Moving, "load", lambda _, under_way=under_way: under_way)
         running.run(tmp_path / "i", Wanted("new", old="old"), look=look, end=False, back=False)
+        said = " ".join(capsys.readouterr().err.split())
+        assert ("keeps the map that it was begun with" in said) is (under_way is not None and not look)
     assert seen == ["old", "old", None, "old"]
 
 

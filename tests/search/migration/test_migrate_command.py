@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from tiny import SENTENCES
 import emb
 from emb.cli import cli
 from emb.commands import console
-from emb.commands.migrate import _found
+from emb.commands.migrate import _found, _next
 from emb.search.index import asked
 from emb.search.index.mixed import MixedIndex
-from emb.search.migration.check import AS_IS, RE_ENCODE, THROUGH_A_MAP, Check
+from emb.search.migration import Migrated
+from emb.search.migration.check import RE_ENCODE, Check
 from emb.search.migration.trial import Way
+
+WAY = Way("ridge", 0.5, 50.0, 0.8, 0.7)
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +85,37 @@ def test_a_map_is_learned_where_the_encoder_so_far_is_named(
     assert "learned" in {way["name"] for way in json.loads(out)["check"]["ways"]}
     code, out, err = _said(capsys, *look, "--old", student_folder)
     assert code == 2
-    assert "the query encoder has 48 dims, the documents' encoder 32" in " ".join(err.split())
+    said = " ".join(err.split())
+    assert "--old: the query encoder has 48 dims, the documents' encoder 32" in said
+    assert f"name {bert_folder.name}, or a bundle or a student of it" in said
+    code, out, err = _said(capsys, *look, "--old", tmp_path / "nowhere")
+    assert (code, f"--old {tmp_path / 'nowhere'}: " in " ".join(err.split())) == (2, True)
+    code, out, err = _said(capsys, "migrate", tmp_path / "index", "--undo", "--old", bert_folder)
+    assert (code, "a map is made where a migration begins" in " ".join(err.split())) == (2, True)
     code, out, err = _said(capsys, *look)
     assert "learned" not in {way["name"] for way in json.loads(out)["check"]["ways"]}
 
 
 @pytest.mark.parametrize(
-    ("ways", "verdict", "told"),
-    [
-        (["ridge"], RE_ENCODE, True),
-        (["ridge", "learned"], RE_ENCODE, False),
-        (["ridge"], THROUGH_A_MAP, True),
-        (["ridge"], AS_IS, False),
-        ([], RE_ENCODE, False),
-    ],
+    ("untried", "forecast", "told"),
+    [(True, 0.8, True), (True, None, True), (True, 0.98, False), (False, 0.8, False)],
 )
-def test_a_better_map_is_told_of_where_one_is_searched_through(ways: list[str], verdict: str, told: bool) -> None:
-    """Without any way no map carries the similarity."""
-    tried = [Way(name, 0.5, 50.0, 0.8, 0.7) for name in ways]
-    check = Check("before", "after", 9, 5, 3, True, tried, verdict, None, None)
-    assert ("--old (before, or a bundle of it)" in "\n".join(_found(check))) is told
+def test_a_better_map_is_told_of_where_it_may_help(untried: bool, forecast: float | None, told: bool) -> None:
+    check = Check("before", "after", 9, 5, 3, True, [WAY], RE_ENCODE, None, forecast, untried=untried)
+    assert ("name the encoder so far (before, or a bundle) with --old" in "\n".join(_found(check))) is told
+
+
+def test_known_items_are_shown_where_nobody_judged_and_they_were_counted() -> None:
+    """A migration that an older version began says nothing of them."""
+    for judged, known in ((False, 1.0), (True, 1.0), (False, 0.0)):
+        check = Check("before", "after", 9, 5, 3, judged, [replace(WAY, known=known)], RE_ENCODE, None, 0.8)
+        assert ("own document" in "\n".join(_found(check))) is (not judged and known > 0)
+
+
+def test_the_next_command_is_that_of_the_look() -> None:
+    options = {"to": "new", "old": None, "query": None, "data": None, "sample": 2000, "seed": 0, "dim": None}
+    done = Migrated(Path("i"), "checked", None, 9, 9, 0)
+    assert _next(done, options).endswith("next: emb migrate i --to new")
+    named = options | {"old": "before", "query": "small", "data": "set", "sample": 30, "seed": 2, "dim": 8}
+    everything = "--old before --to new --query small --data set --sample 30 --seed 2 --dim 8"
+    assert _next(done, named).endswith(f"next: emb migrate i {everything}")

@@ -432,6 +432,23 @@ def test_a_migration_keeps_checksums_of_the_lengths_it_measured(
 @pytest.mark.parametrize(("dim", "learns"), [(8, True), (32, False)])
 def test_how_documents_are_cut_is_learned_anew_where_they_are(dim: int, learns: bool, tmp_path: Path) -> None:
     begun(tmp_path / "i", dim=16, learn_cut=True)
-    moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=dim))
+    done = moved(tmp_path / "i", Turned(TURN), replace(WANTED, dim=dim))
     layout = Description.load(tmp_path / "i" / "space-1").layout
     assert (layout.dim, layout.learn_cut) == (dim, learns)
+    assert done.check is not None
+    [told] = [line for line in done.check.renewed if "how documents are cut" in line]
+    assert ("no longer learned" in told) is not learns
+
+
+def test_how_documents_are_cut_is_not_learned_where_lengths_matter(tmp_path: Path) -> None:
+    begun(tmp_path / "i", dim=16, learn_cut=True)
+    encoder = Turned(TURN, similarity="euclidean")
+    encoder.normalize = False
+    moved(tmp_path / "i", encoder)
+    assert not Description.load(tmp_path / "i" / "space-1").layout.learn_cut
+
+
+def test_queries_are_not_taken_for_documents_that_are_known() -> None:
+    known = Remembering(Hashed(), ["one text"], np.ones((1, 32), np.float32))
+    np.testing.assert_array_equal(known.encode(["one text"], kind="document"), np.ones((1, 32)))
+    np.testing.assert_array_equal(known.encode(["one text"], kind="query"), Hashed().encode(["one text"]))

@@ -95,7 +95,7 @@ def _found(check: Check) -> list[str]:
     lines = [f"{check.sample:,} of {check.documents:,} documents by {check.new}, {check.queries:,} queries {judges}:"]
     lines += [_ways(check)] if check.ways else []
     how = "" if check.forecast is None else f"; {check.map} keeps {check.forecast:.1%} of what re-encoding gives"
-    return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *_more(check), *check.renewed, ""]
+    return [*lines, "", f"vectors of {check.old} {check.verdict}{how}", *check.renewed, ""]
 
 
 def _ways(check: Check) -> str:
@@ -109,10 +109,11 @@ def _ways(check: Check) -> str:
     return table([row[: len(heads)] for row in rows], heads)
 
 
-def _more(check: Check) -> list[str]:
+def _more(check: Check | None) -> list[str]:
+    """What is worth naming before a migration begins."""
     from emb.search.migration.check import USABLE
 
-    if not check.untried or (check.forecast or 0) >= USABLE:
+    if check is None or not check.untried or (check.forecast or 0) >= USABLE:
         return []
     return [f"a map that queries teach may keep more: name the encoder so far ({check.old}, or a bundle) with --old"]
 
@@ -120,7 +121,7 @@ def _more(check: Check) -> list[str]:
 def _next(done: Migrated, options: Mapping[str, Any]) -> str:
     folder = done.folder
     return {
-        "checked": f"{folder}\n{next_step('migrate', folder, *_again(options))}",
+        "checked": "\n".join([*_more(done.check), str(folder), next_step("migrate", folder, *_again(options))]),
         "moved": f"{done.documents - done.left:,} of {done.documents:,} documents are encoded anew,"
         f" {done.truncated:,} texts of this run were longer than the encoder reads\n{folder}\n"
         f"{next_step('migrate', folder, '--finish')}\nor back: {typed('migrate', folder, '--undo')}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from retrieval_set import write_set
@@ -96,13 +97,27 @@ def test_a_map_is_learned_where_the_encoder_so_far_is_named(
     assert "learned" not in {way["name"] for way in json.loads(out)["check"]["ways"]}
 
 
+NAMED: dict[str, Any] = {"to": "new", "old": None, "query": None, "data": None, "sample": 2000, "seed": 0, "dim": None}
+
+
 @pytest.mark.parametrize(
-    ("untried", "forecast", "told"),
-    [(True, 0.8, True), (True, None, True), (True, 0.98, False), (False, 0.8, False)],
+    ("state", "untried", "forecast", "told"),
+    [
+        ("checked", True, 0.8, True),
+        ("checked", True, None, True),
+        ("checked", True, 0.98, False),
+        ("checked", False, 0.8, False),
+        ("moved", True, 0.8, False),
+        ("finished", True, 0.8, False),
+    ],
 )
-def test_a_better_map_is_told_of_where_it_may_help(untried: bool, forecast: float | None, told: bool) -> None:
+def test_a_better_map_is_told_of_where_it_may_help(
+    state: str, untried: bool, forecast: float | None, told: bool
+) -> None:
+    """Before a migration begins: afterwards its map stays."""
     check = Check("before", "after", 9, 5, 3, True, [WAY], RE_ENCODE, None, forecast, untried=untried)
-    assert ("name the encoder so far (before, or a bundle) with --old" in "\n".join(_found(check))) is told
+    said = "\n".join([*_found(check), _next(Migrated(Path("i"), state, check, 9, 9, 0), NAMED)])
+    assert ("name the encoder so far (before, or a bundle) with --old" in said) is told
 
 
 def test_known_items_are_shown_where_nobody_judged_and_they_were_counted() -> None:
@@ -113,9 +128,8 @@ def test_known_items_are_shown_where_nobody_judged_and_they_were_counted() -> No
 
 
 def test_the_next_command_is_that_of_the_look() -> None:
-    options = {"to": "new", "old": None, "query": None, "data": None, "sample": 2000, "seed": 0, "dim": None}
     done = Migrated(Path("i"), "checked", None, 9, 9, 0)
-    assert _next(done, options).endswith("next: emb migrate i --to new")
-    named = options | {"old": "before", "query": "small", "data": "set", "sample": 30, "seed": 2, "dim": 8}
+    assert _next(done, NAMED).endswith("next: emb migrate i --to new")
+    named = NAMED | {"old": "before", "query": "small", "data": "set", "sample": 30, "seed": 2, "dim": 8}
     everything = "--old before --to new --query small --data set --sample 30 --seed 2 --dim 8"
     assert _next(done, named).endswith(f"next: emb migrate i {everything}")
